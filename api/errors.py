@@ -1,0 +1,27 @@
+"""Everything that condic raises because of its input. Anything else that escapes is a bug."""
+
+from __future__ import annotations
+
+
+class CondicError(Exception):
+    """Base of all errors that input can cause. The message is one line: what, which value, which limit, the way out."""
+
+
+class InputError(CondicError):
+    """An argument, an image or a file that cannot be used as asked."""
+
+
+class StreamError(CondicError):
+    """A compressed file that is not one, is damaged, or asks for more than the limits allow."""
+
+
+class IntegrityError(StreamError):
+    """A checksum of the file, or of what was decoded from it, does not match."""
+
+
+class BundleError(CondicError):
+    """A model bundle that is missing, damaged, or not the one a file was made with."""
+
+
+class BackendError(CondicError):
+    """A backend that is not installed, or that failed its known-answer test."""

@@ -1,0 +1,3 @@
+"""The version of condic, its one source: the build reads it from here."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Throughput, rate-distortion and peers."""

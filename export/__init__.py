@@ -1,0 +1,1 @@
+"""PyTorch codecs to ONNX bundles."""

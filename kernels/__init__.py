@@ -1,0 +1,1 @@
+"""C++ and CUDA kernels: the entropy coder and the entropy-parameter step."""

@@ -1,0 +1,1 @@
+"""PyTorch codecs and the blocks they share."""

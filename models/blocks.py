@@ -1,0 +1,120 @@
+"""Float building blocks: residual convolutions, modulation and windowed attention.
+
+None looks at more than its neighbourhood: normalisation is per pixel over channels and windows sit on a fixed grid,
+so that an image may be run in tiles (DESIGN section 1).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WINDOW = 8
+HEAD = 32
+
+
+class ResidualBlock(nn.Module):
+    """x + project(act(expand(depthwise3x3(x)))): an inverted bottleneck, [B, C, H, W] to the same shape."""
+
+    def __init__(self, channels: int, expansion: int = 2) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.expand = nn.Conv2d(channels, expansion * channels, 1)
+        self.project = nn.Conv2d(expansion * channels, channels, 1)
+        nn.init.normal_(self.project.weight, std=0.1 / (expansion * channels) ** 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.project(F.leaky_relu(self.expand(self.depthwise(x)), 0.1))
+
+
+class Modulation(nn.Module):
+    """x * (1 + scale) + shift, both maps [B, C, H, W] predicted from features of the condition at the same size."""
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(features, 2 * channels, 1)
+        nn.init.normal_(self.maps.weight, std=0.1 / features**0.5)
+        nn.init.zeros_(self.maps.bias)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        scale, shift = self.maps(features).chunk(2, dim=1)
+        return x * (1 + scale) + shift
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention in 8x8 windows, query from the condition, key and value from x; adds to x.
+
+    x [B, C, H, W] and features [B, F, H, W] with H and W multiples of 8; heads have 32 channels. A learned bias
+    [heads, 64, 64] stands for relative position.
+    """
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.heads = channels // HEAD
+        self.norm_query = nn.LayerNorm(features)
+        self.norm = nn.LayerNorm(channels)
+        self.query = nn.Linear(features, channels)
+        self.key_value = nn.Linear(channels, 2 * channels)
+        self.project = nn.Linear(channels, channels)
+        self.position = nn.Parameter(torch.zeros(self.heads, WINDOW**2, WINDOW**2))
+        nn.init.normal_(self.project.weight, std=0.1 / channels**0.5)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        query = self._split_heads(self.query(self.norm_query(to_windows(features))))
+        key, value = self.key_value(self.norm(to_windows(x))).chunk(2, dim=-1)
+        bias = self.position.to(query.dtype)[None]
+        out = F.scaled_dot_product_attention(
+            query, self._split_heads(key), self._split_heads(value), attn_mask=bias
+        )
+        out = self.project(out.transpose(1, 2).flatten(2))
+        return x + from_windows(out, x.shape[-2], x.shape[-1])
+
+    def _split_heads(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.heads, HEAD)).transpose(1, 2)
+
+
+class Down(nn.Conv2d):
+    """Halves the resolution: one 2x2 convolution with stride 2."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 2, stride=2)
+
+
+class Up(nn.Module):
+    """Doubles the resolution: 1x1 convolution, then pixel shuffle."""
+
+    def __init__(self, in_channels: int, out_channels: int, factor: int = 2) -> None:
+        super().__init__()
+        self.factor = factor
+        self.conv = nn.Conv2d(in_channels, out_channels * factor**2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.conv(x), self.factor)
+
+
+def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x) in float32, also under autocast: for layers whose rounding is seen in pixels or latents."""
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+        return layer(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.float())
+
+
+def residual_blocks(channels: int, count: int) -> nn.Sequential:
+    """`count` residual blocks in a row."""
+    return nn.Sequential(*[ResidualBlock(channels) for _ in range(count)])
+
+
+def to_windows(x: Tensor) -> Tensor:
+    """[B, C, H, W] to tokens [B * H/8 * W/8, 64, C]."""
+    b, c, h, w = x.shape
+    x = x.reshape(b, c, h // WINDOW, WINDOW, w // WINDOW, WINDOW)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, WINDOW * WINDOW, c)
+
+
+def from_windows(tokens: Tensor, h: int, w: int) -> Tensor:
+    """Tokens [B * h/8 * w/8, 64, C] back to [B, C, h, w]."""
+    c = tokens.shape[-1]
+    x = tokens.reshape(-1, h // WINDOW, w // WINDOW, WINDOW, WINDOW, c)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, c, h, w)

@@ -1,0 +1,153 @@
+"""dcic-sgp: an image coded under its self-generated prior (arXiv 2510.24437), in condic's deployable form.
+
+The prior `y_p` (1/32) is coded first. Its decoded features modulate analysis and synthesis at 1/8 and 1/16 and give
+the queries of their attention; its integers enter the hyper synthesis, and so the context of the main latent `y`
+(1/16). Prior and main latents are coded in four quadtree steps each, the hyper latent `z` (1/64) in one.
+
+    x -> prior_analysis -> y_p -> [prior_context k] -> prior_synthesis -> f8, f16, preview
+    x, f8, f16 -> analysis -> y;  y, y_p -> hyper_analysis -> z
+    z, y_p -> hyper_synthesis -> parameters -> [context k] -> y_hat
+    y_hat, f8, f16 -> synthesis, + preview -> x_hat
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from condic.models.context import INDEX_EXPONENT, Context, HyperSynthesis, latent_exponents
+from condic.models.entropy import SCALES, gaussian_bits, quadtree_mask, round_straight_through
+from condic.models.presets import PRESETS
+from condic.models.quality import GainPair, LevelTable
+from condic.models.transforms import Analysis, HyperAnalysis, PriorAnalysis, PriorSynthesis, Synthesis
+
+ALIGNMENT = 128
+"""Sides are padded to multiples of this: the attention window (8) at 1/16."""
+STEPS = 4
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A latent after coding: `hat` [B, C, H, W] as decoded, `bits` [B] the estimated size."""
+
+    hat: Tensor
+    bits: Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a training step needs: images [B, 3, H, W] around [0, 1] (not clipped) and bits [B] per stream."""
+
+    image: Tensor
+    preview: Tensor
+    bits: dict[str, Tensor]
+
+
+class DcicSgp(nn.Module):
+    """The codec's networks and tables. Quality levels are int64 [B] in 0..63; images float32 [B, 3, H, W] in [0, 1]."""
+
+    def __init__(self, preset: str = "s") -> None:
+        super().__init__()
+        p = PRESETS[preset]
+        self.preset_name, self.preset = preset, p
+        self.prior_analysis = PriorAnalysis(p)
+        self.prior_context = nn.ModuleList([
+            Context(p.prior, p.prior, p.entropy, p.entropy_blocks) for _ in range(1, STEPS)
+        ])  # fmt: skip
+        self.prior_synthesis = PriorSynthesis(p)
+        self.analysis = Analysis(p)
+        self.hyper_analysis = HyperAnalysis(p)
+        self.hyper_synthesis = HyperSynthesis(p)
+        self.context = nn.ModuleList([
+            Context(p.main * (2 if k else 1), p.main, p.entropy, p.entropy_blocks) for k in range(STEPS)
+        ])  # fmt: skip
+        self.synthesis = Synthesis(p)
+        self.prior_gain = GainPair(p.prior, 4.0)
+        self.main_gain = GainPair(p.main, 4.0)
+        self.prior_first = _parameter_table(p.prior)
+        self.hyper_first = _parameter_table(p.hyper)
+        self.quality_bias = nn.ModuleDict({role: LevelTable(p.entropy) for role in self.exact_networks()})
+
+    def exact_networks(self) -> dict[str, HyperSynthesis | Context]:
+        """The networks of the entropy path by role."""
+        return {
+            **{f"prior_context_{k}": net for k, net in enumerate(self.prior_context, start=1)},
+            "hyper_synthesis": self.hyper_synthesis,
+            **{f"context_{k}": net for k, net in enumerate(self.context)},
+        }
+
+    def forward(self, image: Tensor, level: Tensor) -> Output:
+        """Codes images whose sides are multiples of 128: real rounding in the transforms, noise in the rates.
+
+        In evaluation mode the rates are those of the rounded latents.
+        """
+        gain, inverse = self.prior_gain(level)
+        prior = self._code_prior(self.prior_analysis(image, gain), level)
+        f8, f16, preview = self.prior_synthesis(prior.hat, inverse)
+        gain, inverse = self.main_gain(level)
+        y = self.analysis(image, f8, f16, gain)
+        hyper = self._code_hyper(self.hyper_analysis(y, prior.hat), level)
+        parameters = self.hyper_synthesis(hyper.hat, prior.hat, self._bias("hyper_synthesis", level))
+        main = self._code_main(y, parameters, level)
+        x_hat = self.synthesis(main.hat, inverse, f8, f16, preview)
+        return Output(x_hat, preview, {"prior": prior.bits, "hyper": hyper.bits, "main": main.bits})
+
+    def freeze(self) -> None:
+        """Turns the entropy path into integers, from the ranges that forward passes under `observe` recorded."""
+        rows = {role: table.rows() for role, table in self.quality_bias.items()}
+        prior, main = latent_exponents(self.preset.prior), latent_exponents(self.preset.main)
+        parameters = self.hyper_synthesis.freeze(rows["hyper_synthesis"])
+        for k, net in enumerate(self.prior_context, start=1):
+            net.freeze(prior, rows[f"prior_context_{k}"])
+        for k, net in enumerate(self.context):
+            net.freeze(torch.cat([main, parameters]) if k else parameters, rows[f"context_{k}"])
+
+    def _code_prior(self, y: Tensor, level: Tensor) -> Coded:
+        def predict(step: int, hat: Tensor) -> Tensor:
+            if step == 0:
+                return _predict_from_table(self.prior_first, level, y)
+            return self.prior_context[step - 1](hat, self._bias(f"prior_context_{step}", level))
+
+        return self._code_quadtree(y, predict)
+
+    def _code_hyper(self, z: Tensor, level: Tensor) -> Coded:
+        mean, index = _predict_from_table(self.hyper_first, level, z).chunk(2, dim=1)
+        return Coded(mean + round_straight_through(z - mean), self._bits(z - mean, index))
+
+    def _code_main(self, y: Tensor, parameters: Tensor, level: Tensor) -> Coded:
+        def predict(step: int, hat: Tensor) -> Tensor:
+            x = torch.cat([hat, parameters], dim=1) if step else parameters
+            return self.context[step](x, self._bias(f"context_{step}", level))
+
+        return self._code_quadtree(y, predict)
+
+    def _code_quadtree(self, y: Tensor, predict: Callable[[int, Tensor], Tensor]) -> Coded:
+        hat, mean, index = (torch.zeros_like(y) for _ in range(3))
+        for step in range(STEPS):
+            mask = quadtree_mask(step, y)
+            step_mean, step_index = predict(step, hat).chunk(2, dim=1)
+            hat = hat + mask * (step_mean + round_straight_through(y - step_mean))
+            mean, index = mean + mask * step_mean, index + mask * step_index
+        return Coded(hat, self._bits(y - mean, index))
+
+    def _bits(self, residual: Tensor, index: Tensor) -> Tensor:
+        coded = residual + torch.rand_like(residual) - 0.5 if self.training else torch.round(residual)
+        return gaussian_bits(coded, index).sum(dim=(1, 2, 3))
+
+    def _bias(self, role: str, level: Tensor) -> Tensor:
+        return self.quality_bias[role](level)[:, :, None, None]
+
+
+def _parameter_table(channels: int) -> LevelTable:
+    """Mean and scale index (in the units of the context heads) per level and channel, for latents without context."""
+    table = LevelTable(2 * channels)
+    nn.init.constant_(table.anchors[:, channels:], SCALES / 3 / 2**INDEX_EXPONENT)
+    return table
+
+
+def _predict_from_table(table: LevelTable, level: Tensor, like: Tensor) -> Tensor:
+    mean, index = table(level)[:, :, None, None].chunk(2, dim=1)
+    return torch.cat([mean.expand_as(like), (index * 2**INDEX_EXPONENT).expand_as(like)], dim=1)

@@ -1,0 +1,69 @@
+"""Entropy model of the latents: the scale table, the Gaussian rate, rounding, and the order of coding.
+
+Latents are coded as integers `q = round(y - mu)` under a zero-mean Gaussian whose scale comes from a fixed table
+(Minnen et al., "Joint Autoregressive and Hierarchical Priors", NeurIPS 2018; scale table as in Balle et al., ICLR
+2018). Networks output the *index* into the table as a real number while training and as an integer once frozen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+SCALES = 64
+SCALE_MIN, SCALE_MAX = 0.11, 64.0
+FIRST_CODED = 2
+"""Scale indexes below this one are not coded: q = 0 on both sides (sigma <= 0.122, P(q != 0) <= 4e-5)."""
+
+_LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
+_PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
+
+
+def scale_table() -> Tensor:
+    """The 64 standard deviations, log-spaced from 0.11 to 64, float64 [64]."""
+    return SCALE_MIN * torch.exp(_LOG_STEP * torch.arange(SCALES, dtype=torch.float64))
+
+
+def scale_of_index(index: Tensor) -> Tensor:
+    """Standard deviation at a real-valued index, clamped to the table."""
+    return SCALE_MIN * torch.exp(_LOG_STEP * index.clamp(0, SCALES - 1))
+
+
+def gaussian_bits(residual: Tensor, index: Tensor) -> Tensor:
+    """Bits of `residual` (any real: y - mu, with noise or rounded) under N(0, sigma(index)) on unit intervals.
+
+    Computed in the log domain, so that far tails keep a gradient instead of hitting a floor.
+    """
+    sigma = scale_of_index(index.float())
+    distance = residual.float().abs()
+    upper = torch.special.log_ndtr((0.5 - distance) / sigma)
+    lower = torch.special.log_ndtr((-0.5 - distance) / sigma)
+    log_p = upper + torch.log1p(-torch.exp((lower - upper).clamp(max=-1e-6)))
+    return -log_p / math.log(2)
+
+
+def round_straight_through(x: Tensor) -> Tensor:
+    """round(x) forward, identity backward."""
+    return x + (torch.round(x) - x).detach()
+
+
+def quadtree_mask(step: int, like: Tensor) -> Tensor:
+    """Where step 0..3 of the quadtree codes: 0/1 tensor [1, C, H, W] shaped and typed like `like` [B, C, H, W].
+
+    Channel group g (of four) is coded at pixel phase pi_step(g) of each 2x2 cell, pi_k(g) = phase[g xor k], so that
+    every step codes a quarter of the elements (Li et al., "Neural Video Compression with Diverse Contexts", CVPR 2023).
+    """
+    mask = torch.zeros_like(like[:1])
+    size = like.shape[1] // 4
+    for group in range(4):
+        row, column = _PHASES[group ^ step]
+        mask[:, group * size : (group + 1) * size, row::2, column::2] = 1
+    return mask
+
+
+def quadtree_boxes(channels: int) -> list[list[tuple[int, int, int, int]]]:
+    """The same schedule as data: per step, boxes (first channel, end channel, row phase, column phase) of period 2."""
+    size = channels // 4
+    return [[(g * size, (g + 1) * size, *_PHASES[g ^ step]) for g in range(4)] for step in range(4)]

@@ -1,0 +1,65 @@
+"""Quality levels: the 64 rate points of one model, and tables indexed by them.
+
+A codec is trained once for all rates (gain units: Cui et al., "Asymmetric Gained Deep Image Compression with
+Continuous Rate Adaptation", CVPR 2021). Everything that depends on the level is a small table: gain vectors of the
+latents, bias vectors of the entropy path, parameters of the latents that have no context.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+LEVELS = 64
+LAMBDA_RANGE = {"mse": (0.0016, 0.09), "ms-ssim": (2.4, 135.0)}
+"""Lowest and highest lambda per loss; lambda multiplies 255^2 * MSE, or 1 - MS-SSIM."""
+
+
+def lambda_of_level(level: Tensor, loss: str = "mse") -> Tensor:
+    """Lagrangian weight of the distortion at a level, log-spaced over `LAMBDA_RANGE[loss]`; level in 0..63."""
+    low, high = LAMBDA_RANGE[loss]
+    return low * (high / low) ** (level / (LEVELS - 1))
+
+
+class LevelTable(nn.Module):
+    """A vector per quality level, linear between a few trained anchors so that neighbouring levels stay close.
+
+    `forward(level)` takes int64 [B] in 0..63 and returns float32 [B, channels].
+    """
+
+    def __init__(self, channels: int, *, initial: float = 0.0, slope: float = 0.0, anchors: int = 8) -> None:
+        """Starts at `initial + slope * s`, s running from -1/2 at level 0 to 1/2 at level 63."""
+        super().__init__()
+        ramp = initial + slope * torch.linspace(-0.5, 0.5, anchors)
+        self.anchors = nn.Parameter(ramp[:, None].repeat(1, channels))
+
+    def forward(self, level: Tensor) -> Tensor:
+        """The table's rows at `level`."""
+        position = level.float() * ((len(self.anchors) - 1) / (LEVELS - 1))
+        lower = position.floor().clamp(max=len(self.anchors) - 2).long()
+        return torch.lerp(self.anchors[lower], self.anchors[lower + 1], (position - lower)[:, None])
+
+    def rows(self) -> Tensor:
+        """All 64 rows, float32 [64, channels]: what export writes."""
+        return self(torch.arange(LEVELS, device=self.anchors.device))
+
+
+class GainPair(nn.Module):
+    """Gain before rounding and its (separately trained) inverse after it, both positive, float32 [B, channels, 1, 1].
+
+    The gain's slope over the levels starts at the square root of lambda's range: at high rate the distortion of a
+    uniform quantiser grows with the square of its step.
+    """
+
+    def __init__(self, channels: int, initial: float) -> None:
+        super().__init__()
+        low, high = LAMBDA_RANGE["mse"]
+        slope = 0.5 * math.log(high / low)
+        self.log_gain = LevelTable(channels, initial=math.log(initial), slope=slope)
+        self.log_inverse = LevelTable(channels, initial=-math.log(initial), slope=-slope)
+
+    def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Gain and inverse gain at `level`."""
+        return self.log_gain(level).exp()[:, :, None, None], self.log_inverse(level).exp()[:, :, None, None]

@@ -1,0 +1,1 @@
+"""Bundle to bitstream to image."""

@@ -1,0 +1,74 @@
+"""condic-train: trains a codec on photographs."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import click
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+class Duration(click.ParamType):
+    """A time such as 90s, 25m or 1.5h, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds as a float."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value)
+        if not match:
+            self.fail(f"{value!r} is not a time; write it like 90s, 25m or 1.5h", param, ctx)
+        return float(match[1]) * _UNITS[match[2]]
+
+
+@click.command(context_settings={"max_content_width": 100, "show_default": True})
+@click.option("--model", type=click.Choice(["dcic-sgp"]), default="dcic-sgp", help="Codec to train.")
+@click.option("--preset", type=click.Choice(["t", "s", "b", "l"]), default="s", help="Size of the model.")
+@click.option("--data", "data", type=click.Path(path_type=Path), multiple=True, required=True,
+              help="Folder, tar file or image; may be repeated.")  # fmt: skip
+@click.option("--loss", type=click.Choice(["mse", "ms-ssim"]), default="mse", help="Distortion of the loss.")
+@click.option("--steps", type=click.IntRange(min=1), help="Length of the run in steps.")
+@click.option("--time-budget", "budget", type=Duration(), help="Length of the run in time: 90s, 25m, 1.5h.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Continue this checkpoint's run.")
+@click.option("--init", type=click.Path(path_type=Path), help="Start from these weights with a fresh optimiser.")
+@click.option("--batch", type=click.IntRange(min=1), default=4, help="Crops per step.")
+@click.option("--crop", type=click.IntRange(min=128), default=256, help="Side of a crop, a multiple of 128.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, help="Peak learning rate.")
+@click.option("--evaluate", "validation", type=click.Path(path_type=Path), help="Folder of images to evaluate on.")
+@click.option("--evaluate-every", type=click.IntRange(min=1), default=2000, help="Steps between evaluations.")
+@click.option("--seed", type=int, default=0, help="Seed of weights and batches.")
+@click.option("--device", default="auto", help="cpu, cuda or auto.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), help="Folder for checkpoint, weights, log.")
+def train(data: tuple[Path, ...], resume: Path | None, init: Path | None, validation: Path | None, device: str, **options: object) -> None:
+    """Trains a codec on folders and tar files of photographs.
+
+    Writes checkpoint.pt, MODEL-PRESET.safetensors (the averaged weights) and metrics.jsonl into --out every few
+    minutes and at the end, also when stopped by Ctrl-C or SIGTERM.
+    """
+    from condic.training.session import run_session
+
+    if options["steps"] is None and options["budget"] is None:
+        raise click.UsageError("give the run a length: --steps N or --time-budget 25m")
+    if resume and init:
+        raise click.UsageError("--resume continues a run, --init starts one: give one of them")
+    if options["crop"] % 128:
+        raise click.UsageError(f"--crop {options['crop']}: must be a multiple of 128")
+    run_session(data, resume, init, validation, device, options)
+
+
+def main() -> None:
+    """Entry point of `condic-train`."""
+    from condic.errors import CondicError
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        train()
+    except CondicError as error:
+        click.echo(f"condic-train: {error}", err=True)
+        sys.exit(2)

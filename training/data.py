@@ -1,0 +1,116 @@
+"""Photographs in memory and random crops from them."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from condic.errors import InputError
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+_MOST_DOWNSCALING = 2.0
+
+
+@dataclass
+class Photographs:
+    """Decoded photographs, uint8 [H, W, 3] each, and what was left out: (name, reason)."""
+
+    images: list[np.ndarray] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def load_photographs(paths: Sequence[Path], smallest_side: int) -> Photographs:
+    """Decodes every image in folders (recursively), tar files and single files, once, into memory.
+
+    Broken images and those with a side below `smallest_side` are skipped and named. Raises InputError if none is left.
+    """
+    result = Photographs()
+    for path in paths:
+        for name, data in _files(path):
+            try:
+                with Image.open(io.BytesIO(data)) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                result.skipped.append((name, f"not readable: {error}"))
+                continue
+            if min(pixels.shape[:2]) < smallest_side:
+                result.skipped.append((name, f"{pixels.shape[1]}x{pixels.shape[0]} is below {smallest_side}"))
+                continue
+            result.images.append(pixels)
+    if not result.images:
+        names = ", ".join(map(str, paths))
+        raise InputError(f"no usable photograph in {names} ({len(result.skipped)} skipped); give folders or tar files")
+    return result
+
+
+def _files(path: Path) -> Iterator[tuple[str, bytes]]:
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            yield from _files(file)
+    elif path.suffix == ".tar":
+        try:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if member.isfile() and Path(member.name).suffix.lower() in _SUFFIXES:
+                        yield f"{path.name}/{member.name}", archive.extractfile(member).read()
+        except (tarfile.TarError, OSError) as error:
+            raise InputError(f"{path}: not a readable tar file ({error})") from error
+    elif path.suffix.lower() in _SUFFIXES:
+        yield str(path), path.read_bytes()
+    elif not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+
+
+@dataclass(frozen=True)
+class CropSampler:
+    """Random crops with random downscaling and flips. Batch `step` is a function of (seed, step) alone.
+
+    So a resumed run sees the batches that an uninterrupted one would have seen.
+    """
+
+    images: Sequence[np.ndarray]
+    size: int
+    batch: int
+    levels: int
+    seed: int
+
+    def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Crops uint8 [batch, size, size, 3] and quality levels int64 [batch] of a step."""
+        rng = np.random.default_rng([self.seed, step])
+        crops = np.stack([self._crop(rng) for _ in range(self.batch)])
+        return crops, rng.integers(self.levels, size=self.batch)
+
+    def _crop(self, rng: np.random.Generator) -> np.ndarray:
+        image = self.images[rng.integers(len(self.images))]
+        factor = rng.uniform(1.0, min(_MOST_DOWNSCALING, min(image.shape[:2]) / self.size))
+        if rng.random() < 0.5:
+            factor = 1.0
+        side = round(self.size * factor)
+        top, left = (rng.integers(n - side + 1) for n in image.shape[:2])
+        crop = image[top : top + side, left : left + side]
+        if side != self.size:
+            crop = np.asarray(Image.fromarray(crop).resize((self.size, self.size), Image.Resampling.LANCZOS))
+        return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+    def stream(self, first_step: int, workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches from `first_step` on, made ahead of time by a pool of threads."""
+        with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
+            ahead: deque[Future] = deque()
+            step = first_step
+            try:
+                while True:
+                    while len(ahead) < 2 * workers:
+                        ahead.append(pool.submit(self.at, step))
+                        step += 1
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()

@@ -1,0 +1,59 @@
+"""Estimated rate and distortion of a model in training on whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from condic.models.dcic_sgp import ALIGNMENT
+from condic.training.losses import psnr
+
+LEVELS = (0, 16, 32, 48, 63)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean over the images at one level: bits per pixel of each stream, PSNR in dB of the 8-bit result and preview."""
+
+    level: int
+    bpp: dict[str, float]
+    psnr: float
+    preview_psnr: float
+
+
+def to_batch(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in [0, 1], channels last in memory."""
+    return torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float() / 255
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, images: Sequence[np.ndarray], device: torch.device, levels: Sequence[int] = LEVELS) -> list[Point]:
+    """Runs the model (in evaluation mode) on uint8 images [H, W, 3] of any size; bits are those of the rounded latents."""
+    was_training = model.training
+    model.eval()
+    points = []
+    for level in levels:
+        rows = [_evaluate_one(model, image, level, device) for image in images]
+        mean = np.mean([[p, v] for p, v, _ in rows], axis=0)
+        bpp = {name: float(np.mean([bits[name] for *_, bits in rows])) for name in rows[0][2]}
+        points.append(Point(level, bpp, float(mean[0]), float(mean[1])))
+    model.train(was_training)
+    return points
+
+
+def _evaluate_one(model: nn.Module, pixels: np.ndarray, level: int, device: torch.device) -> tuple[float, float, dict[str, float]]:
+    image = to_batch(pixels[None], device)
+    h, w = image.shape[-2:]
+    padded = F.pad(image, (0, -w % ALIGNMENT, 0, -h % ALIGNMENT), mode="replicate")
+    with torch.autocast(device.type, torch.bfloat16):
+        output = model(padded, torch.tensor([level], device=device))
+    quality = []
+    for x in (output.image, output.preview):
+        rounded = torch.round(x[..., :h, :w].float().clamp(0, 1) * 255) / 255
+        quality.append(float(psnr((rounded - image).square().mean())))
+    return quality[0], quality[1], {name: float(bits.sum()) / (h * w) for name, bits in output.bits.items()}

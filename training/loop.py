@@ -1,0 +1,204 @@
+"""The training loop: one optimiser, one schedule, checkpoints that survive a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from condic.errors import InputError
+from condic.training.checkpoint import Checkpoint, save_checkpoint, save_weights
+from condic.training.data import CropSampler
+from condic.training.evaluation import Point, evaluate, to_batch
+from condic.training.losses import Loss, psnr, rate_distortion
+
+WARM_UP_STEPS = 200
+CLIP_NORM = 1.0
+EMA_DECAY = 0.999
+MOST_BAD_STEPS = 10
+"""Steps in a row with a loss that is not finite before the run stops."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is. It ends at `steps` or after `budget` seconds of training, whichever comes first."""
+
+    model: str
+    preset: str
+    loss: str
+    steps: int | None
+    budget: float | None
+    batch: int
+    crop: int
+    learning_rate: float
+    seed: int
+    out: Path
+    checkpoint_every: float = 180.0
+    evaluate_every: int = 2000
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.out / "checkpoint.pt"
+
+    @property
+    def weights_path(self) -> Path:
+        return self.out / f"{self.model}-{self.preset}.safetensors"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step reports: `fraction` of the run done, crops per second, loss and its parts, steps skipped so far."""
+
+    step: int
+    fraction: float
+    seconds: float
+    crops_per_second: float
+    loss: float
+    bpp: dict[str, float]
+    psnr: float
+    skipped: int
+
+
+class Trainer:
+    """Model, EMA, optimiser and counters of a run."""
+
+    def __init__(self, settings: Settings, model: nn.Module, device: torch.device, *, compile_model: bool = False) -> None:
+        self.settings, self.device = settings, device
+        self.model = model.to(device, memory_format=torch.channels_last).train()
+        self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
+        self._forward = torch.compile(self.model) if compile_model else self.model
+        self.step, self.seconds, self.skipped, self._stop = 0, 0.0, 0, False
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Goes on where a run of the same settings stopped."""
+        if (checkpoint.loss, checkpoint.seed) != (self.settings.loss, self.settings.seed):
+            raise InputError(f"the checkpoint is of a run with loss {checkpoint.loss} and seed {checkpoint.seed}")
+        self.model.load_state_dict(checkpoint.weights)
+        self.ema = {name: tensor.to(self.device) for name, tensor in checkpoint.ema.items()}
+        self.optimiser.load_state_dict(checkpoint.optimiser)
+        torch.set_rng_state(checkpoint.torch_rng)
+        self.step, self.seconds = checkpoint.step, checkpoint.seconds
+
+    def run(self, sampler: CropSampler, workers: int, report: Callable[[Progress], None],
+            validation: Sequence[np.ndarray] = (), report_points: Callable[[int, list[Point]], None] | None = None) -> None:  # fmt: skip
+        """Trains to the end of the budget, or until SIGTERM or Ctrl-C; always leaves a checkpoint and EMA weights."""
+        handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        saved = last = time.monotonic()
+        batches = sampler.stream(self.step, workers)
+        bad = 0
+        try:
+            while not self._stop and self.fraction() < 1:
+                loss = self._train_step(*next(batches))
+                self.step += 1
+                now = time.monotonic()
+                self.seconds += now - last
+                if loss is None:
+                    bad += 1
+                    self.skipped += 1
+                    if bad == MOST_BAD_STEPS:
+                        raise InputError(f"{bad} steps in a row had no finite loss; the last good checkpoint is kept")
+                else:
+                    bad = 0
+                    report(self._progress(loss, self.settings.batch / (now - last)))
+                if now - saved > self.settings.checkpoint_every and not bad:
+                    self.save()
+                    saved = time.monotonic()
+                if validation and self.step % self.settings.evaluate_every == 0 and report_points:
+                    report_points(self.step, self.evaluate(validation))
+                last = time.monotonic()
+            self.save()
+        finally:
+            batches.close()
+            for s, handler in handlers.items():
+                signal.signal(s, handler)
+
+    def fraction(self) -> float:
+        """How much of the run is done, 0..1."""
+        s = self.settings
+        return max(self.step / s.steps if s.steps else 0.0, self.seconds / s.budget if s.budget else 0.0)
+
+    def evaluate(self, images: Sequence[np.ndarray]) -> list[Point]:
+        """Evaluates the EMA weights."""
+        current = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(self.ema)
+        points = evaluate(self.model, images, self.device)
+        self.model.load_state_dict(current)
+        return points
+
+    def save(self) -> None:
+        """Writes the checkpoint and the EMA weights."""
+        s = self.settings
+        save_checkpoint(
+            Checkpoint(s.model, s.preset, s.loss, s.seed, self.step, self.seconds, self.model.state_dict(), self.ema,
+                       self.optimiser.state_dict(), torch.get_rng_state()),
+            s.checkpoint_path,
+        )  # fmt: skip
+        metadata = {"model": s.model, "preset": s.preset, "loss": s.loss, "step": str(self.step)}
+        save_weights(self.ema, s.weights_path, metadata)
+
+    def _train_step(self, pixels: np.ndarray, levels: np.ndarray) -> Loss | None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._learning_rate()
+        image, level = to_batch(pixels, self.device), torch.from_numpy(levels).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            output = self._forward(image, level)
+        loss = rate_distortion(output, image, level, self.settings.loss)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.total.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+        if not math.isfinite(norm):
+            return None
+        self.optimiser.step()
+        self._update_ema()
+        return loss
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        state = self.model.state_dict()
+        averaged: list[Tensor] = list(self.ema.values())
+        torch._foreach_lerp_(averaged, [state[name] for name in self.ema], 1 - decay)
+
+    def _learning_rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.fraction())))
+        return self.settings.learning_rate * warm * (0.01 + 0.99 * cosine)
+
+    def _progress(self, loss: Loss, speed: float) -> Progress:
+        bpp = {name: float(value) for name, value in loss.bpp.items()}
+        return Progress(self.step, self.fraction(), self.seconds, speed, float(loss.total.detach()), bpp,
+                        float(psnr(loss.mse).mean()), self.skipped)  # fmt: skip
+
+    def _request_stop(self, *_: object) -> None:
+        self._stop = True
+
+
+class MetricsLog:
+    """Appends one JSON object a line; every `every`-th step, and every evaluation."""
+
+    def __init__(self, path: Path, every: int = 50) -> None:
+        self._path, self._every = path, every
+
+    def step(self, progress: Progress) -> None:
+        """Logs a step's progress."""
+        if progress.step % self._every == 0:
+            self._append({"kind": "step", **asdict(progress)})
+
+    def points(self, step: int, points: Sequence[Point]) -> None:
+        """Logs an evaluation."""
+        self._append({"kind": "evaluation", "step": step, "points": [asdict(p) for p in points]})
+
+    def _append(self, row: dict[str, object]) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")

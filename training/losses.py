@@ -1,0 +1,52 @@
+"""Rate-distortion losses: R + lambda * D, with the preview's distortion at weight 0.1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from condic.models.dcic_sgp import Output
+from condic.models.quality import lambda_of_level
+
+PREVIEW_WEIGHT = 0.1
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total` is the mean over the batch of bits per pixel + lambda * (D + 0.1 * D_preview); the rest is for the log."""
+
+    total: Tensor
+    bpp: dict[str, Tensor]
+    mse: Tensor
+    preview_mse: Tensor
+
+
+def rate_distortion(output: Output, image: Tensor, level: Tensor, kind: str) -> Loss:
+    """Loss of a batch [B, 3, H, W] in [0, 1]; `kind` is "mse" (255^2 * MSE) or "ms-ssim" (1 - MS-SSIM)."""
+    pixels = image.shape[-1] * image.shape[-2]
+    bpp = {name: bits / pixels for name, bits in output.bits.items()}
+    rate = sum(bpp.values())
+    mse, preview_mse = (_mse(x, image) for x in (output.image, output.preview))
+    if kind == "mse":
+        distortion = 255**2 * (mse + PREVIEW_WEIGHT * preview_mse)
+    else:
+        distortion = _one_minus_ms_ssim(output.image, image) + PREVIEW_WEIGHT * _one_minus_ms_ssim(output.preview, image)
+    total = (rate + lambda_of_level(level, kind) * distortion).mean()
+    return Loss(total, {name: x.detach().mean() for name, x in bpp.items()}, mse.detach(), preview_mse.detach())
+
+
+def _mse(x: Tensor, reference: Tensor) -> Tensor:
+    return (x.float() - reference).square().mean(dim=(1, 2, 3))
+
+
+def _one_minus_ms_ssim(x: Tensor, reference: Tensor) -> Tensor:
+    from pytorch_msssim import ms_ssim
+
+    return 1 - ms_ssim(x.float().clamp(0, 1), reference, data_range=1.0, size_average=False)
+
+
+def psnr(mse: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB for images in [0, 1]."""
+    return -10 * torch.log10(mse.clamp(min=1e-10))

@@ -1,0 +1,90 @@
+"""One run of condic-train: data, model, trainer and display put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from condic.errors import InputError
+from condic.models.dcic_sgp import DcicSgp
+from condic.models.quality import LEVELS
+from condic.training import loop
+from condic.training.checkpoint import load_checkpoint, load_weights
+from condic.training.data import CropSampler, Photographs, load_photographs
+from condic.training.evaluation import Point
+
+_SHOWN_SKIPS = 5
+
+
+def run_session(
+    data: Sequence[Path], resume: Path | None, init: Path | None, validation: Path | None, device_name: str, options: dict[str, Any]
+) -> None:
+    """Runs training as the command line asked; raises CondicError for what the input made impossible."""
+    console = Console(stderr=True)
+    device = _device(device_name)
+    settings = loop.Settings(**options)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = load_checkpoint(resume, settings.model, settings.preset) if resume else None
+    torch.manual_seed(settings.seed)
+    model = DcicSgp(settings.preset)
+    if init:
+        load_weights(model, init)
+    with console.status("decoding photographs"):
+        photographs = load_photographs(data, settings.crop)
+        images = load_photographs([validation], 1).images if validation else []
+    _report_photographs(console, photographs)
+    trainer = loop.Trainer(settings, model, device, compile_model=device.type == "cuda")
+    if checkpoint:
+        trainer.resume(checkpoint)
+    sampler = CropSampler(photographs.images, settings.crop, settings.batch, LEVELS, settings.seed)
+    log = loop.MetricsLog(settings.out / "metrics.jsonl")
+    workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
+    with _progress_bar(console) as bar:
+        task = bar.add_task("training", total=1.0, text="")
+
+        def report(progress: loop.Progress) -> None:
+            log.step(progress)
+            bpp = " ".join(f"{name} {value:.3f}" for name, value in progress.bpp.items())
+            text = (f"step {progress.step} loss {progress.loss:.3f} {progress.psnr:.2f} dB bpp {bpp} "
+                    f"{progress.crops_per_second:.1f} crops/s")  # fmt: skip
+            bar.update(task, completed=progress.fraction, text=text)
+
+        def report_points(step: int, points: list[Point]) -> None:
+            log.points(step, points)
+            for p in points:
+                console.print(f"step {step} level {p.level:2d}: {sum(p.bpp.values()):.3f} bpp {p.psnr:.2f} dB "
+                              f"(preview {p.preview_psnr:.2f} dB at {p.bpp['prior']:.3f} bpp)")  # fmt: skip
+
+        trainer.run(sampler, workers, report, images, report_points)
+    if images:
+        report_points(trainer.step, trainer.evaluate(images))
+    console.print(f"{trainer.step} steps in {trainer.seconds / 60:.1f} min, {trainer.skipped} skipped; weights in {settings.weights_path}")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name}: not a device that PyTorch knows; use cpu or cuda") from error
+
+
+def _report_photographs(console: Console, photographs: Photographs) -> None:
+    megapixels = sum(p.shape[0] * p.shape[1] for p in photographs.images) / 1e6
+    console.print(f"{len(photographs.images)} photographs, {megapixels:.0f} megapixels; {len(photographs.skipped)} skipped")
+    for name, reason in photographs.skipped[:_SHOWN_SKIPS]:
+        console.print(f"  skipped {name}: {reason}")
+
+
+def _progress_bar(console: Console) -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.percentage:.1f}%"),
+                    TextColumn("{task.fields[text]}"), TimeElapsedColumn(), TimeRemainingColumn(), console=console)  # fmt: skip
