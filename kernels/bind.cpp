@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "crc32c.h"
-#include "entropy_step.h"
+#include "entropy_chunk.h"
 #include "rans_stream.h"
 #include "rans_tables.h"
 

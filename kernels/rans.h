@@ -4,7 +4,7 @@
 // frequency f whose interval starts at c (f > 0, all frequencies of a table summing to M = 2^15):
 //
 //   push:  if x >= f * 2^17, write the word x mod 2^16 and set x = x div 2^16;  then  x' = M * (x div f) + c + x mod f
-//   pop:   s = x mod M lies in [c, c + f);  x' = f * (x div M) + s - c;  if x' < 2^16, read a word w and x' = 2^16 x' + w
+//   pop:   s = x mod M lies in [c, c + f);  x' = f * (x div M) + s - c;  if x' < 2^16, read w and set x' = 2^16 x' + w
 //
 // One pop undoes one push, and neither moves more than one word. Everything here runs on host and device alike; how
 // lanes share words and where the bytes go is in rans_stream.h, how the tables are made in rans_tables.h.
@@ -56,7 +56,7 @@ struct PopTables {
   const Interval* intervals;
   const uint32_t* first;
 };
-constexpr uint32_t kBucketBits = 7;
+constexpr uint32_t kBucketBits = 8;
 
 CONDIC_HD Interval find_interval(const PopTables& tables, uint32_t table, uint32_t state) {
   const uint32_t slot = state & (kTotal - 1);

@@ -22,6 +22,7 @@
 // A valid payload has no byte left over. How many lanes and groups to use is the encoder's choice; see `choose_lanes`.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,7 @@
 #include <memory>
 #include <mutex>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "rans.h"

@@ -51,27 +51,19 @@ class WindowAttention(nn.Module):
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
-        self.heads = channels // HEAD
         self.norm_query = nn.LayerNorm(features)
         self.norm = nn.LayerNorm(channels)
         self.query = nn.Linear(features, channels)
         self.key_value = nn.Linear(channels, 2 * channels)
         self.project = nn.Linear(channels, channels)
-        self.position = nn.Parameter(torch.zeros(self.heads, WINDOW**2, WINDOW**2))
+        self.position = nn.Parameter(torch.zeros(channels // HEAD, WINDOW**2, WINDOW**2))
         nn.init.normal_(self.project.weight, std=0.1 / channels**0.5)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        query = self._split_heads(self.query(self.norm_query(to_windows(features))))
-        key, value = self.key_value(self.norm(to_windows(x))).chunk(2, dim=-1)
-        bias = self.position.to(query.dtype)[None]
-        out = F.scaled_dot_product_attention(
-            query, self._split_heads(key), self._split_heads(value), attn_mask=bias
-        )
-        out = self.project(out.transpose(1, 2).flatten(2))
-        return x + from_windows(out, x.shape[-2], x.shape[-1])
-
-    def _split_heads(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.heads, HEAD)).transpose(1, 2)
+        query = self.query(self.norm_query(features.permute(0, 2, 3, 1)))
+        key, value = self.key_value(self.norm(x.permute(0, 2, 3, 1))).chunk(2, dim=-1)
+        attend = attend_in_windows_op if torch.compiler.is_exporting() else attend_in_windows
+        return x + self.project(attend(query, key, value, self.position)).permute(0, 3, 1, 2)
 
 
 class Down(nn.Conv2d):
@@ -106,15 +98,27 @@ def residual_blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*[ResidualBlock(channels) for _ in range(count)])
 
 
-def to_windows(x: Tensor) -> Tensor:
-    """[B, C, H, W] to tokens [B * H/8 * W/8, 64, C]."""
-    b, c, h, w = x.shape
-    x = x.reshape(b, c, h // WINDOW, WINDOW, w // WINDOW, WINDOW)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, WINDOW * WINDOW, c)
+def attend_in_windows(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(32) + position) v within each 8x8 window and head; all but `position` [B, H, W, C]."""
+    b, h, w, c = query.shape
+    heads = c // HEAD
+
+    def split(x: Tensor) -> Tensor:
+        x = x.reshape(b, h // WINDOW, WINDOW, w // WINDOW, WINDOW, heads, HEAD)
+        return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, heads, WINDOW**2, HEAD)
+
+    bias = position.to(query.dtype)[None]
+    out = F.scaled_dot_product_attention(split(query), split(key), split(value), attn_mask=bias)
+    out = out.reshape(b, h // WINDOW, w // WINDOW, heads, WINDOW, WINDOW, HEAD)
+    return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, c)
 
 
-def from_windows(tokens: Tensor, h: int, w: int) -> Tensor:
-    """Tokens [B * h/8 * w/8, 64, C] back to [B, C, h, w]."""
-    c = tokens.shape[-1]
-    x = tokens.reshape(-1, h // WINDOW, w // WINDOW, WINDOW, WINDOW, c)
-    return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, c, h, w)
+@torch.library.custom_op("condic::attend_in_windows", mutates_args=())
+def attend_in_windows_op(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
+    """`attend_in_windows` as one opaque operator: export decides how a graph expresses it (see export/attention)."""
+    return attend_in_windows(query, key, value, position).clone()
+
+
+@attend_in_windows_op.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
+    return torch.empty_like(query)

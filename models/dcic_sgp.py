@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from condic.models.context import INDEX_EXPONENT, Context, HyperSynthesis, latent_exponents
 from condic.models.entropy import SCALES, gaussian_bits, quadtree_mask, round_straight_through
+from condic.models.exact import Range
 from condic.models.presets import PRESETS
 from condic.models.quality import GainPair, LevelTable
 from condic.models.transforms import Analysis, HyperAnalysis, PriorAnalysis, PriorSynthesis, Synthesis
@@ -78,6 +79,10 @@ class DcicSgp(nn.Module):
             "hyper_synthesis": self.hyper_synthesis,
             **{f"context_{k}": net for k, net in enumerate(self.context)},
         }
+
+    def ranges(self) -> list[Range]:
+        """The observers of the entropy path."""
+        return [m for m in self.modules() if isinstance(m, Range)]
 
     def forward(self, image: Tensor, level: Tensor) -> Output:
         """Codes images whose sides are multiples of 128: real rounding in the transforms, noise in the rates.

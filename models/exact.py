@@ -40,7 +40,7 @@ class Range(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.observing = False
-        self.register_buffer("peak", torch.zeros(channels), persistent=False)
+        self.register_buffer("peak", torch.zeros(channels))
 
     def record(self, x: Tensor) -> None:
         """Takes the magnitude of x [B, C, H, W] into account if observing."""
@@ -117,7 +117,7 @@ class ExactConv(nn.Module):
         total = weight.abs().sum(dim=(1, 2, 3)) * limit + bias.abs() + extra_peak
         largest = weight.abs().amax(dim=(1, 2, 3))
         k = torch.floor(torch.minimum(
-            torch.log2(SUM_LIMIT / 2 / total.clamp(min=1e-12)), torch.log2(WEIGHT_LIMIT / largest.clamp(min=1e-12))
+            torch.log2(SUM_LIMIT / total.clamp(min=1e-12)), torch.log2(WEIGHT_LIMIT / largest.clamp(min=1e-12))
         ))  # fmt: skip
         k = torch.minimum(k, out_exponent + 22)
         while True:  # one bit less where rounding of the weights or the rounding term went over the limit
@@ -131,9 +131,9 @@ class ExactConv(nn.Module):
                 break
             k = torch.where(over, k - 1, k)
         self.low, self.high = bounds or (self.low, self.high)
-        self.register_buffer("int_weight", int_weight.float())
-        self.register_buffer("int_bias", int_bias.float())
-        self.register_buffer("scale", (2.0**-shift).float().view(1, -1, 1, 1))
+        self.register_buffer("int_weight", int_weight.float(), persistent=False)
+        self.register_buffer("int_bias", int_bias.float(), persistent=False)
+        self.register_buffer("scale", (2.0**-shift).float().view(1, -1, 1, 1), persistent=False)
         self.register_buffer("unit", unit, persistent=False)
         self.bound, self.frozen = bound, True
         return out_exponent

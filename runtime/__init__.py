@@ -1,1 +1,1 @@
-"""Bundle to bitstream to image."""
+"""Bundle to bitstream to image: encode and decode without PyTorch or ONNX."""

@@ -33,7 +33,7 @@ class Duration(click.ParamType):
 @click.option("--data", "data", type=click.Path(path_type=Path), multiple=True, required=True,
               help="Folder, tar file or image; may be repeated.")  # fmt: skip
 @click.option("--loss", type=click.Choice(["mse", "ms-ssim"]), default="mse", help="Distortion of the loss.")
-@click.option("--steps", type=click.IntRange(min=1), help="Length of the run in steps.")
+@click.option("--steps", type=click.IntRange(min=0), help="Length of the run in steps; 0 only calibrates --init.")
 @click.option("--time-budget", "budget", type=Duration(), help="Length of the run in time: 90s, 25m, 1.5h.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue this checkpoint's run.")
 @click.option("--init", type=click.Path(path_type=Path), help="Start from these weights with a fresh optimiser.")

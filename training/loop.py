@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from condic.errors import InputError
-from condic.training.checkpoint import Checkpoint, save_checkpoint, save_weights
+from condic.models.weights import save_weights
+from condic.training.calibration import calibrate
+from condic.training.checkpoint import Checkpoint, save_checkpoint
 from condic.training.data import CropSampler
 from condic.training.evaluation import Point, evaluate, to_batch
 from condic.training.losses import Loss, psnr, rate_distortion
@@ -126,7 +128,14 @@ class Trainer:
     def fraction(self) -> float:
         """How much of the run is done, 0..1."""
         s = self.settings
-        return max(self.step / s.steps if s.steps else 0.0, self.seconds / s.budget if s.budget else 0.0)
+        return max(self.step / s.steps if s.steps else 1.0 if s.steps == 0 else 0.0, self.seconds / s.budget if s.budget else 0.0)
+
+    def calibrate(self, sampler: CropSampler) -> None:
+        """Records activation ranges with the EMA weights, and writes these with them."""
+        self.model.load_state_dict(self.ema)
+        calibrate(self.model, sampler, self.device)
+        self.ema = self.model.state_dict()
+        self.save_weights()
 
     def evaluate(self, images: Sequence[np.ndarray]) -> list[Point]:
         """Evaluates the EMA weights."""
@@ -144,6 +153,11 @@ class Trainer:
                        self.optimiser.state_dict(), torch.get_rng_state()),
             s.checkpoint_path,
         )  # fmt: skip
+        self.save_weights()
+
+    def save_weights(self) -> None:
+        """Writes the EMA weights."""
+        s = self.settings
         metadata = {"model": s.model, "preset": s.preset, "loss": s.loss, "step": str(self.step)}
         save_weights(self.ema, s.weights_path, metadata)
 

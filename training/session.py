@@ -15,7 +15,8 @@ from condic.errors import InputError
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.quality import LEVELS
 from condic.training import loop
-from condic.training.checkpoint import load_checkpoint, load_weights
+from condic.models.weights import load_weights
+from condic.training.checkpoint import load_checkpoint
 from condic.training.data import CropSampler, Photographs, load_photographs
 from condic.training.evaluation import Point
 
@@ -62,6 +63,8 @@ def run_session(
                               f"(preview {p.preview_psnr:.2f} dB at {p.bpp['prior']:.3f} bpp)")  # fmt: skip
 
         trainer.run(sampler, workers, report, images, report_points)
+    with console.status("calibrating"):
+        trainer.calibrate(sampler)
     if images:
         report_points(trainer.step, trainer.evaluate(images))
     console.print(f"{trainer.step} steps in {trainer.seconds / 60:.1f} min, {trainer.skipped} skipped; weights in {settings.weights_path}")

@@ -1,0 +1,154 @@
+"""What of a codec becomes which graph, and in which order the runtime runs them: dcic-sgp's side of the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from condic.kernels import gaussian_tables
+from condic.models.context import CONTEXT_EXPONENT, CONTEXT_LIMIT, INDEX_EXPONENT, MEAN_EXPONENT
+from condic.models.dcic_sgp import STEPS, DcicSgp
+from condic.models.entropy import FIRST_CODED, SCALES, quadtree_boxes, scale_table
+from condic.models.exact import HIDDEN_LIMIT
+from condic.runtime.bundle import Box, Chunk, Latent, Step, TensorSpec
+
+
+@dataclass(frozen=True)
+class SourceGraph:
+    """A network to export: positional tensors in, tensors out. `limits` bound an exact graph's integer inputs."""
+
+    role: str
+    network: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    limits: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the graph lies on the entropy path."""
+        return bool(self.limits)
+
+
+class _Joined(nn.Module):
+    """A context network whose inputs come as separate tensors, the quality bias last."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        *parts, bias = tensors
+        joined: Tensor = self.network(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], bias)
+        return joined
+
+
+def source_graphs(model: DcicSgp) -> list[SourceGraph]:
+    """All networks of a frozen model in coding order."""
+    p = model.preset
+    image, y_prior = TensorSpec("image", 3, 1), TensorSpec("prior", p.prior, 32)
+    y, hyper = TensorSpec("main", p.main, 16), TensorSpec("hyper", p.hyper, 64)
+    f8, f16 = TensorSpec("f8", p.prior_widths[0], 8), TensorSpec("f16", p.prior_widths[1], 16)
+    preview, parameters = TensorSpec("preview", 3, 1), TensorSpec("parameters", p.main, 16)
+    prior_gain, main_gain, bias = (
+        TensorSpec(name, c, 0) for name, c in (("gain", p.prior), ("gain", p.main), ("bias", p.entropy))
+    )
+    latent_limits, parameter_limits = (-CONTEXT_LIMIT, CONTEXT_LIMIT), (0, HIDDEN_LIMIT)
+
+    def context(role: str, network: nn.Module, inputs: Sequence[TensorSpec], latent: TensorSpec) -> SourceGraph:
+        limits = tuple(parameter_limits if x is parameters else latent_limits for x in inputs)
+        output = TensorSpec("distribution", 2 * latent.channels, latent.stride)
+        return SourceGraph(role, _Joined(network), (*inputs, bias), (output,), limits)
+
+    return [
+        SourceGraph("prior_analysis", model.prior_analysis, (image, prior_gain), (y_prior,)),
+        *(context(f"prior_context_{k}", net, [y_prior], y_prior) for k, net in enumerate(model.prior_context, start=1)),
+        SourceGraph("prior_synthesis", model.prior_synthesis, (y_prior, prior_gain), (f8, f16, preview)),
+        SourceGraph("analysis", model.analysis, (image, f8, f16, main_gain), (y,)),
+        SourceGraph("hyper_analysis", model.hyper_analysis, (y, y_prior), (hyper,)),
+        SourceGraph(
+            "hyper_synthesis", model.hyper_synthesis, (hyper, y_prior, bias), (parameters,), (latent_limits, latent_limits)
+        ),
+        *(
+            context(f"context_{k}", net, [y, parameters] if k else [parameters], y)
+            for k, net in enumerate(model.context)
+        ),
+        SourceGraph("synthesis", model.synthesis, (y, main_gain, f8, f16, preview), (image,)),
+    ]
+
+
+def latents(model: DcicSgp) -> tuple[Latent, ...]:
+    """Schedules of prior, hyper and main latents."""
+    p = model.preset
+    common = {"first_coded": FIRST_CODED, "context_shift": MEAN_EXPONENT - CONTEXT_EXPONENT, "context_limit": CONTEXT_LIMIT}
+    prior, main = _quadtree(p.prior), _quadtree(p.main)
+    whole = (Box((0, p.hyper), 0, 0, 1),)
+    prior_chunks = [Chunk(prior[0], table="first.prior")] + [
+        Chunk(prior[k], f"prior_context_{k}", ("prior.context", f"quality.prior_context_{k}")) for k in range(1, STEPS)
+    ]
+    main_chunks = [
+        Chunk(main[k], f"context_{k}", (*(["main.context"] if k else []), "parameters", f"quality.context_{k}"))
+        for k in range(STEPS)
+    ]
+    return (
+        Latent("prior", p.prior, 32, chunks=tuple(prior_chunks), **common),
+        Latent("hyper", p.hyper, 64, chunks=(Chunk(whole, table="first.hyper"),), **common),
+        Latent("main", p.main, 16, chunks=tuple(main_chunks), **common),
+    )
+
+
+_PRIOR_FEATURES = Step("run", "prior_synthesis", ("prior.hat", "quality.prior_inverse_gain"), ("f8", "f16", "preview"))
+_PARAMETERS = Step(
+    "run", "hyper_synthesis", ("hyper.context", "prior.context", "quality.hyper_synthesis"), ("parameters",)
+)
+
+ENCODE = (
+    Step("run", "prior_analysis", ("image", "quality.prior_gain"), ("prior.y",)),
+    Step("code", "prior"),
+    _PRIOR_FEATURES,
+    Step("run", "analysis", ("image", "f8", "f16", "quality.main_gain"), ("main.y",)),
+    Step("run", "hyper_analysis", ("main.y", "prior.hat"), ("hyper.y",)),
+    Step("code", "hyper"),
+    _PARAMETERS,
+    Step("code", "main"),
+)
+DECODE = (
+    Step("code", "prior"),
+    _PRIOR_FEATURES,
+    Step("code", "hyper"),
+    _PARAMETERS,
+    Step("code", "main"),
+    Step("run", "synthesis", ("main.hat", "quality.main_inverse_gain", "f8", "f16", "preview"), ("image",)),
+)
+PREVIEW = (
+    Step("code", "prior"),
+    Step("run", "prior_synthesis", ("prior.hat", "quality.prior_inverse_gain"), ("f8", "f16", "image")),
+)
+
+
+@torch.no_grad()
+def tables(model: DcicSgp) -> dict[str, npt.NDArray[np.generic]]:
+    """Entropy tables, quality tables and the parameters of latents without context, as the runtime reads them."""
+    cdf, radius = gaussian_tables(scale_table().numpy())
+    result: dict[str, npt.NDArray[np.generic]] = {"cdf": cdf, "radius": radius}
+    for name, pair in (("prior", model.prior_gain), ("main", model.main_gain)):
+        result[f"quality.{name}_gain"] = pair.log_gain.rows().exp().numpy()
+        result[f"quality.{name}_inverse_gain"] = pair.log_inverse.rows().exp().numpy()
+    for role, network in model.exact_networks().items():
+        result[f"quality.{role}"] = network.trunk.entry.extra_as_integers(model.quality_bias[role].rows()).numpy()
+    for name, table in (("prior", model.prior_first), ("hyper", model.hyper_first)):
+        mean, index = table.rows().double().chunk(2, dim=1)
+        mu16 = torch.round(mean * 2**MEAN_EXPONENT).clamp(-(2**15), 2**15 - 1)
+        rounded = torch.round(index * 2**INDEX_EXPONENT).clamp(0, SCALES - 1)
+        result[f"first.{name}"] = torch.cat([mu16, rounded], dim=1).to(torch.int16).numpy()
+    return result
+
+
+def _quadtree(channels: int) -> list[tuple[Box, ...]]:
+    return [
+        tuple(Box((begin, end), row, column, 2) for begin, end, row, column in step) for step in quadtree_boxes(channels)
+    ]

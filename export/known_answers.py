@@ -1,0 +1,74 @@
+"""Known-answer tests of exact graphs: inputs that drive sums to the limit, and the hash of the right outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from condic.export.codec_graphs import SourceGraph
+from condic.export.onnx_graphs import example_inputs
+from condic.models.exact import ExactConv
+from condic.runtime.known_answer import answer_of
+
+
+@torch.no_grad()
+def known_answer(source: SourceGraph, bias: Tensor) -> tuple[dict[str, npt.NDArray[np.generic]], str, float]:
+    """Inputs by name (int16; the bias int32), the hash of the outputs, and the largest sum met relative to 2^24.
+
+    Inputs lie at the limits, half of the pixels with the signs of one row of the first layer's weights, so that its
+    sum is the largest possible. The answer is computed in float32 and float64, which must agree.
+    """
+    *parts, _ = example_inputs(source, 1, 2, seed=1)
+    parts = [_extremes(x, limits, k) for k, (x, limits) in enumerate(zip(parts, source.limits, strict=True))]
+    _align_with_first_layer(source, parts)
+    inputs = [*parts, bias.float().view(1, -1, 1, 1)]
+    sums: list[float] = []
+    hooks = [_record_sums(layer, sums) for layer in source.network.modules() if isinstance(layer, ExactConv)]
+    single = source.network(*inputs)
+    for hook in hooks:
+        hook()
+    double = source.network.double()(*[x.double() for x in inputs])
+    source.network.float()
+    if not torch.equal(single.double(), double):
+        raise AssertionError(f"{source.role}: float32 and float64 disagree, the graph is not exact")
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        x.name: value.numpy().astype(np.int16) for x, value in zip(source.inputs, parts, strict=False)
+    }
+    arrays[source.inputs[-1].name] = bias.numpy().astype(np.int32).reshape(1, -1, 1, 1)
+    return arrays, answer_of([single.numpy()]), max(sums) / 2**24
+
+
+def _extremes(x: Tensor, limits: tuple[int, int], seed: int) -> Tensor:
+    low, high = limits
+    generator = torch.Generator().manual_seed(seed)
+    return torch.where(torch.rand(x.shape, generator=generator) < 0.5, float(low), float(high))
+
+
+def _align_with_first_layer(source: SourceGraph, parts: list[Tensor]) -> None:
+    """Rows 1, 3, ... of the inputs follow the signs of the first layers' largest rows of weights."""
+    pointwise = [m for m in source.network.modules() if isinstance(m, ExactConv) and m.groups == 1]
+    first = next(m for m in pointwise if m.int_weight.shape[1] in (parts[0].shape[1], sum(p.shape[1] for p in parts)))
+    largest = first.int_weight[first.bound.argmax(), :, 0, 0]
+    offset = 0
+    for k, part in enumerate(parts):
+        channels = part.shape[1]
+        if offset + channels > len(largest):
+            break
+        low, high = source.limits[k]
+        signs = torch.where(largest[offset : offset + channels] > 0, float(high), float(low))
+        part[:, :, 1::2] = signs.view(1, -1, 1, 1)
+        offset += channels
+
+
+def _record_sums(layer: ExactConv, sums: list[float]) -> Callable[[], None]:
+    def hook(module: ExactConv, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        total = F.conv2d(x, module.int_weight, module.int_bias, padding=module.padding, groups=module.groups)
+        sums.append(float(total.abs().max()))
+
+    return layer.register_forward_pre_hook(hook).remove

@@ -1,0 +1,73 @@
+"""Weights on disk: float16 tensors in safetensors files, in shards if they are large."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from condic.errors import InputError
+from condic.files import replace_whole
+
+SHARD_BYTES = 15 * 2**20
+"""Largest size of one file."""
+
+
+def save_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> list[Path]:
+    """Writes float16 tensors to `path`, or to `NAME-00001-of-0000N` beside it if they exceed one shard; the paths."""
+    shards: list[dict[str, Tensor]] = [{}]
+    room = SHARD_BYTES - 2**16
+    for name, tensor in state.items():
+        half = tensor.detach().cpu().to(torch.float16).contiguous()
+        if half.nbytes > room:
+            shards.append({})
+            room = SHARD_BYTES - 2**16
+        shards[-1][name] = half
+        room -= half.nbytes
+    paths = [path] if len(shards) == 1 else [
+        path.with_name(f"{path.stem}-{k:05d}-of-{len(shards):05d}{path.suffix}") for k in range(1, len(shards) + 1)
+    ]  # fmt: skip
+    for shard, target in zip(shards, paths, strict=True):
+        with replace_whole(target) as temporary:
+            temporary.write_bytes(save(shard, metadata=metadata))
+    return paths
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads weights written by `save_weights` into a model; `path` names the file or any one of its shards."""
+    state: dict[str, Tensor] = {}
+    for shard in _shards(path):
+        try:
+            state |= load_file(shard)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{shard}: not readable as weights ({error})") from error
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        if name not in state:
+            raise InputError(f"{path}: lacks the tensor {name}; weights of another model or preset?")
+        if state[name].shape != tensor.shape:
+            raise InputError(f"{path}: {name} is {list(state[name].shape)}, this preset has {list(tensor.shape)}")
+    if unknown := sorted(state.keys() - expected.keys()):
+        raise InputError(f"{path}: unknown tensor {unknown[0]}; weights of another model or preset?")
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What `save_weights` was given as metadata."""
+    try:
+        with safe_open(_shards(path)[0], "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not readable as weights ({error})") from error
+
+
+def _shards(path: Path) -> Sequence[Path]:
+    if match := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})", path.stem):
+        stem, count = match[1], int(match[2])
+        return [path.with_name(f"{stem}-{k:05d}-of-{count:05d}{path.suffix}") for k in range(1, count + 1)]
+    return [path]

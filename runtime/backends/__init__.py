@@ -1,0 +1,120 @@
+"""Backends behind one small interface: load a graph, run it on arrays.
+
+A backend registers itself in the entry-point group `condic.backends`; nothing here imports the libraries behind them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from condic.errors import BackendError
+from condic.runtime.bundle import Bundle, Graph
+from condic.runtime.known_answer import check_known_answer, first_line
+
+Array = npt.NDArray[np.float32]
+Runner = Callable[[Sequence[Array]], list[Array]]
+"""Runs a graph on its inputs, float32 in the order of `Graph.inputs`; gives its outputs. Safe to call from threads."""
+
+PREFERENCE = ("ort", "openvino", "torch")
+"""What `auto` tries, in this order."""
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """`threads` 0 lets the library choose; `optimise` False asks it to run the graph as it is written."""
+
+    threads: int = 0
+    optimise: bool = True
+
+
+class Backend(Protocol):
+    """A library that runs ONNX graphs. The constructor raises BackendError where the library is missing."""
+
+    name: str
+
+    def __init__(self, options: BackendOptions) -> None: ...
+
+    def describe(self) -> str:
+        """Library, version and device, for people."""
+        ...
+
+    def load(self, graph: Graph, model: bytes) -> Runner:
+        """Prepares a graph; `exact` ones must run in float32."""
+        ...
+
+
+class LoadedGraphs:
+    """The graphs of a bundle on one backend, each loaded when first run; exact ones pass their known-answer test then.
+
+    Safe to share between threads.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self._bundle, self._backend = bundle, backend
+        self._runners: dict[str, Runner] = {}
+        self._lock = threading.Lock()
+
+    def load(self, role: str) -> Runner:
+        """The graph's runner. Raises BackendError if the backend cannot load it or fails its known-answer test."""
+        with self._lock:
+            if role not in self._runners:
+                self._runners[role] = self._load(self._bundle.manifest.graph(role))
+            return self._runners[role]
+
+    def run(self, role: str, inputs: Sequence[Array]) -> list[Array]:
+        """Outputs of a graph."""
+        return (self._runners.get(role) or self.load(role))(inputs)
+
+    def _load(self, graph: Graph) -> Runner:
+        backend = self._backend
+        try:
+            runner = backend.load(graph, self._bundle.graphs[graph.role])
+        except Exception as error:
+            raise BackendError(f"backend {backend.name} cannot load graph {graph.role}: {first_line(error)}") from error
+        if graph.precision == "exact":
+            check_known_answer(self._bundle, graph, runner, backend.name)
+        return runner
+
+
+def backend_names() -> list[str]:
+    """All registered backends, preferred ones first."""
+    found = _registered()
+    return [n for n in PREFERENCE if n in found] + sorted(found.keys() - set(PREFERENCE))
+
+
+def open_backend(name: str, options: BackendOptions | None = None) -> Backend:
+    """The backend with a name, or with `auto` the first of `PREFERENCE` that opens. Raises BackendError."""
+    options = options or BackendOptions()
+    if name == "auto":
+        reasons = []
+        for candidate in backend_names():
+            try:
+                return open_backend(candidate, options)
+            except BackendError as error:
+                reasons.append(str(error))
+        raise BackendError("no backend works here: " + "; ".join(reasons))
+    if name not in _registered():
+        raise BackendError(f"unknown backend {name!r}; known: auto, {', '.join(backend_names())}")
+    try:
+        backend: Backend = _registered()[name].load()(options)
+    except ImportError as error:
+        raise BackendError(f"backend {name} is not installed ({error}); {_install_hint(name)}") from error
+    return backend
+
+
+@cache
+def _registered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="condic.backends")}
+
+
+def _install_hint(name: str) -> str:
+    extra: dict[str, Any] = {"ort": "cpu", "openvino": "openvino", "torch": "export"}
+    return f"pip install 'condic[{extra[name]}]'" if name in extra else "install its library"

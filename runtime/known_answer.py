@@ -1,0 +1,49 @@
+"""Known-answer tests: a backend whose integers are not everybody's integers is refused before it touches a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from condic.errors import BackendError
+from condic.runtime.bundle import Bundle, Graph
+
+Array = npt.NDArray[np.float32]
+
+
+def known_inputs(bundle: Bundle, graph: Graph) -> list[Array]:
+    """The stored inputs of an exact graph's test, as float32."""
+    return [bundle.tables[f"known.{graph.role}.{x.name}"].astype(np.float32) for x in graph.inputs]
+
+
+def answer_of(outputs: Sequence[Array]) -> str:
+    """SHA-256 over the outputs as little-endian int32; values that are no integers of that range give another hash."""
+    digest = hashlib.sha256()
+    for x in outputs:
+        with np.errstate(invalid="ignore"):
+            integers = x.astype("<i4")
+        digest.update(integers.tobytes() if np.array_equal(integers, x) else np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()
+
+
+def check_known_answer(bundle: Bundle, graph: Graph, run: Callable[[Sequence[Array]], list[Array]], backend: str) -> None:
+    """Raises BackendError, naming the backend, if an exact graph does not give its known answer."""
+    try:
+        outputs = run(known_inputs(bundle, graph))
+    except Exception as error:
+        raise BackendError(
+            f"backend {backend} refused: graph {graph.role} does not run on its known inputs ({first_line(error)})"
+        ) from error
+    if answer_of(outputs) != graph.known_answer:
+        raise BackendError(
+            f"backend {backend} refused: graph {graph.role} does not give its known answer, so files would not decode "
+            "elsewhere; use another backend (condic-run doctor lists them)"
+        )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, or the kind of error where there is none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

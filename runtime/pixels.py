@@ -1,0 +1,95 @@
+"""Between images and the tensors that graphs read and write."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from condic.errors import InputError, IntegrityError, StreamError
+from condic.runtime.bitstream import Flags
+
+Pixels = npt.NDArray[np.uint8]
+Tensor = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image taken apart: `rgb` uint8 [H, W, 3], `alpha` uint8 [H, W] or None, and whether it was grey."""
+
+    rgb: Pixels
+    alpha: Pixels | None
+    grey: bool
+
+    @property
+    def flags(self) -> Flags:
+        """The header's flags."""
+        return (Flags.GREY if self.grey else Flags.NONE) | (Flags.NONE if self.alpha is None else Flags.ALPHA)
+
+
+def as_picture(image: Any) -> Picture:
+    """Takes uint8 arrays [H, W], [H, W, 1..4] (grey, grey+alpha, RGB, RGBA) or a PIL image. Raises InputError."""
+    if isinstance(image, Image.Image):
+        has_alpha = "A" in image.getbands() or "transparency" in image.info
+        grey = image.mode in ("1", "L", "LA", "I;16", "I", "F")
+        target = ("LA" if has_alpha else "L") if grey else ("RGBA" if has_alpha else "RGB")
+        image = np.asarray(image.convert(target))
+    array = np.asarray(image)
+    if array.dtype != np.uint8:
+        raise InputError(f"image has dtype {array.dtype}; give uint8 values 0..255")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or not array.size:
+        raise InputError(f"image has shape {np.shape(image)}; give [H, W] or [H, W, 1..4] with at least one pixel")
+    channels = array.shape[2]
+    alpha = array[:, :, -1] if channels in (2, 4) else None
+    rgb = np.repeat(array[:, :, :1], 3, axis=2) if channels < 3 else array[:, :, :3]
+    return Picture(rgb, alpha, channels < 3)
+
+
+def as_array(picture: Picture) -> Pixels:
+    """The picture as it was given: uint8 [H, W] if grey, else [H, W, 2..4]."""
+    planes = [picture.rgb.mean(axis=2, keepdims=True).round().astype(np.uint8)] if picture.grey else [picture.rgb]
+    if picture.alpha is not None:
+        planes.append(picture.alpha[:, :, None])
+    result: Pixels = np.concatenate(planes, axis=2)
+    return result[:, :, 0] if result.shape[2] == 1 else result
+
+
+def to_tensor(rgb: Pixels, alignment: int) -> Tensor:
+    """uint8 [H, W, 3] to float32 [1, 3, H', W'] in 0..1, padded below and right by repeating the edge."""
+    h, w = rgb.shape[:2]
+    tensor = np.empty((1, 3, h + -h % alignment, w + -w % alignment), np.float32)
+    np.multiply(rgb.transpose(2, 0, 1), np.float32(1 / 255), out=tensor[0, :, :h, :w])
+    tensor[0, :, :h, w:] = tensor[0, :, :h, w - 1 : w]
+    tensor[0, :, h:, :] = tensor[0, :, h - 1 : h, :]
+    return tensor
+
+
+def from_tensor(tensor: Tensor, height: int, width: int) -> Pixels:
+    """float32 [1, 3, H', W'] around 0..1 to uint8 [height, width, 3], rounded and clipped."""
+    scaled = tensor[0, :, :height, :width] * np.float32(255) + np.float32(0.5)
+    np.clip(scaled, 0, 255, out=scaled)
+    return np.ascontiguousarray(scaled.astype(np.uint8).transpose(1, 2, 0))
+
+
+def pack_alpha(alpha: Pixels) -> bytes:
+    """Lossless PNG of an alpha plane [H, W]."""
+    buffer = io.BytesIO()
+    Image.fromarray(alpha).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def unpack_alpha(data: bytes | memoryview, height: int, width: int) -> Pixels:
+    """Reads what `pack_alpha` wrote; IntegrityError if it is not a plane of this size."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if (image.width, image.height, image.mode) != (width, height, "L"):
+                raise IntegrityError(f"alpha plane is {image.mode} {image.width}x{image.height}, not L {width}x{height}")
+            return np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise StreamError(f"alpha plane is not readable ({type(error).__name__})") from error
