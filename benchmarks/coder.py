@@ -15,15 +15,20 @@ from numpy.typing import NDArray
 from condic.kernels import Decoder, Tables, encode, gaussian_tables, information_content
 
 T = TypeVar("T")
-SCALES = np.exp(np.linspace(np.log(0.11), np.log(64.0), 64))
+
+
+def scale_table() -> NDArray[np.float64]:
+    """64 standard deviations from 0.11 to 64, log-spaced."""
+    return np.geomspace(0.11, 64.0, 64)
 
 
 def photograph_like(count: int, seed: int = 0) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """Symbols and indexes as a photograph has them: scales from 0.13 to 8, most of them below 1."""
+    scales = scale_table()
     generator = np.random.default_rng(seed)
     position = generator.uniform(size=(2, count)).min(axis=0)
-    indexes = np.searchsorted(SCALES, 0.13 * (8 / 0.13) ** position).astype(np.uint8)
-    symbols = np.rint(generator.normal(size=count) * SCALES[indexes]).astype(np.int16)
+    indexes = np.searchsorted(scales, 0.13 * (8 / 0.13) ** position).astype(np.uint8)
+    symbols = np.rint(generator.normal(size=count) * scales[indexes]).astype(np.int16)
     return symbols, indexes
 
 
@@ -56,7 +61,7 @@ def main(npz: str | None, count: int, chunks: int, repeats: int) -> None:
     else:
         with np.load(npz) as arrays:
             symbols, indexes = arrays["symbols"].astype(np.int16), arrays["indexes"].astype(np.uint8)
-    tables = Tables(*gaussian_tables(SCALES))
+    tables = Tables(*gaussian_tables(scale_table()))
     stream = list(zip(np.array_split(symbols, chunks), np.array_split(indexes, chunks), strict=True))
 
     def decode() -> NDArray[np.int16]:

@@ -23,7 +23,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -95,18 +94,22 @@ class Encoder {
     std::vector<uint8_t> bytes;
     if (size_ == 0) return bytes;
     put_header(bytes);
-    const size_t sizes_at = bytes.size();
-    bytes.resize(sizes_at + 4 * (lanes_.groups - 1));
-    std::unique_ptr<uint16_t[]> scratch(new uint16_t[size_ + 1]);
-    uint16_t* const end = scratch.get() + size_ + 1;
+    size_t room = 0;  // for a group's words; one more is written to and not kept
+    for (const size_t size : chunk_sizes_) room += (size + lanes_.total() - 1) / lanes_.total() * lanes_.per_group();
+    const std::unique_ptr<uint16_t[]> scratch(new uint16_t[lanes_.groups * ++room]);
+    const auto end_of = [&](size_t group) { return scratch.get() + (group + 1) * room; };
+    std::vector<uint16_t*> words;  // written downwards
+    for (size_t group = 0; group < lanes_.groups; ++group) words.push_back(end_of(group));
+    std::vector<uint32_t> states(lanes_.total(), kStateLow);
+    push_chunks(states.data(), words.data());
+
+    for (size_t group = 0; group + 1 < lanes_.groups; ++group) {
+      const auto count = static_cast<uint32_t>(end_of(group) - words[group]);
+      append(bytes, &count, 1);
+    }
     for (size_t group = 0; group < lanes_.groups; ++group) {
-      std::array<uint32_t, kMaxLanes> states;
-      states.fill(kStateLow);
-      const uint16_t* words = push_group(group, states.data(), end);
-      const auto count = static_cast<uint32_t>(end - words);
-      if (group + 1 < lanes_.groups) std::memcpy(&bytes[sizes_at + 4 * group], &count, 4);
-      append(bytes, states.data(), lanes_.per_group());
-      append(bytes, words, count);
+      append(bytes, &states[group << lanes_.log2], lanes_.per_group());
+      append(bytes, words[group], end_of(group) - words[group]);
     }
     append(bytes, escapes_.data(), escapes_.size());
     return bytes;
@@ -133,34 +136,36 @@ class Encoder {
     if (escapes_.size() > kMaxEscapes) throw std::invalid_argument("more than 2^28 - 1 symbols are out of range");
   }
 
-  // Pushes a group's symbols of all chunks, last one first. Words are written downwards from `end`; returns the first.
-  const uint16_t* push_group(size_t group, uint32_t* states, uint16_t* end) const {
-    const PushEntry* const push_entries = tables_.push_entries();
+  // Pushes all symbols, the last one first.
+  void push_chunks(uint32_t* states, uint16_t** words) const {
     const size_t width = lanes_.per_group();
-    const uint32_t* chunk_end = entries_.get() + size_;
-    uint16_t* words = end;
+    const uint32_t* entries = entries_.get() + size_;
     for (size_t c = chunk_sizes_.size(); c-- > 0;) {
       const size_t size = chunk_sizes_[c];
-      const uint32_t* const entries = chunk_end - size;
-      chunk_end = entries;
-      const size_t offset = group * width;
-      if (size <= offset) continue;
-      size_t position = offset + (size - offset - 1) / lanes_.total() * lanes_.total();
-      for (;;) {
-        for (size_t lane = std::min(width, size - position); lane-- > 0;) {
-          const PushEntry& entry = push_entries[entries[position + lane]];
-          uint32_t state = states[lane];
-          words[-1] = static_cast<uint16_t>(state);
-          const bool write = must_write(state, entry);
-          words -= write;
-          state = write ? state >> kWordBits : state;
-          states[lane] = push(state, entry);
-        }
-        if (position == offset) break;
-        position -= lanes_.total();
+      entries -= size;
+      const size_t steps = (size + width - 1) / width;  // of all groups
+      size_t group = steps % lanes_.groups;
+      for (size_t position = steps * width; position > 0;) {
+        position -= width;
+        group = (group > 0 ? group : lanes_.groups) - 1;
+        push_step(entries + position, std::min(width, size - position), states + group * width, words[group]);
       }
     }
-    return words;
+  }
+
+  void push_step(const uint32_t* entries, size_t active, uint32_t* states, uint16_t*& words) const {
+    const PushEntry* const push_entries = tables_.push_entries();
+    uint16_t* next = words;
+    for (size_t lane = active; lane-- > 0;) {
+      const PushEntry& entry = push_entries[entries[lane]];
+      uint32_t state = states[lane];
+      next[-1] = static_cast<uint16_t>(state);
+      const bool write = must_write(state, entry);
+      next -= write;
+      state = write ? state >> kWordBits : state;
+      states[lane] = push(state, entry);
+    }
+    words = next;
   }
 
   void put_header(std::vector<uint8_t>& bytes) const {
@@ -207,7 +212,11 @@ class Decoder {
       if (indexes[i] >= tables) throw std::invalid_argument("an index names a table that does not exist");
     }
     if (groups_.empty()) fail("it has fewer symbols than were asked for");
-    for (size_t group = 0; group < groups_.size(); ++group) pop_group(group, indexes, size, symbols);
+    const size_t width = lanes_.per_group();
+    for (size_t position = 0, group = 0; position < size; position += width) {
+      pop_step(group, indexes + position, std::min(width, size - position), symbols + position);
+      if (++group == lanes_.groups) group = 0;
+    }
     fill_escapes(symbols, size);
   }
 
@@ -283,27 +292,22 @@ class Decoder {
     fail("its number of escapes is not in shortest form");
   }
 
-  void pop_group(size_t group, const uint8_t* indexes, size_t size, int16_t* symbols) {
+  void pop_step(size_t group, const uint8_t* indexes, size_t active, int16_t* symbols) {
     const PopTables tables = tables_.pop_tables();
-    const size_t width = lanes_.per_group();
-    uint32_t* const states = &states_[group * width];
-    const uint8_t* words = &bytes_[groups_[group].next];
-    const uint8_t* const end = &bytes_[groups_[group].end];
-    for (size_t position = group * width; position < size; position += lanes_.total()) {
-      const size_t active = std::min(width, size - position);
-      for (size_t lane = 0; lane < active; ++lane) {
-        uint32_t state = states[lane];
-        const Interval found = find_interval(tables, indexes[position + lane], state);
-        state = pop(state, found);
-        const bool read = must_read(state);
-        const uint32_t appended = append_word(state, load<uint16_t>(words));
-        states[lane] = read ? appended : state;
-        words += read ? 2 : 0;
-        symbols[position + lane] = found.symbol;
-      }
-      if (words > end) fail("it has fewer words than its symbols need");
+    uint32_t* const states = &states_[group << lanes_.log2];
+    const uint8_t* next = &bytes_[groups_[group].next];
+    for (size_t lane = 0; lane < active; ++lane) {
+      uint32_t state = states[lane];
+      const Interval found = find_interval(tables, indexes[lane], state);
+      state = pop(state, found);
+      const bool read = must_read(state);
+      const uint32_t appended = append_word(state, load<uint16_t>(next));
+      states[lane] = read ? appended : state;
+      next += read ? 2 : 0;
+      symbols[lane] = found.symbol;
     }
-    groups_[group].next = static_cast<size_t>(words - bytes_.data());
+    groups_[group].next = static_cast<size_t>(next - bytes_.data());
+    if (groups_[group].next > groups_[group].end) fail("it has fewer words than its symbols need");
   }
 
   void fill_escapes(int16_t* symbols, size_t size) {
@@ -328,7 +332,7 @@ class Decoder {
   size_t size_;
   Lanes lanes_;
   std::vector<uint32_t> states_;  // of all lanes
-  std::vector<Group> groups_;
+  std::vector<Group> groups_;  // none where there is nothing to decode
   size_t next_escape_ = 0;  // offset in bytes_; size_ when none is left
 };
 
