@@ -1,0 +1,146 @@
+"""The reference backend: a bundle's ONNX graphs executed with PyTorch operators in float32 on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor
+from torch.nn import functional as F
+
+from condic.errors import BackendError
+from condic.runtime.backends import Array, BackendOptions, Runner
+from condic.runtime.bundle import Graph
+
+_DTYPES = {
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.INT64: torch.int64,
+}
+_Operator = Callable[..., Any]
+
+
+class TorchBackend:
+    """Runs graphs node by node. Slow and plain: it is there to agree with, not to be fast."""
+
+    name = "torch"
+
+    def __init__(self, options: BackendOptions) -> None:
+        """PyTorch's threads are the process's: `options.threads` is left to torch.set_num_threads."""
+
+    def describe(self) -> str:
+        """Library, version and device, for people."""
+        return f"PyTorch {torch.__version__}, CPU, float32"
+
+    def load(self, graph: Graph, model: bytes) -> Runner:
+        """Parses the graph; BackendError names an operator that this backend does not have."""
+        proto = onnx.load_from_string(model)
+        constants = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in proto.graph.initializer}
+        nodes = [_node(n) for n in proto.graph.node]
+        _fold_stored_weights(constants, nodes)
+
+        @torch.inference_mode()
+        def run(inputs: Sequence[Array]) -> list[Array]:
+            values: dict[str, Any] = dict(constants)
+            for spec, array in zip(graph.inputs, inputs, strict=True):
+                values[spec.name] = torch.from_numpy(np.ascontiguousarray(array))
+            for operator, names, outputs in nodes:
+                results = operator(*[values[name] if name else None for name in names])
+                results = results if isinstance(results, (tuple, list)) else (results,)
+                values.update(zip(outputs, results, strict=True))
+            return [values[x.name].numpy() for x in graph.outputs]
+
+        return run
+
+
+def _node(node: onnx.NodeProto) -> tuple[_Operator, list[str], list[str]]:
+    if node.op_type not in _OPERATORS:
+        raise BackendError(f"operator {node.op_type} is not known to the torch backend")
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    operator = _OPERATORS[node.op_type]
+    return (lambda *inputs: operator(*inputs, **attributes)), list(node.input), list(node.output)
+
+
+def _fold_stored_weights(constants: dict[str, Tensor], nodes: list[tuple[_Operator, list[str], list[str]]]) -> None:
+    """Runs, once, the nodes that only read constants: the casts of stored weights."""
+    kept = []
+    for operator, names, outputs in nodes:
+        if names and all(name in constants for name in names) and len(outputs) == 1:
+            constants[outputs[0]] = operator(*[constants[name] for name in names])
+        else:
+            kept.append((operator, names, outputs))
+    nodes[:] = kept
+
+
+def _conv(x: Tensor, w: Tensor, b: Tensor | None = None, *, strides: list[int], pads: list[int], group: int, **_: Any) -> Tensor:
+    return F.conv2d(x, w, b, stride=strides, padding=pads[:2], groups=group)
+
+
+def _constant(**attributes: Any) -> Tensor:
+    ((kind, value),) = attributes.items()
+    if kind == "value":
+        return torch.tensor(numpy_helper.to_array(value))
+    return torch.tensor(value, dtype=torch.float32 if kind.startswith("value_float") else torch.int64)
+
+
+def _depth_to_space(x: Tensor, *, blocksize: int, mode: bytes = b"DCR") -> Tensor:
+    if mode == b"CRD":
+        return F.pixel_shuffle(x, blocksize)
+    b, c, h, w = x.shape
+    x = x.reshape(b, blocksize, blocksize, c // blocksize**2, h, w).permute(0, 3, 4, 1, 5, 2)
+    return x.reshape(b, c // blocksize**2, h * blocksize, w * blocksize)
+
+
+def _space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
+    b, c, h, w = x.shape
+    x = x.reshape(b, c, h // blocksize, blocksize, w // blocksize, blocksize).permute(0, 3, 5, 1, 2, 4)
+    return x.reshape(b, c * blocksize**2, h // blocksize, w // blocksize)
+
+
+def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, epsilon: float, **_: Any) -> Tensor:
+    return F.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+
+def _reshape(x: Tensor, shape: Tensor, **_: Any) -> Tensor:
+    return x.reshape([x.shape[k] if n == 0 else n for k, n in enumerate(shape.tolist())])
+
+
+def _split(x: Tensor, sizes: Tensor | None = None, *, axis: int, num_outputs: int = 0) -> tuple[Tensor, ...]:
+    return x.chunk(num_outputs, dim=axis) if sizes is None else x.split(sizes.tolist(), dim=axis)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, **_: Any) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def _cast(x: Tensor, *, to: int, **_: Any) -> Tensor:
+    return x.to(_DTYPES[to])
+
+
+_OPERATORS: dict[str, _Operator] = {
+    "Add": torch.add,
+    "Attention": _attention,
+    "Cast": _cast,
+    "Clip": lambda x, low, high: torch.clip(x, low, high),
+    "Concat": lambda *xs, axis: torch.cat(xs, dim=axis),
+    "Constant": _constant,
+    "Conv": _conv,
+    "DepthToSpace": _depth_to_space,
+    "Floor": torch.floor,
+    "LayerNormalization": _layer_norm,
+    "LeakyRelu": lambda x, alpha: F.leaky_relu(x, alpha),
+    "MatMul": torch.matmul,
+    "Mul": torch.mul,
+    "Reshape": _reshape,
+    "Shape": lambda x, **_: torch.tensor(x.shape),
+    "Softmax": lambda x, axis: torch.softmax(x, dim=axis),
+    "SpaceToDepth": _space_to_depth,
+    "Split": _split,
+    "Sub": torch.sub,
+    "Transpose": lambda x, perm: x.permute(perm),
+    "Unsqueeze": lambda x, axes: x.unsqueeze(int(axes)),
+}
