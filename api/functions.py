@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def encode(
-    image: npt.NDArray[np.uint8] | Image.Image, quality: int = 32, model: str | Path = DEFAULT_MODEL, backend: str = "ort"
+    image: npt.NDArray[np.uint8] | Image.Image,
+    quality: int = 32,
+    model: str | Path = DEFAULT_MODEL,
+    backend: str = "ort",
 ) -> bytes:
     """Compresses an image.
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -20,7 +21,8 @@ from condic.export.precision import store_exact, store_float, to_half
 from condic.models.dcic_sgp import ALIGNMENT, DcicSgp
 from condic.models.entropy import SCALES
 from condic.models.exact import ExactConv
-from condic.runtime.bundle import Bundle, Graph, Manifest, check_bundle
+from condic.runtime.bundle import Bundle, check_bundle
+from condic.runtime.manifest import Graph, Manifest
 
 _SIZES = ((1, 2), (2, 1))
 """Sizes, in windows of 128 pixels, on which a graph is compared with PyTorch."""
@@ -66,17 +68,38 @@ def build_bundle(model: DcicSgp, provenance: Mapping[str, str], *, half: bool, r
         data = onnx_model.SerializeToString(deterministic=True)
         error = _verify(source, data, half=half)
         count = sum(p.numel() for p in source.network.parameters())
-        precision = "exact" if source.exact else "float"
-        graphs.append(Graph(source.role, f"{source.role}.onnx", precision, source.inputs, source.outputs, count, answer))
+        precision: Literal["exact", "float"] = "exact" if source.exact else "float"
+        graphs.append(
+            Graph(source.role, f"{source.role}.onnx", precision, source.inputs, source.outputs, count, answer)
+        )
         files[source.role] = data
-        report(Row(source.role, "exact" if source.exact else "fp16" if half else "fp32", count, len(data), error, largest_sum))
+        report(
+            Row(
+                source.role,
+                "exact" if source.exact else "fp16" if half else "fp32",
+                count,
+                len(data),
+                error,
+                largest_sum,
+            )
+        )
     latents = codec_graphs.latents(model)
     lists = codec_graphs.ENCODE, codec_graphs.DECODE, codec_graphs.PREVIEW
     schedule = json.dumps([[asdict(x) for x in part] for part in (latents, *lists)], sort_keys=True)
     manifest = Manifest(
-        "dcic-sgp", model.preset_name, _bundle_id(model, tables, schedule), ALIGNMENT, SCALES, "fp16" if half else "fp32",
-        tuple(graphs), latents, *lists, provenance,
-    )  # fmt: skip
+        codec="dcic-sgp",
+        preset=model.preset_name,
+        bundle_id=_bundle_id(model, tables, schedule),
+        alignment=ALIGNMENT,
+        scales=SCALES,
+        precision="fp16" if half else "fp32",
+        graphs=tuple(graphs),
+        latents=latents,
+        encode=codec_graphs.ENCODE,
+        decode=codec_graphs.DECODE,
+        preview=codec_graphs.PREVIEW,
+        provenance=provenance,
+    )
     bundle = Bundle(manifest, tables, files, "the exported bundle")
     check_bundle(bundle)
     return bundle
@@ -118,7 +141,9 @@ def _verify(source: SourceGraph, data: bytes, *, half: bool) -> float:
         expected = source.network(*inputs)
         expected = expected if isinstance(expected, tuple) else (expected,)
         names = [x.name for x in source.inputs]
-        outputs = session.run([x.name for x in source.outputs], dict(zip(names, (x.numpy() for x in inputs), strict=True)))
+        outputs = session.run(
+            [x.name for x in source.outputs], dict(zip(names, (x.numpy() for x in inputs), strict=True))
+        )
         for want, got in zip(expected, outputs, strict=True):
             difference = float(np.abs(want.numpy() - got).max()) / max(1.0, float(want.abs().max()))
             worst = max(worst, difference if np.isfinite(difference) else float("inf"))

@@ -15,7 +15,7 @@ from condic.models.context import CONTEXT_EXPONENT, CONTEXT_LIMIT, INDEX_EXPONEN
 from condic.models.dcic_sgp import STEPS, DcicSgp
 from condic.models.entropy import FIRST_CODED, SCALES, quadtree_boxes, scale_table
 from condic.models.exact import HIDDEN_LIMIT
-from condic.runtime.bundle import Box, Chunk, Latent, Step, TensorSpec
+from condic.runtime.manifest import Box, Chunk, Latent, Step, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ def source_graphs(model: DcicSgp) -> list[SourceGraph]:
         SourceGraph("analysis", model.analysis, (image, f8, f16, main_gain), (y,)),
         SourceGraph("hyper_analysis", model.hyper_analysis, (y, y_prior), (hyper,)),
         SourceGraph(
-            "hyper_synthesis", model.hyper_synthesis, (hyper, y_prior, bias), (parameters,), (latent_limits, latent_limits)
+            "hyper_synthesis",
+            model.hyper_synthesis,
+            (hyper, y_prior, bias),
+            (parameters,),
+            (latent_limits, latent_limits),
         ),
         *(
             context(f"context_{k}", net, [y, parameters] if k else [parameters], y)
@@ -84,7 +88,11 @@ def source_graphs(model: DcicSgp) -> list[SourceGraph]:
 def latents(model: DcicSgp) -> tuple[Latent, ...]:
     """Schedules of prior, hyper and main latents."""
     p = model.preset
-    common = {"first_coded": FIRST_CODED, "context_shift": MEAN_EXPONENT - CONTEXT_EXPONENT, "context_limit": CONTEXT_LIMIT}
+    common = {
+        "first_coded": FIRST_CODED,
+        "context_shift": MEAN_EXPONENT - CONTEXT_EXPONENT,
+        "context_limit": CONTEXT_LIMIT,
+    }
     prior, main = _quadtree(p.prior), _quadtree(p.main)
     whole = (Box((0, p.hyper), 0, 0, 1),)
     prior_chunks = [Chunk(prior[0], table="first.prior")] + [
@@ -136,10 +144,12 @@ def tables(model: DcicSgp) -> dict[str, npt.NDArray[np.generic]]:
     cdf, radius = gaussian_tables(scale_table().numpy())
     result: dict[str, npt.NDArray[np.generic]] = {"cdf": cdf, "radius": radius}
     for name, pair in (("prior", model.prior_gain), ("main", model.main_gain)):
-        result[f"quality.{name}_gain"] = pair.log_gain.rows().exp().numpy()
-        result[f"quality.{name}_inverse_gain"] = pair.log_inverse.rows().exp().numpy()
+        for kind, table in (("gain", pair.log_gain), ("inverse_gain", pair.log_inverse)):
+            gains = table.rows().double().exp().half()  # half: the same numbers, whatever the machine's exp
+            result[f"quality.{name}_{kind}"] = gains.float().numpy()
     for role, network in model.exact_networks().items():
-        result[f"quality.{role}"] = network.trunk.entry.extra_as_integers(model.quality_bias[role].rows()).numpy()
+        bias = network.trunk.entry.extra_as_integers(model.quality_bias[role].rows())
+        result[f"quality.{role}"] = bias.numpy()
     for name, table in (("prior", model.prior_first), ("hyper", model.hyper_first)):
         mean, index = table.rows().double().chunk(2, dim=1)
         mu16 = torch.round(mean * 2**MEAN_EXPONENT).clamp(-(2**15), 2**15 - 1)
@@ -150,5 +160,6 @@ def tables(model: DcicSgp) -> dict[str, npt.NDArray[np.generic]]:
 
 def _quadtree(channels: int) -> list[tuple[Box, ...]]:
     return [
-        tuple(Box((begin, end), row, column, 2) for begin, end, row, column in step) for step in quadtree_boxes(channels)
+        tuple(Box((begin, end), row, column, 2) for begin, end, row, column in step)
+        for step in quadtree_boxes(channels)
     ]

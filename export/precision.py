@@ -22,7 +22,7 @@ def store_exact(model: onnx.ModelProto) -> None:
     """Stores the integers of an exact graph's convolutions: weights as int16, biases as int32, cast when loaded."""
     tensors = {t.name: t for t in model.graph.initializer}
     for node in [n for n in model.graph.node if n.op_type == "Conv"]:
-        for name, dtype in zip(node.input[1:], (np.int16, np.int32)):
+        for name, dtype in zip(node.input[1:], (np.int16, np.int32), strict=False):
             values = numpy_helper.to_array(tensors[name])
             integers = values.astype(dtype)
             if not np.array_equal(integers, values):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -13,10 +12,11 @@ from rich.table import Table
 from condic.errors import InputError
 from condic.export.build import Row, build_bundle
 from condic.export.codec_graphs import source_graphs
+from condic.files import replace_whole
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.weights import load_weights, read_metadata
 from condic.runtime.bundle import Bundle, bundle_files, write_bundle
-from condic.files import replace_whole
+from condic.runtime.shipped import shipped_folder
 
 
 def run_export(model_name: str, preset: str, weights: Path | None, half: bool, out: Path) -> None:
@@ -47,7 +47,7 @@ def run_export(model_name: str, preset: str, weights: Path | None, half: bool, o
 
 
 def _shipped_weights(model: str, preset: str) -> Path:
-    path = Path(str(files("condic"))) / "bundles" / f"{model}-{preset}.safetensors"
+    path = shipped_folder() / f"{model}-{preset}.safetensors"
     if not path.is_file():
         raise InputError(f"no weights of {model} preset {preset} are shipped; give --weights FILE")
     return path
@@ -75,5 +75,7 @@ def _table(rows: list[Row]) -> Table:
         total = "" if row.largest_sum is None else f"{row.largest_sum:.2f}"
         table.add_row(row.role, row.precision, f"{row.parameters:,}", f"{row.bytes / 1024:,.0f}", error, total)
     table.add_section()
-    table.add_row("total", "", f"{sum(r.parameters for r in rows):,}", f"{sum(r.bytes for r in rows) / 1024:,.0f}", "", "")
+    table.add_row(
+        "total", "", f"{sum(r.parameters for r in rows):,}", f"{sum(r.bytes for r in rows) / 1024:,.0f}", "", ""
+    )
     return table

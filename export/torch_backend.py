@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from condic.errors import BackendError
 from condic.runtime.backends import Array, BackendOptions, Runner
-from condic.runtime.bundle import Graph
+from condic.runtime.manifest import Graph
 
-_DTYPES = {
+_DTYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.FLOAT: torch.float32,
     onnx.TensorProto.FLOAT16: torch.float16,
     onnx.TensorProto.INT64: torch.int64,
@@ -76,7 +76,9 @@ def _fold_stored_weights(constants: dict[str, Tensor], nodes: list[tuple[_Operat
     nodes[:] = kept
 
 
-def _conv(x: Tensor, w: Tensor, b: Tensor | None = None, *, strides: list[int], pads: list[int], group: int, **_: Any) -> Tensor:
+def _conv(
+    x: Tensor, w: Tensor, b: Tensor | None = None, *, strides: list[int], pads: list[int], group: int, **_: Any
+) -> Tensor:
     return F.conv2d(x, w, b, stride=strides, padding=pads[:2], groups=group)
 
 
@@ -110,7 +112,7 @@ def _reshape(x: Tensor, shape: Tensor, **_: Any) -> Tensor:
 
 
 def _split(x: Tensor, sizes: Tensor | None = None, *, axis: int, num_outputs: int = 0) -> tuple[Tensor, ...]:
-    return x.chunk(num_outputs, dim=axis) if sizes is None else x.split(sizes.tolist(), dim=axis)
+    return x.chunk(num_outputs, dim=axis) if sizes is None else x.split(sizes.tolist(), dim=axis)  # type: ignore[no-untyped-call]
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, **_: Any) -> Tensor:

@@ -40,7 +40,5 @@ def costs(preset: str) -> list[Cost]:
             total = sum(sum(flops[f"DcicSgp.{name}.{k}"].values()) for k in range(len(network)))
         if total:
             count = sum(p.numel() for p in network.parameters())
-            result.append(
-                Cost(name, count, total / 2e3 / _SIDE**2, name not in _DECODE_ONLY, name not in _ENCODE_ONLY)
-            )
+            result.append(Cost(name, count, total / 2e3 / _SIDE**2, name not in _DECODE_ONLY, name not in _ENCODE_ONLY))
     return result

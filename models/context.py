@@ -39,7 +39,9 @@ class HyperSynthesis(nn.Module):
     def freeze(self, quality_bias: Tensor) -> Tensor:
         """Freezes all layers; `quality_bias` float [64, width]. Returns the exponents of the parameters."""
         hyper, prior = self.lift.weight.shape[1], self.trunk.entry.weight.shape[1] - self.lift.weight.shape[0] // 4
-        e = self.lift.freeze(latent_exponents(hyper), CONTEXT_LIMIT, out_exponent=self.lift.range.exponent(HIDDEN_LIMIT, tie=4))
+        e = self.lift.freeze(
+            latent_exponents(hyper), CONTEXT_LIMIT, out_exponent=self.lift.range.exponent(HIDDEN_LIMIT, tie=4)
+        )
         e = torch.cat([_tied(e), latent_exponents(prior)])
         e = self.trunk.freeze(e, HIDDEN_LIMIT, quality_bias)
         return _tied(self.head.freeze(e, STREAM_LIMIT, out_exponent=self.head.range.exponent(HIDDEN_LIMIT, tie=4)))

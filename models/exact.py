@@ -158,9 +158,7 @@ class ExactBlock(nn.Module):
 
     def freeze(self, exponent: Tensor) -> Tensor:
         """Freezes the block on a stream with the given exponents; returns those that its sum can have."""
-        e = self.depthwise.freeze(
-            exponent, STREAM_LIMIT, out_exponent=self.depthwise.range.exponent(HIDDEN_LIMIT)
-        )
+        e = self.depthwise.freeze(exponent, STREAM_LIMIT, out_exponent=self.depthwise.range.exponent(HIDDEN_LIMIT))
         e = self.expand.freeze(e, HIDDEN_LIMIT, out_exponent=self.expand.range.exponent(HIDDEN_LIMIT))
         return self.project.freeze(e, HIDDEN_LIMIT, out_exponent=exponent)
 

@@ -127,9 +127,13 @@ def read_stream(data: bytes | memoryview, limits: Limits | None = None) -> Strea
         kind, length = _SECTION.unpack_from(view, position)
         end = position + _SECTION.size + length
         if length > len(view) - position - SECTION_BYTES:
-            raise StreamError(f"truncated: section {number + 1} of {header.sections} has {length} bytes, the file ends early")
+            raise StreamError(
+                f"truncated: section {number + 1} of {header.sections} has {length} bytes, the file ends early"
+            )
         if _CRC.unpack_from(view, end)[0] != crc32c(view[position:end]):
-            raise IntegrityError(f"section {number + 1} of {header.sections} is damaged (CRC-32C mismatch); get the file again")
+            raise IntegrityError(
+                f"section {number + 1} of {header.sections} is damaged (CRC-32C mismatch); get the file again"
+            )
         if any(kind == s.kind for s in sections):
             raise StreamError(f"section kind {kind} appears twice")
         sections.append(Section(kind, view[position + _SECTION.size : end]))

@@ -2,278 +2,247 @@
 
 from __future__ import annotations
 
-import errno
+import functools
 import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from condic.errors import BackendError, CondicError, InputError, IntegrityError
+from condic.command_line import FAILED, run_program
+from condic.errors import BackendError, CondicError, StreamError
 from condic.runtime.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from condic.runtime.codec import Codec, Decoded, Timings
+    from condic.runtime.bitstream import Limits
+    from condic.runtime.codec import Codec, Timings
 
-_SETTINGS = {"max_content_width": 100, "show_default": True, "help_option_names": ["-h", "--help"]}
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm")
-_FAILED, _BAD_INPUT = 1, 2
-
-
-def _options(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The options that several commands share."""
-    known = {
-        "model": click.option("--model", default=DEFAULT_MODEL, help="Shipped model or path of a bundle."),
-        "backend": click.option("--backend", default="ort", help="ort, openvino, torch or auto."),
-        "threads": click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0: as many as cores."),
-        "json": click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output."),
-        "pixels": click.option("--max-pixels", type=click.IntRange(min=1), default=2**28, help="Largest image accepted."),
-    }
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for name in reversed(wanted):
-            command = known[name](command)
-        return command
-
-    return decorate
+# Modules that import numpy, Pillow or a backend are imported inside the commands: --help and --version stay instant.
 
 
-@click.group(context_settings=_SETTINGS)
+@dataclass(frozen=True)
+class Setup:
+    """The options that commands share."""
+
+    model: str
+    backend: str
+    threads: int
+    max_pixels: int
+    as_json: bool
+
+    @property
+    def limits(self) -> Limits:
+        """Limits on image sizes."""
+        from condic.runtime.bitstream import Limits
+
+        return Limits(pixels=self.max_pixels)
+
+    def open(self) -> Codec:
+        """The model on the backend."""
+        from condic.runtime.backends import BackendOptions
+        from condic.runtime.bundle import read_bundle
+        from condic.runtime.codec import Codec
+        from condic.runtime.shipped import find_bundle
+
+        return Codec(read_bundle(find_bundle(self.model)), self.backend, BackendOptions(threads=self.threads))
+
+    def report(self, facts: dict[str, Any], text: str) -> None:
+        """Prints one JSON object, or the text for people."""
+        click.echo(json.dumps(facts) if self.as_json else text)
+
+
+_OPTIONS = (
+    click.option("--model", default=DEFAULT_MODEL, help="Shipped model, or path of a bundle."),
+    click.option("--backend", default="ort", help="ort, openvino, torch or auto."),
+    click.option("--threads", type=click.IntRange(min=0), default=0, help="0: as many as the backend likes."),
+    click.option("--max-pixels", type=click.IntRange(min=1), default=2**28, help="Largest image accepted."),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output."),
+)
+_source = click.argument("source", type=click.Path(path_type=Path), metavar="IN")
+_target = click.argument("target", type=click.Path(path_type=Path), metavar="OUT")
+
+
+def _with_setup(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the shared options and hands them to the command as one `Setup`."""
+
+    @functools.wraps(command)
+    def wrapped(**arguments: Any) -> None:
+        setup = Setup(**{name: arguments.pop(name) for name in Setup.__dataclass_fields__})
+        command(setup=setup, **arguments)
+
+    result: Callable[..., None] = wrapped
+    for option in reversed(_OPTIONS):
+        result = option(result)
+    return result
+
+
+@click.group(context_settings={"max_content_width": 100, "show_default": True, "help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="condic", message="condic %(version)s")
 def cli() -> None:
     """Encodes and decodes images with learned codecs.
 
-    Exit codes: 0 done, 1 a file failed its verification, 2 bad input or usage.
+    Exit codes: 0 done, 1 a file failed its verification, 2 bad input or usage, 130 interrupted.
     """
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="IN")
-@click.argument("target", type=click.Path(path_type=Path), metavar="OUT")
+@_source
+@_target
 @click.option("-q", "--quality", type=click.IntRange(0, 63), default=32, help="Level: 0 smallest, 63 best.")
-@_options("model", "backend", "threads", "pixels", "json")
-def encode(
-    source: Path, target: Path, quality: int, model: str, backend: str, threads: int, max_pixels: int, as_json: bool
-) -> None:
+@_with_setup
+def encode(setup: Setup, source: Path, target: Path, quality: int) -> None:
     """Compresses the image IN into the file OUT."""
-    from condic.runtime.bitstream import Limits
     from condic.runtime.codec import Timings
+    from condic.runtime.image_files import check_target, read_image, write_file
 
-    _check_folder(target)
-    image = _read_image(source, max_pixels)
+    check_target(target)
+    image = read_image(source, setup.limits)
     timings = Timings()
     with timings.stage("load"):
-        codec = _open(model, backend, threads)
+        codec = setup.open()
     start = time.perf_counter()
-    data = codec.encode(image, quality, timings, Limits(pixels=max_pixels))
+    data = codec.encode(image, quality, timings, setup.limits)
     seconds = time.perf_counter() - start
-    _write(target, data)
-    bpp = len(data) * 8 / (image.width * image.height)
-    facts = _facts(len(data), image.width, image.height, quality, codec, timings, seconds)
-    _report(facts, as_json, f"{target}: {len(data)} bytes, {bpp:.3f} bpp, quality {quality}, {seconds:.2f} s, {codec.backend}")
+    write_file(target, data)
+    facts = _facts(len(data), (image.width, image.height), quality, codec, timings, seconds)
+    text = f"{len(data)} bytes, {facts['bpp']:.3f} bpp, quality {quality}, {seconds:.2f} s, {codec.backend}"
+    setup.report(facts, f"{target}: {text}")
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="IN")
-@click.argument("target", type=click.Path(path_type=Path), metavar="OUT")
-@_options("model", "backend", "threads", "pixels", "json")
-def decode(source: Path, target: Path, model: str, backend: str, threads: int, max_pixels: int, as_json: bool) -> None:
-    """Decompresses the file IN into the image OUT (its suffix says the format)."""
-    _decode_to(source, target, "decode", model, backend, threads, max_pixels, as_json)
+@_source
+@_target
+@_with_setup
+def decode(setup: Setup, source: Path, target: Path) -> None:
+    """Decompresses the file IN into the image OUT, in the format of OUT's suffix."""
+    _decode(setup, source, target, preview=False)
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="IN")
-@click.argument("target", type=click.Path(path_type=Path), metavar="OUT")
-@_options("model", "backend", "threads", "pixels", "json")
-def preview(source: Path, target: Path, model: str, backend: str, threads: int, max_pixels: int, as_json: bool) -> None:
+@_source
+@_target
+@_with_setup
+def preview(setup: Setup, source: Path, target: Path) -> None:
     """Decompresses only the first stream of IN, a rough image, into OUT."""
-    _decode_to(source, target, "preview", model, backend, threads, max_pixels, as_json)
+    _decode(setup, source, target, preview=True)
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="FILE")
-@_options("pixels", "json")
-def info(source: Path, max_pixels: int, as_json: bool) -> None:
-    """Says what FILE is, from its header and sections, without decoding."""
-    from condic.runtime.bitstream import ALPHA, Flags, Limits, read_stream
-
-    data = _read(source)
-    stream = read_stream(data, Limits(pixels=max_pixels))
-    h = stream.header
-    sections = {"alpha" if s.kind == ALPHA else f"latent {s.kind}": len(s.payload) for s in stream.sections}
-    facts = {
-        "bytes": len(data), "bpp": len(data) * 8 / (h.width * h.height), "width": h.width, "height": h.height,
-        "quality": h.quality, "grey": bool(h.flags & Flags.GREY), "alpha": bool(h.flags & Flags.ALPHA),
-        "model": h.bundle_id.hex(), "sections": sections,
-    }  # fmt: skip
-    kind = ("grey" if facts["grey"] else "RGB") + (" with alpha" if facts["alpha"] else "")
-    parts = ", ".join(f"{name} {size} bytes" for name, size in sections.items())
-    _report(facts, as_json, f"{source}: {h.width}x{h.height} {kind}, quality {h.quality}, {len(data)} bytes, "
-                            f"{facts['bpp']:.3f} bpp, model {facts['model']}\n  {parts}")  # fmt: skip
-
-
-@cli.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="FILE")
-@_options("model", "backend", "threads", "pixels", "json")
-def verify(source: Path, model: str, backend: str, threads: int, max_pixels: int, as_json: bool) -> None:
-    """Decodes FILE, checks every checksum, and prints the hash of its latents: equal on all backends.
+@_source
+@_with_setup
+def verify(setup: Setup, source: Path) -> None:
+    """Decodes IN, checks every checksum, and prints the hash of its latents, equal on all backends.
 
     Exit code 1 if the file is damaged.
     """
-    from condic.runtime.bitstream import Limits
+    from condic.runtime.bitstream import read_header
     from condic.runtime.codec import Timings
+    from condic.runtime.image_files import read_file
 
-    data, timings = _read(source), Timings()
-    codec = _open(model, backend, threads)
+    data, timings = read_file(source), Timings()
+    codec = setup.open()
+    start = time.perf_counter()
     try:
-        start = time.perf_counter()
-        decoded = codec.decode(data, timings, Limits(pixels=max_pixels))
-    except IntegrityError as error:
+        digest = codec.decode(data, timings, setup.limits).latents_sha256()
+    except StreamError as error:
         click.echo(f"condic-run: {source}: {error}", err=True)
-        sys.exit(_FAILED)
+        sys.exit(FAILED)
     seconds = time.perf_counter() - start
-    height, width = decoded.image.shape[:2]
-    digest = decoded.latents_sha256()
-    facts = _facts(len(data), width, height, data[6], codec, timings, seconds) | {"latents_sha256": digest}
-    _report(facts, as_json, f"{source}: intact\nlatents_sha256 {digest}")
+    header = read_header(data, setup.limits)
+    facts = _facts(len(data), (header.width, header.height), header.quality, codec, timings, seconds)
+    setup.report(facts | {"latents_sha256": digest}, f"{source}: intact\nlatents_sha256 {digest}")
 
 
 @cli.command()
-@_options("model", "json")
-def doctor(model: str, as_json: bool) -> None:
-    """Lists the backends: which work here, with the known-answer tests of the model, and why others do not."""
+@_source
+@_with_setup
+def info(setup: Setup, source: Path) -> None:
+    """Says what IN is, from its header and sections, without decoding."""
+    from condic.runtime.bitstream import ALPHA, Flags, read_stream
+    from condic.runtime.image_files import read_file
+
+    data = read_file(source)
+    try:
+        stream = read_stream(data, setup.limits)
+    except StreamError as error:
+        raise type(error)(f"{source}: {error}") from error
+    header = stream.header
+    grey, alpha = bool(header.flags & Flags.GREY), bool(header.flags & Flags.ALPHA)
+    sections = {"alpha" if s.kind == ALPHA else f"latent {s.kind}": len(s.payload) for s in stream.sections}
+    facts = {
+        "bytes": len(data), "bpp": len(data) * 8 / (header.width * header.height), "width": header.width,
+        "height": header.height, "quality": header.quality, "grey": grey, "alpha": alpha,
+        "model": header.bundle_id.hex(), "sections": sections,
+    }  # fmt: skip
+    kind = ("grey" if grey else "RGB") + (" with alpha" if alpha else "")
+    lines = [
+        f"{source}: {header.width}x{header.height} {kind}, quality {header.quality}, {len(data)} bytes, "
+        f"{facts['bpp']:.3f} bpp, model {header.bundle_id.hex()}",
+        *(f"  {name:10} {size:9} bytes" for name, size in sections.items()),
+    ]
+    setup.report(facts, "\n".join(lines))
+
+
+@cli.command()
+@_with_setup
+def doctor(setup: Setup) -> None:
+    """Lists the backends: which work here, with the model's known-answer tests, and why others do not."""
+    from dataclasses import replace
+
     from condic.runtime.backends import backend_names
 
     rows = []
     for name in backend_names():
         try:
-            codec = _open(model, name, 0)
-            exact = [g.role for g in codec.bundle.manifest.graphs if g.precision == "exact"]
-            for graph in codec.bundle.manifest.graphs:
+            codec = replace(setup, backend=name).open()
+            graphs = codec.bundle.manifest.graphs
+            for graph in graphs:
                 codec.graphs.load(graph.role)
-            rows.append({"backend": name, "works": True, "detail": f"{codec.backend}; {len(exact)} known-answer tests passed"})
+            passed = sum(graph.precision == "exact" for graph in graphs)
+            detail = f"{codec.backend}; {passed} known-answer tests passed"
+            rows.append({"backend": name, "works": True, "detail": detail})
         except BackendError as error:
             rows.append({"backend": name, "works": False, "detail": str(error)})
-    _report({"backends": rows}, as_json, "\n".join(f"{r['backend']:10} {'works' if r['works'] else 'no   '}  {r['detail']}" for r in rows))
+    lines = [f"{row['backend']:10} {'works' if row['works'] else 'no':6} {row['detail']}" for row in rows]
+    setup.report({"backends": rows}, "\n".join(lines))
 
 
 def main() -> None:
     """Entry point of `condic-run`."""
-    try:
-        cli.main(standalone_mode=False)
-    except CondicError as error:
-        click.echo(f"condic-run: {error}", err=True)
-        sys.exit(_BAD_INPUT)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(_BAD_INPUT)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("condic-run: interrupted", err=True)
-        sys.exit(130)
+    run_program("condic-run", cli)
 
 
-def _decode_to(
-    source: Path, target: Path, kind: str, model: str, backend: str, threads: int, max_pixels: int, as_json: bool
-) -> None:
-    from condic.runtime.bitstream import Limits
+def _decode(setup: Setup, source: Path, target: Path, *, preview: bool) -> None:
+    from condic.runtime.bitstream import read_header
     from condic.runtime.codec import Timings
+    from condic.runtime.image_files import SUFFIXES, check_target, read_file, write_image
 
-    _check_folder(target)
-    if target.suffix.lower() not in _IMAGE_SUFFIXES:
-        raise InputError(f"{target}: no image format has this suffix; use one of {' '.join(_IMAGE_SUFFIXES)}")
-    data, timings = _read(source), Timings()
+    check_target(target, SUFFIXES)
+    data, timings = read_file(source), Timings()
     try:
+        header = read_header(data, setup.limits)
         with timings.stage("load"):
-            codec = _open(model, backend, threads)
+            codec = setup.open()
         start = time.perf_counter()
-        action: Callable[..., Decoded] = getattr(codec, kind)
-        image = action(data, timings, Limits(pixels=max_pixels)).image
+        decoded = (codec.preview if preview else codec.decode)(data, timings, setup.limits)
+        seconds = time.perf_counter() - start
     except CondicError as error:
         raise type(error)(f"{source}: {error}") from error
-    seconds = time.perf_counter() - start
-    _write_image(target, image)
-    height, width = image.shape[:2]
-    facts = _facts(len(data), width, height, data[6], codec, timings, seconds)
-    _report(facts, as_json, f"{target}: {width}x{height}, {seconds:.2f} s, {codec.backend}")
+    write_image(target, decoded.image)
+    facts = _facts(len(data), (header.width, header.height), header.quality, codec, timings, seconds)
+    setup.report(facts, f"{target}: {header.width}x{header.height}, {seconds:.2f} s, {codec.backend}")
 
 
-def _facts(size: int, width: int, height: int, quality: int, codec: Codec, timings: Timings, seconds: float) -> dict[str, Any]:
+def _facts(
+    size: int, shape: tuple[int, int], quality: int, codec: Codec, timings: Timings, seconds: float
+) -> dict[str, Any]:
+    width, height = shape
     stages = {name: round(value, 5) for name, value in timings.seconds.items()} | {"total": round(seconds, 5)}
     return {
         "bytes": size, "bpp": size * 8 / (width * height), "width": width, "height": height, "quality": quality,
         "backend": codec.backend_name, "seconds": stages,
     }  # fmt: skip
-
-
-def _open(model: str, backend: str, threads: int) -> Codec:
-    from condic.runtime.backends import BackendOptions
-    from condic.runtime.bundle import read_bundle
-    from condic.runtime.codec import Codec
-    from condic.runtime.shipped import find_bundle
-
-    return Codec(read_bundle(find_bundle(model)), backend, BackendOptions(threads=threads))
-
-
-def _read(source: Path) -> bytes:
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise InputError(f"{source}: {_reason(error)}") from error
-
-
-def _read_image(source: Path, max_pixels: int) -> Any:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before pixels are decoded
-    try:
-        image = Image.open(source)
-        if image.width * image.height > max_pixels:
-            raise InputError(f"{source}: {image.width}x{image.height} is over --max-pixels {max_pixels}")
-        return ImageOps.exif_transpose(image)
-    except UnidentifiedImageError as error:
-        raise InputError(f"{source}: not an image that Pillow reads") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{source}: {_reason(error)}") from error
-
-
-def _check_folder(target: Path) -> None:
-    if not target.parent.is_dir():
-        raise InputError(f"{target.parent}: no such folder; make it first")
-    if target.is_dir():
-        raise InputError(f"{target}: is a folder; give a file name")
-
-
-def _write(target: Path, data: bytes) -> None:
-    from condic.files import replace_whole
-
-    try:
-        with replace_whole(target) as temporary:
-            temporary.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"{target}: {_reason(error)}") from error
-
-
-def _write_image(target: Path, image: Any) -> None:
-    from PIL import Image
-
-    from condic.files import replace_whole
-
-    try:
-        with replace_whole(target) as temporary:
-            Image.fromarray(image).save(temporary)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{target}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full; nothing was written"
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-
-
-def _report(facts: dict[str, Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps(facts) if as_json else text)

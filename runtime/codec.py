@@ -16,9 +16,28 @@ from condic import kernels
 from condic.errors import BundleError, InputError
 from condic.runtime.backends import BackendOptions, LoadedGraphs, open_backend
 from condic.runtime.bitstream import ALPHA, Flags, Header, Limits, Section, Stream, read_stream, write_stream
-from condic.runtime.bundle import QUALITY_LEVELS, Bundle, Step
-from condic.runtime.latents import Coded, EntropyTables, LatentState, RunGraph, Tensors, decode_latent, encode_latent, encode_section
-from condic.runtime.pixels import Picture, Pixels, as_array, as_picture, from_tensor, pack_alpha, to_tensor, unpack_alpha
+from condic.runtime.bundle import Bundle
+from condic.runtime.latents import (
+    Coded,
+    EntropyTables,
+    LatentState,
+    RunGraph,
+    Tensors,
+    decode_latent,
+    encode_latent,
+    encode_section,
+)
+from condic.runtime.manifest import QUALITY_LEVELS, Step
+from condic.runtime.pixels import (
+    Picture,
+    Pixels,
+    as_array,
+    as_picture,
+    from_tensor,
+    pack_alpha,
+    to_tensor,
+    unpack_alpha,
+)
 
 
 @dataclass
@@ -39,7 +58,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded file: the image as it was given to the encoder, and the integer latents by name, int32 [C, H, W] in 1/16."""
+    """A decoded file: the image as it was given, and the integer latents by name, int32 [C, H, W] in 1/16."""
 
     image: Pixels
     latents: dict[str, npt.NDArray[np.int32]]
@@ -110,11 +129,15 @@ class Codec:
         return write_stream(header, sections)
 
     def decode(self, data: bytes | memoryview, timings: Timings | None = None, limits: Limits | None = None) -> Decoded:
-        """Decompresses a file. Raises StreamError or IntegrityError for what is wrong with it, BundleError if it was made
-        with another model."""
+        """Decompresses a file.
+
+        Raises StreamError or IntegrityError for what is wrong with it, BundleError if it was made with another model.
+        """
         return self._decode(data, "decode", timings or Timings(), limits)
 
-    def preview(self, data: bytes | memoryview, timings: Timings | None = None, limits: Limits | None = None) -> Decoded:
+    def preview(
+        self, data: bytes | memoryview, timings: Timings | None = None, limits: Limits | None = None
+    ) -> Decoded:
         """Like `decode`, from the first latents alone (the bundle's preview steps)."""
         return self._decode(data, "preview", timings or Timings(), limits)
 

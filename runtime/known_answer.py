@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.errors import BackendError
-from condic.runtime.bundle import Bundle, Graph
+from condic.runtime.bundle import Bundle
+from condic.runtime.manifest import Graph
 
 Array = npt.NDArray[np.float32]
 
@@ -29,7 +30,9 @@ def answer_of(outputs: Sequence[Array]) -> str:
     return digest.hexdigest()
 
 
-def check_known_answer(bundle: Bundle, graph: Graph, run: Callable[[Sequence[Array]], list[Array]], backend: str) -> None:
+def check_known_answer(
+    bundle: Bundle, graph: Graph, run: Callable[[Sequence[Array]], list[Array]], backend: str
+) -> None:
     """Raises BackendError, naming the backend, if an exact graph does not give its known answer."""
     try:
         outputs = run(known_inputs(bundle, graph))

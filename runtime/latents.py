@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from condic import kernels
 from condic.errors import IntegrityError, StreamError
-from condic.runtime.bundle import Box, Chunk, Latent
+from condic.runtime.manifest import Box, Chunk, Latent
 
 Tensor = npt.NDArray[np.float32]
 Tensors = dict[str, Tensor]
@@ -46,7 +46,8 @@ class LatentState:
     @property
     def hat(self) -> Tensor:
         """The decoded latent as float graphs read it, float32 [1, C, H, W]."""
-        return (self.integers.astype(np.float32) * np.float32(1 / 16))[None]
+        reals: Tensor = self.integers.astype(np.float32) * np.float32(1 / 16)
+        return reals[None]
 
     def parameters(self, chunk: Chunk, tables: EntropyTables, quality: int, tensors: Tensors, run: RunGraph) -> Tensor:
         """mu16 and scale index for a chunk, float32 [2, C, H, W]."""
@@ -64,7 +65,13 @@ class LatentState:
 
 
 def encode_latent(
-    latent: Latent, y: Tensor, tables: EntropyTables, quality: int, tensors: Tensors, run: RunGraph, size: tuple[int, int]
+    latent: Latent,
+    y: Tensor,
+    tables: EntropyTables,
+    quality: int,
+    tensors: Tensors,
+    run: RunGraph,
+    size: tuple[int, int],
 ) -> tuple[LatentState, Coded, bytes]:
     """Quantises `y` [1, C, H, W] chunk by chunk; the state, the symbols, and the latent's checksums.
 
@@ -110,8 +117,8 @@ def decode_latent(
             )  # fmt: skip
             if _CHECKSUM.pack(checksum) != bytes(payload[_CHECKSUM.size * number : _CHECKSUM.size * (number + 1)]):
                 raise IntegrityError(
-                    f"chunk {number} of latent {latent.name} does not have the encoder's checksum: the file is damaged, "
-                    "or the backend that wrote or reads it computes wrongly (see condic-run doctor)"
+                    f"chunk {number} of latent {latent.name} does not have the encoder's checksum: the file is "
+                    "damaged, or the backend that wrote or reads it computes wrongly (see condic-run doctor)"
                 )
         decoder.finish()
     except ValueError as error:

@@ -89,7 +89,9 @@ def unpack_alpha(data: bytes | memoryview, height: int, width: int) -> Pixels:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if (image.width, image.height, image.mode) != (width, height, "L"):
-                raise IntegrityError(f"alpha plane is {image.mode} {image.width}x{image.height}, not L {width}x{height}")
+                raise IntegrityError(
+                    f"alpha plane is {image.mode} {image.width}x{image.height}, not L {width}x{height}"
+                )
             return np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise StreamError(f"alpha plane is not readable ({type(error).__name__})") from error

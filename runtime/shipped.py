@@ -13,8 +13,12 @@ SUFFIX = ".condic"
 
 def shipped_bundles() -> dict[str, Path]:
     """Bundles of this installation by name."""
-    folder = Path(str(files("condic"))) / "bundles"
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    return {path.stem: path for path in sorted(shipped_folder().glob(f"*{SUFFIX}"))}
+
+
+def shipped_folder() -> Path:
+    """Where the installation keeps bundles and weights."""
+    return Path(str(files("condic") / "bundles"))
 
 
 def find_bundle(model: str) -> Path:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 
 import click
+
+from condic.command_line import run_program
+from condic.errors import InputError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -44,31 +46,36 @@ class Duration(click.ParamType):
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=2000, help="Steps between evaluations.")
 @click.option("--seed", type=int, default=0, help="Seed of weights and batches.")
 @click.option("--device", default="auto", help="cpu, cuda or auto.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), help="Folder for checkpoint, weights, log.")
-def train(data: tuple[Path, ...], resume: Path | None, init: Path | None, validation: Path | None, device: str, **options: object) -> None:
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("out"), help="Folder for checkpoint, weights, log."
+)
+def train(
+    data: tuple[Path, ...],
+    resume: Path | None,
+    init: Path | None,
+    validation: Path | None,
+    device: str,
+    **options: object,
+) -> None:
     """Trains a codec on folders and tar files of photographs.
 
     Writes checkpoint.pt, MODEL-PRESET.safetensors (the averaged weights) and metrics.jsonl into --out every few
     minutes and at the end, also when stopped by Ctrl-C or SIGTERM.
     """
-    from condic.training.session import run_session
-
     if options["steps"] is None and options["budget"] is None:
         raise click.UsageError("give the run a length: --steps N or --time-budget 25m")
     if resume and init:
         raise click.UsageError("--resume continues a run, --init starts one: give one of them")
     if options["crop"] % 128:
         raise click.UsageError(f"--crop {options['crop']}: must be a multiple of 128")
+    try:
+        from condic.training.session import run_session
+    except ModuleNotFoundError as error:
+        raise InputError(f"this needs {error.name}: pip install 'condic[train]'") from error
     run_session(data, resume, init, validation, device, options)
 
 
 def main() -> None:
     """Entry point of `condic-train`."""
-    from condic.errors import CondicError
-
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        train()
-    except CondicError as error:
-        click.echo(f"condic-train: {error}", err=True)
-        sys.exit(2)
+    run_program("condic-train", train)

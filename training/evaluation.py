@@ -32,8 +32,10 @@ def to_batch(pixels: np.ndarray, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, images: Sequence[np.ndarray], device: torch.device, levels: Sequence[int] = LEVELS) -> list[Point]:
-    """Runs the model (in evaluation mode) on uint8 images [H, W, 3] of any size; bits are those of the rounded latents."""
+def evaluate(
+    model: nn.Module, images: Sequence[np.ndarray], device: torch.device, levels: Sequence[int] = LEVELS
+) -> list[Point]:
+    """Runs the model, in evaluation mode, on uint8 images [H, W, 3] of any size; rates are those of rounded latents."""
     was_training = model.training
     model.eval()
     points = []
@@ -46,7 +48,9 @@ def evaluate(model: nn.Module, images: Sequence[np.ndarray], device: torch.devic
     return points
 
 
-def _evaluate_one(model: nn.Module, pixels: np.ndarray, level: int, device: torch.device) -> tuple[float, float, dict[str, float]]:
+def _evaluate_one(
+    model: nn.Module, pixels: np.ndarray, level: int, device: torch.device
+) -> tuple[float, float, dict[str, float]]:
     image = to_batch(pixels[None], device)
     h, w = image.shape[-2:]
     padded = F.pad(image, (0, -w % ALIGNMENT, 0, -h % ALIGNMENT), mode="replicate")

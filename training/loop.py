@@ -6,9 +6,10 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -69,10 +70,22 @@ class Progress:
     skipped: int
 
 
+class Listener(Protocol):
+    """Who is told how a run goes."""
+
+    def step(self, progress: Progress) -> None:
+        """After each step."""
+
+    def points(self, step: int, points: Sequence[Point]) -> None:
+        """After each evaluation."""
+
+
 class Trainer:
     """Model, EMA, optimiser and counters of a run."""
 
-    def __init__(self, settings: Settings, model: nn.Module, device: torch.device, *, compile_model: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, model: nn.Module, device: torch.device, *, compile_model: bool = False
+    ) -> None:
         self.settings, self.device = settings, device
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -92,8 +105,13 @@ class Trainer:
         torch.set_rng_state(checkpoint.torch_rng)
         self.step, self.seconds = checkpoint.step, checkpoint.seconds
 
-    def run(self, sampler: CropSampler, workers: int, report: Callable[[Progress], None],
-            validation: Sequence[np.ndarray] = (), report_points: Callable[[int, list[Point]], None] | None = None) -> None:  # fmt: skip
+    def run(
+        self,
+        sampler: CropSampler,
+        workers: int,
+        listeners: Sequence[Listener],
+        validation: Sequence[np.ndarray] = (),
+    ) -> None:
         """Trains to the end of the budget, or until SIGTERM or Ctrl-C; always leaves a checkpoint and EMA weights."""
         handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         saved = last = time.monotonic()
@@ -112,12 +130,16 @@ class Trainer:
                         raise InputError(f"{bad} steps in a row had no finite loss; the last good checkpoint is kept")
                 else:
                     bad = 0
-                    report(self._progress(loss, self.settings.batch / (now - last)))
+                    progress = self._progress(loss, self.settings.batch / (now - last))
+                    for listener in listeners:
+                        listener.step(progress)
                 if now - saved > self.settings.checkpoint_every and not bad:
                     self.save()
                     saved = time.monotonic()
-                if validation and self.step % self.settings.evaluate_every == 0 and report_points:
-                    report_points(self.step, self.evaluate(validation))
+                if validation and self.step % self.settings.evaluate_every == 0:
+                    points = self.evaluate(validation)
+                    for listener in listeners:
+                        listener.points(self.step, points)
                 last = time.monotonic()
             self.save()
         finally:
@@ -128,7 +150,10 @@ class Trainer:
     def fraction(self) -> float:
         """How much of the run is done, 0..1."""
         s = self.settings
-        return max(self.step / s.steps if s.steps else 1.0 if s.steps == 0 else 0.0, self.seconds / s.budget if s.budget else 0.0)
+        return max(
+            self.step / s.steps if s.steps else 1.0 if s.steps == 0 else 0.0,
+            self.seconds / s.budget if s.budget else 0.0,
+        )
 
     def calibrate(self, sampler: CropSampler) -> None:
         """Records activation ranges with the EMA weights, and writes these with them."""

@@ -15,7 +15,7 @@ PREVIEW_WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class Loss:
-    """`total` is the mean over the batch of bits per pixel + lambda * (D + 0.1 * D_preview); the rest is for the log."""
+    """`total`: mean over the batch of bits per pixel + lambda * (D + 0.1 * D_preview); the rest is for the log."""
 
     total: Tensor
     bpp: dict[str, Tensor]
@@ -32,7 +32,9 @@ def rate_distortion(output: Output, image: Tensor, level: Tensor, kind: str) -> 
     if kind == "mse":
         distortion = 255**2 * (mse + PREVIEW_WEIGHT * preview_mse)
     else:
-        distortion = _one_minus_ms_ssim(output.image, image) + PREVIEW_WEIGHT * _one_minus_ms_ssim(output.preview, image)
+        distortion = _one_minus_ms_ssim(output.image, image) + PREVIEW_WEIGHT * _one_minus_ms_ssim(
+            output.preview, image
+        )
     total = (rate + lambda_of_level(level, kind) * distortion).mean()
     return Loss(total, {name: x.detach().mean() for name, x in bpp.items()}, mse.detach(), preview_mse.detach())
 

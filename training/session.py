@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from condic.errors import InputError
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.quality import LEVELS
-from condic.training import loop
 from condic.models.weights import load_weights
+from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
 from condic.training.data import CropSampler, Photographs, load_photographs
 from condic.training.evaluation import Point
@@ -24,7 +24,12 @@ _SHOWN_SKIPS = 5
 
 
 def run_session(
-    data: Sequence[Path], resume: Path | None, init: Path | None, validation: Path | None, device_name: str, options: dict[str, Any]
+    data: Sequence[Path],
+    resume: Path | None,
+    init: Path | None,
+    validation: Path | None,
+    device_name: str,
+    options: dict[str, Any],
 ) -> None:
     """Runs training as the command line asked; raises CondicError for what the input made impossible."""
     console = Console(stderr=True)
@@ -46,28 +51,56 @@ def run_session(
     sampler = CropSampler(photographs.images, settings.crop, settings.batch, LEVELS, settings.seed)
     log = loop.MetricsLog(settings.out / "metrics.jsonl")
     workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
-    with _progress_bar(console) as bar:
-        task = bar.add_task("training", total=1.0, text="")
-
-        def report(progress: loop.Progress) -> None:
-            log.step(progress)
-            bpp = " ".join(f"{name} {value:.3f}" for name, value in progress.bpp.items())
-            text = (f"step {progress.step} loss {progress.loss:.3f} {progress.psnr:.2f} dB bpp {bpp} "
-                    f"{progress.crops_per_second:.1f} crops/s")  # fmt: skip
-            bar.update(task, completed=progress.fraction, text=text)
-
-        def report_points(step: int, points: list[Point]) -> None:
-            log.points(step, points)
-            for p in points:
-                console.print(f"step {step} level {p.level:2d}: {sum(p.bpp.values()):.3f} bpp {p.psnr:.2f} dB "
-                              f"(preview {p.preview_psnr:.2f} dB at {p.bpp['prior']:.3f} bpp)")  # fmt: skip
-
-        trainer.run(sampler, workers, report, images, report_points)
+    with _Display(console) as display:
+        trainer.run(sampler, workers, [log, display], images)
     with console.status("calibrating"):
         trainer.calibrate(sampler)
     if images:
-        report_points(trainer.step, trainer.evaluate(images))
-    console.print(f"{trainer.step} steps in {trainer.seconds / 60:.1f} min, {trainer.skipped} skipped; weights in {settings.weights_path}")
+        points = trainer.evaluate(images)
+        log.points(trainer.step, points)
+        display.points(trainer.step, points)
+    minutes = trainer.seconds / 60
+    console.print(f"{trainer.step} steps in {minutes:.1f} min, {trainer.skipped} skipped: {settings.weights_path}")
+
+
+class _Display:
+    """The progress bar of a run, and its evaluations above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:.1f}%"),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task("training", total=1.0)
+
+    def __enter__(self) -> _Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def step(self, progress: loop.Progress) -> None:
+        """Moves the bar."""
+        bpp = " ".join(f"{name} {value:.3f}" for name, value in progress.bpp.items())
+        text = (
+            f"step {progress.step} loss {progress.loss:.3f} {progress.psnr:.2f} dB bpp {bpp} "
+            f"{progress.crops_per_second:.1f} crops/s"
+        )
+        self._bar.update(self._task, completed=progress.fraction, description=text)
+
+    def points(self, step: int, points: Sequence[Point]) -> None:
+        """Prints an evaluation."""
+        for p in points:
+            self._console.print(
+                f"step {step} level {p.level:2d}: {sum(p.bpp.values()):.3f} bpp {p.psnr:.2f} dB "
+                f"(preview {p.preview_psnr:.2f} dB at {p.bpp['prior']:.3f} bpp)"
+            )
 
 
 def _device(name: str) -> torch.device:
@@ -83,11 +116,8 @@ def _device(name: str) -> torch.device:
 
 def _report_photographs(console: Console, photographs: Photographs) -> None:
     megapixels = sum(p.shape[0] * p.shape[1] for p in photographs.images) / 1e6
-    console.print(f"{len(photographs.images)} photographs, {megapixels:.0f} megapixels; {len(photographs.skipped)} skipped")
+    console.print(
+        f"{len(photographs.images)} photographs, {megapixels:.0f} megapixels; {len(photographs.skipped)} skipped"
+    )
     for name, reason in photographs.skipped[:_SHOWN_SKIPS]:
         console.print(f"  skipped {name}: {reason}")
-
-
-def _progress_bar(console: Console) -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.percentage:.1f}%"),
-                    TextColumn("{task.fields[text]}"), TimeElapsedColumn(), TimeRemainingColumn(), console=console)  # fmt: skip

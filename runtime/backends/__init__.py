@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.errors import BackendError
-from condic.runtime.bundle import Bundle, Graph
+from condic.runtime.bundle import Bundle
 from condic.runtime.known_answer import check_known_answer, first_line
+from condic.runtime.manifest import Graph
 
 Array = npt.NDArray[np.float32]
 Runner = Callable[[Sequence[Array]], list[Array]]

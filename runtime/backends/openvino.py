@@ -9,7 +9,7 @@ import numpy as np
 import openvino
 
 from condic.runtime.backends import Array, BackendOptions, Runner
-from condic.runtime.bundle import Graph
+from condic.runtime.manifest import Graph
 
 
 class OpenVinoBackend:

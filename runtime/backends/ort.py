@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnxruntime
 
 from condic.runtime.backends import Array, BackendOptions, Runner
-from condic.runtime.bundle import Graph
+from condic.runtime.manifest import Graph
 
 
 class OrtBackend:

@@ -1,0 +1,95 @@
+"""Whether a bundle's step lists, schedules and tables fit together: checked once, when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from condic.runtime.manifest import QUALITY_LEVELS, Latent, Manifest, Step
+
+Tables = Mapping[str, npt.NDArray[Any]]
+
+
+def first_problem(manifest: Manifest, tables: Tables) -> str | None:
+    """What is wrong first, in words, or None."""
+    return next(_problems(manifest, tables), None)
+
+
+def _problems(manifest: Manifest, tables: Tables) -> Iterator[str]:
+    if len(manifest.bundle_id) != 64 or any(c not in "0123456789abcdef" for c in manifest.bundle_id):
+        yield "the bundle id is not a SHA-256"
+    roles, names = {g.role for g in manifest.graphs}, {x.name for x in manifest.latents}
+    if len(roles) != len(manifest.graphs) or len(names) != len(manifest.latents):
+        yield "a role or latent appears twice"
+    if missing := {"cdf", "radius"} - tables.keys():
+        yield f"no table {min(missing)}"
+    quality = {f"quality.{name[8:]}" for name in tables if name.startswith("quality.")}
+    for name in sorted(quality):
+        if tables[name].ndim != 2 or tables[name].shape[0] != QUALITY_LEVELS:
+            yield f"table {name} has shape {tables[name].shape}, not ({QUALITY_LEVELS}, channels)"
+    for latent in manifest.latents:
+        yield from _latent_problems(latent, manifest, tables)
+    for kind, steps in (("encode", manifest.encode), ("decode", manifest.decode), ("preview", manifest.preview)):
+        yield from _step_problems(kind, steps, manifest, quality)
+    coded = [
+        [s.target for s in steps if s.op == "code"] for steps in (manifest.encode, manifest.decode, manifest.preview)
+    ]
+    if coded[0] != coded[1]:
+        yield "encoding and decoding do not code the same latents in the same order"
+    if coded[2] != coded[1][: len(coded[2])]:
+        yield "the preview needs latents that are not the first ones of the file"
+
+
+def _latent_problems(latent: Latent, manifest: Manifest, tables: Tables) -> Iterator[str]:
+    if latent.channels < 1 or latent.stride < 1 or manifest.alignment % latent.stride:
+        yield f"latent {latent.name}: {latent.channels} channels at 1/{latent.stride}"
+        return
+    side = manifest.alignment // latent.stride
+    times = np.zeros((latent.channels, side, side), np.int64)
+    for chunk in latent.chunks:
+        for box in chunk.boxes:
+            begin, end = box.channels
+            if not (0 <= begin < end <= latent.channels and 1 <= box.period <= side and side % box.period == 0
+                    and 0 <= box.row_phase < box.period and 0 <= box.column_phase < box.period):  # fmt: skip
+                yield f"latent {latent.name}: box {box} is outside"
+                return
+            times[begin:end, box.row_phase :: box.period, box.column_phase :: box.period] += 1
+        if (chunk.graph is None) == (chunk.table is None):
+            yield f"latent {latent.name}: a chunk needs either a graph or a table"
+        elif chunk.table is not None:
+            table = tables.get(chunk.table)
+            if table is None or table.shape != (QUALITY_LEVELS, 2 * latent.channels):
+                yield f"latent {latent.name}: no table {chunk.table} of shape ({QUALITY_LEVELS}, {2 * latent.channels})"
+        elif not any(g.role == chunk.graph and g.precision == "exact" for g in manifest.graphs):
+            yield f"latent {latent.name}: {chunk.graph} is not an exact graph of this bundle"
+    if not (times == 1).all():
+        yield f"latent {latent.name}: the schedule does not code every element once"
+
+
+def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quality: set[str]) -> Iterator[str]:
+    known = quality | ({"image"} if kind == "encode" else set())
+    for step in steps:
+        if step.op == "run":
+            if step.target not in {g.role for g in manifest.graphs}:
+                yield f"{kind}: no graph {step.target}"
+                return
+            graph = manifest.graph(step.target)
+            if (len(step.inputs), len(step.outputs)) != (len(graph.inputs), len(graph.outputs)):
+                yield f"{kind}: {step.target} takes {len(graph.inputs)} tensors and gives {len(graph.outputs)}"
+            needed: list[str] = list(step.inputs)
+        elif step.op == "code" and step.target in {x.name for x in manifest.latents}:
+            latent = manifest.latent(step.target)
+            own = {f"{latent.name}.context"}
+            needed = [name for chunk in latent.chunks for name in chunk.inputs if name not in own]
+            needed += [f"{latent.name}.y"] if kind == "encode" else []
+        else:
+            yield f"{kind}: step {step.op} {step.target} is unknown"
+            return
+        if unknown := [name for name in needed if name not in known]:
+            yield f"{kind}: {step.target} needs {unknown[0]} before it exists"
+        known |= set(step.outputs) if step.op == "run" else {f"{step.target}.context", f"{step.target}.hat"}
+    if kind != "encode" and "image" not in known:
+        yield f"{kind}: no step makes the image"

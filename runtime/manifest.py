@@ -1,0 +1,150 @@
+"""The manifest: a codec as data. Graphs, latents with their coding schedules, and the order in which to run them.
+
+Nothing downstream knows a codec by name: the runtime executes these step lists (DESIGN section 3).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+FORMAT_VERSION = 0
+QUALITY_LEVELS = 64
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph's input or output, float32 [1, channels, H/stride, W/stride]; stride 0 means [1, channels, 1, 1]."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX file. `exact` graphs give the same bits on every backend, `float` ones need not.
+
+    `known_answer` is the SHA-256 of an exact graph's outputs (as int32) on the inputs stored in the tables.
+    """
+
+    role: str
+    file: str
+    precision: Literal["exact", "float"]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: int
+    known_answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Box:
+    """Elements of a latent: channels [begin, end), and of each `period`-th row and column those at the given phase."""
+
+    channels: tuple[int, int]
+    row_phase: int
+    column_phase: int
+    period: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What is coded in one go: boxes in coding order, and where mean and scale index come from.
+
+    Either `graph` is run on the tensors named in `inputs` and gives [1, 2 C, H, W], or `table` names a table whose row
+    at the quality level holds the 2 C values.
+    """
+
+    boxes: tuple[Box, ...]
+    graph: str | None = None
+    inputs: tuple[str, ...] = ()
+    table: str | None = None
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A latent [channels, H/stride, W/stride] and the schedule that codes it.
+
+    Elements whose scale index is below `first_coded` are not coded. Contexts read the decoded latent (kept in
+    1/16) divided by 2**context_shift, rounded, and clipped to +-context_limit.
+    """
+
+    name: str
+    channels: int
+    stride: int
+    first_coded: int
+    context_shift: int
+    context_limit: int
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """`run`: graph `target` on the tensors `inputs`, giving `outputs`. `code`: latent `target` (see `Latent`).
+
+    Tensors that exist from the start: `image` (encoding) and `quality.NAME`, the row of a quality table. Coding latent
+    L reads `L.y` when encoding, and gives `L.context` (integers for exact graphs) and `L.hat` (reals for float ones).
+    Decoding ends with the tensor `image`.
+    """
+
+    op: Literal["run", "code"]
+    target: str
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a codec but its weights and tables."""
+
+    codec: str
+    preset: str
+    bundle_id: str
+    alignment: int
+    scales: int
+    precision: str
+    graphs: tuple[Graph, ...]
+    latents: tuple[Latent, ...]
+    encode: tuple[Step, ...]
+    decode: tuple[Step, ...]
+    preview: tuple[Step, ...]
+    provenance: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def graph(self, role: str) -> Graph:
+        """The graph with a role."""
+        return next(g for g in self.graphs if g.role == role)
+
+    def latent(self, name: str) -> Latent:
+        """The latent with a name."""
+        return next(x for x in self.latents if x.name == name)
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        return json.dumps(asdict(self), indent=1)
+
+
+def parse_manifest(data: dict[str, Any]) -> Manifest:
+    """A manifest from the object in manifest.json. Raises ValueError, KeyError or TypeError on what is not one."""
+    if data["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"bundle format {data['format_version']}, this condic reads {FORMAT_VERSION}")
+
+    def tensors(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(**row) for row in rows)
+
+    def chunk(row: dict[str, Any]) -> Chunk:
+        boxes = tuple(Box(**{**box, "channels": tuple(box["channels"])}) for box in row["boxes"])
+        return Chunk(boxes, row["graph"], tuple(row["inputs"]), row["table"])
+
+    def steps(rows: list[dict[str, Any]]) -> tuple[Step, ...]:
+        return tuple(Step(r["op"], r["target"], tuple(r["inputs"]), tuple(r["outputs"])) for r in rows)
+
+    graphs = tuple(
+        Graph(**{**g, "inputs": tensors(g["inputs"]), "outputs": tensors(g["outputs"])}) for g in data["graphs"]
+    )
+    latents = tuple(Latent(**{**x, "chunks": tuple(map(chunk, x["chunks"]))}) for x in data["latents"])
+    lists = {name: steps(data[name]) for name in ("encode", "decode", "preview")}
+    return Manifest(**{**data, "graphs": graphs, "latents": latents, **lists})
