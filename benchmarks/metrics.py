@@ -1,4 +1,4 @@
-"""PSNR and MS-SSIM of 8-bit RGB images, by the conventions of the published curves (docs/benchmarks.md)."""
+"""PSNR and MS-SSIM of 8-bit RGB images, as the published curves of learned codecs take them."""
 
 from __future__ import annotations
 

@@ -31,8 +31,10 @@ def attention_fused(query: Any, key: Any, value: Any, position: Any) -> Any:
     heads = position.shape[0]
     windows = _windows(query)
     q, k, v = (_heads(x, heads, [0, 2, 1, 3]) for x in (windows, _windows(key), _windows(value)))
-    mask = opset23.Unsqueeze(position, opset23.Constant(value_ints=[0]))
-    return _from_heads(opset23.Attention(q, k, v, mask, scale=HEAD**-0.5), windows)
+    batch_axis: Any = opset23.Constant(value_ints=[0])
+    mask = opset23.Unsqueeze(position, batch_axis)
+    attended, *_ = opset23.Attention(q, k, v, mask, scale=HEAD**-0.5)
+    return _from_heads(attended, windows)
 
 
 def _windows(x: Any) -> Any:
@@ -42,7 +44,8 @@ def _windows(x: Any) -> Any:
 
 
 def _heads(x: Any, heads: int, perm: list[int]) -> Any:
-    return opset20.Transpose(opset20.Reshape(x, opset20.Constant(value_ints=[-1, _TOKENS, heads, HEAD])), perm=perm)
+    shape: Any = opset20.Constant(value_ints=[-1, _TOKENS, heads, HEAD])
+    return opset20.Transpose(opset20.Reshape(x, shape), perm=perm)
 
 
 def _from_heads(x: Any, windows: Any) -> Any:

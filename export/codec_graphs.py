@@ -144,12 +144,12 @@ def tables(model: DcicSgp) -> dict[str, npt.NDArray[np.generic]]:
     cdf, radius = gaussian_tables(scale_table().numpy())
     result: dict[str, npt.NDArray[np.generic]] = {"cdf": cdf, "radius": radius}
     for name, pair in (("prior", model.prior_gain), ("main", model.main_gain)):
-        for kind, table in (("gain", pair.log_gain), ("inverse_gain", pair.log_inverse)):
-            gains = table.rows().double().exp().half()  # half: the same numbers, whatever the machine's exp
+        for kind, log_table in (("gain", pair.log_gain), ("inverse_gain", pair.log_inverse)):
+            gains = log_table.rows().double().exp().half()  # half: the same numbers, whatever the machine's exp
             result[f"quality.{name}_{kind}"] = gains.float().numpy()
+    rows = model.bias_rows()
     for role, network in model.exact_networks().items():
-        bias = network.trunk.entry.extra_as_integers(model.quality_bias[role].rows())
-        result[f"quality.{role}"] = bias.numpy()
+        result[f"quality.{role}"] = network.trunk.entry.extra_as_integers(rows[role]).numpy()
     for name, table in (("prior", model.prior_first), ("hyper", model.hyper_first)):
         mean, index = table.rows().double().chunk(2, dim=1)
         mu16 = torch.round(mean * 2**MEAN_EXPONENT).clamp(-(2**15), 2**15 - 1)

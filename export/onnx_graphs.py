@@ -79,6 +79,9 @@ def _strip(model: onnx.ModelProto, source: SourceGraph) -> None:
     graph.name, graph.doc_string, model.doc_string = source.role, "", ""
     model.producer_name, model.producer_version = "condic", ""
     del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
+    for node in graph.node:
+        if node.op_type == "Attention":
+            del node.output[1:]  # caches of keys and values, which nothing reads
     for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         item.doc_string = ""
         del item.metadata_props[:]

@@ -80,6 +80,10 @@ class DcicSgp(nn.Module):
             **{f"context_{k}": net for k, net in enumerate(self.context)},
         }
 
+    def bias_rows(self) -> dict[str, Tensor]:
+        """The quality biases of the exact networks by role, float32 [64, width] each."""
+        return {role: table.rows() for role, table in self.quality_bias.items()}
+
     def ranges(self) -> list[Range]:
         """The observers of the entropy path."""
         return [m for m in self.modules() if isinstance(m, Range)]
@@ -102,7 +106,7 @@ class DcicSgp(nn.Module):
 
     def freeze(self) -> None:
         """Turns the entropy path into integers, from the ranges that forward passes under `observe` recorded."""
-        rows = {role: table.rows() for role, table in self.quality_bias.items()}
+        rows = self.bias_rows()
         prior, main = latent_exponents(self.preset.prior), latent_exponents(self.preset.main)
         parameters = self.hyper_synthesis.freeze(rows["hyper_synthesis"])
         for k, net in enumerate(self.prior_context, start=1):

@@ -150,10 +150,8 @@ class Trainer:
     def fraction(self) -> float:
         """How much of the run is done, 0..1."""
         s = self.settings
-        return max(
-            self.step / s.steps if s.steps else 1.0 if s.steps == 0 else 0.0,
-            self.seconds / s.budget if s.budget else 0.0,
-        )
+        by_steps = 0.0 if s.steps is None else self.step / s.steps if s.steps else 1.0
+        return max(by_steps, self.seconds / s.budget if s.budget else 0.0)
 
     def calibrate(self, sampler: CropSampler) -> None:
         """Records activation ranges with the EMA weights, and writes these with them."""

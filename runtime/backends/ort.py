@@ -19,6 +19,8 @@ class OrtBackend:
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 3
         self._options.intra_op_num_threads = options.threads
+        # A bundle is a dozen sessions, each with threads of its own: idle ones must not spin while the next one works.
+        self._options.add_session_config_entry("session.force_spinning_stop", "1")
         if not options.optimise:
             self._options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
 

@@ -5,12 +5,13 @@ Nothing of `condic.models` is used: intervals are pushed through the ONNX nodes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
-from condic.runtime.bundle import Bundle, Graph
+from condic.runtime.bundle import Bundle
+from condic.runtime.manifest import Graph
 
 onnx = pytest.importorskip("onnx")
 
@@ -206,8 +207,6 @@ def test_the_proof_fails_for_inputs_beyond_their_limit(bundle: Bundle) -> None:
 
 
 def test_the_proof_fails_for_a_weight_too_large(bundle: Bundle) -> None:
-    import dataclasses
-
     model = onnx.load_from_string(bundle.graphs["context_0"])
     weight = next(t for t in model.graph.initializer if t.name.endswith("mean.int_weight_stored"))
     values = onnx.numpy_helper.to_array(weight).copy()
@@ -215,4 +214,4 @@ def test_the_proof_fails_for_a_weight_too_large(bundle: Bundle) -> None:
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     graphs = {**bundle.graphs, "context_0": model.SerializeToString()}
     with pytest.raises(AssertionError, match="channel 3: sums can reach"):
-        prove(dataclasses.replace(bundle, graphs=graphs))
+        prove(replace(bundle, graphs=graphs))
