@@ -22,8 +22,10 @@ from condic.training.checkpoint import Checkpoint, save_checkpoint
 from condic.training.data import CropSampler
 from condic.training.evaluation import Point, evaluate, to_batch
 from condic.training.losses import Loss, psnr, rate_distortion
+from condic.version import __version__
 
-WARM_UP_STEPS = 200
+WARM_UP_STEPS, WARM_UP_FRACTION = 200, 0.05
+"""Warm-up ends after so many steps or so much of the run, whichever comes first."""
 CLIP_NORM = 1.0
 EMA_DECAY = 0.999
 MOST_BAD_STEPS = 10
@@ -181,7 +183,10 @@ class Trainer:
     def save_weights(self) -> None:
         """Writes the EMA weights."""
         s = self.settings
-        metadata = {"model": s.model, "preset": s.preset, "loss": s.loss, "step": str(self.step)}
+        metadata = {
+            "model": s.model, "preset": s.preset, "loss": s.loss, "step": str(self.step), "licence": "Apache-2.0",
+            "minutes": f"{self.seconds / 60:.0f}", "batch": str(s.batch), "crop": str(s.crop), "condic": __version__,
+        }  # fmt: skip
         save_weights(self.ema, s.weights_path, metadata)
 
     def _train_step(self, pixels: np.ndarray, levels: np.ndarray) -> Loss | None:
@@ -208,8 +213,9 @@ class Trainer:
         torch._foreach_lerp_(averaged, [state[name] for name in self.ema], 1 - decay)
 
     def _learning_rate(self) -> float:
-        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.fraction())))
+        fraction = min(1.0, self.fraction())
+        warm = min(1.0, max((self.step + 1) / WARM_UP_STEPS, fraction / WARM_UP_FRACTION))
+        cosine = 0.5 * (1 + math.cos(math.pi * fraction))
         return self.settings.learning_rate * warm * (0.01 + 0.99 * cosine)
 
     def _progress(self, loss: Loss, speed: float) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -143,7 +144,7 @@ def test_known_inputs_drive_sums_close_to_the_limit(bundle: Bundle) -> None:
 def test_an_answer_depends_on_every_value_and_not_on_the_dtype() -> None:
     x = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
     assert answer_of([x]) == answer_of([x.astype(np.float64)])
-    assert answer_of([x]) == "f0ba2b5c"
+    assert answer_of([x]) == hashlib.sha256(bytes(b for k in range(12) for b in (k, 0, 0, 0))).hexdigest()
     for k in range(12):
         other = x.copy()
         other.flat[k] += 1

@@ -39,9 +39,11 @@ def random_y(latent: Latent, spread: float) -> np.ndarray:
     return (np.random.default_rng(5).standard_normal(shape) * spread).astype(np.float32)
 
 
-def round_trip(codec: Codec, tables: EntropyTables, y: np.ndarray, quality: int) -> tuple[LatentState, LatentState, Coded]:
+def round_trip(
+    codec: Codec, tables: EntropyTables, y: np.ndarray, quality: int, first_coded: int = 2
+) -> tuple[LatentState, LatentState, Coded]:
     """The prior latent's state on both sides, and its symbols."""
-    latent = codec.bundle.manifest.latent("prior")
+    latent = replace(codec.bundle.manifest.latent("prior"), first_coded=first_coded)
     tensors = quality_rows(codec.bundle, quality)
     state, coded, checksums = encode_latent(latent, y, tables, quality, dict(tensors), codec.graphs.run, SIZE)
     payload = encode_section(coded, checksums, tables)
@@ -67,8 +69,8 @@ def test_latents_that_are_no_numbers_survive(codec: Codec, tables: EntropyTables
 def test_a_decoded_latent_is_within_half_a_step_of_what_was_coded(codec: Codec, tables: EntropyTables) -> None:
     latent = codec.bundle.manifest.latent("prior")
     y = random_y(latent, 20)
-    encoded, _, coded = round_trip(codec, tables, y, 63)
-    assert sum(len(symbols) for symbols, _ in coded.chunks) == y.size  # all of them: none has a scale too small
+    encoded, _, coded = round_trip(codec, tables, y, 63, first_coded=0)
+    assert sum(len(symbols) for symbols, _ in coded.chunks) == y.size
     assert np.abs(encoded.hat - y).max() <= 0.5
     assert encoded.context.shape == y.shape
     expected = np.floor(encoded.integers / 2.0**latent.context_shift + 0.5)
@@ -91,9 +93,9 @@ def test_saturated_latents_escape_and_decode_everywhere(
     loud = Codec(replace(bundle, tables={**bundle.tables, **gains}), "ort", BackendOptions(threads=1))
     image = drawing(90, 150)
     data = loud.encode(image, 63)
-    assert len(data) > 5 * len(codec.encode(image, 63))
+    assert len(data) > 3 * len(codec.encode(image, 63))
     assert escapes(data, kind=0) > 100
-    assert escapes(data, kind=2) > 100
+    assert escapes(data, kind=2) > 1000
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         expected = codec.decode(data)

@@ -1,0 +1,137 @@
+"""Runs of condic-train on preset t: resuming, bad losses, signals, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from condic.errors import InputError
+from condic.models.dcic_sgp import DcicSgp
+from condic.models.weights import load_weights, read_metadata, save_weights
+from condic.training import loop
+from condic.training.checkpoint import load_checkpoint
+from condic.training.cli import train
+from condic.training.data import CropSampler, load_photographs
+
+_CPU = torch.device("cpu")
+
+
+def _trainer(out: Path, *, steps: int = 6, seed: int = 0, every: float = 180.0) -> loop.Trainer:
+    out.mkdir(exist_ok=True)
+    settings = loop.Settings("dcic-sgp", "t", "mse", steps, None, 2, 128, 1e-3, seed, out, every)
+    torch.manual_seed(seed)
+    return loop.Trainer(settings, DcicSgp("t"), _CPU)
+
+
+def _sampler(folder: Path) -> CropSampler:
+    return CropSampler(load_photographs([folder], 128).images, 128, 2, 64, 0)
+
+
+class _StopAfter:
+    """Asks the run to stop, as Ctrl-C does, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def step(self, progress: loop.Progress) -> None:
+        if progress.step == self._step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def points(self, step: int, points: object) -> None:
+        raise AssertionError("no evaluation was asked for")
+
+
+def test_a_stopped_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path, photographs: Path) -> None:
+    sampler = _sampler(photographs)
+    whole = _trainer(tmp_path / "whole")
+    whole.run(sampler, 1, [])
+    part = _trainer(tmp_path / "part")
+    part.run(sampler, 1, [_StopAfter(3)])
+    assert part.step == 3
+    resumed = _trainer(tmp_path / "part", seed=0)
+    resumed.resume(load_checkpoint(tmp_path / "part" / "checkpoint.pt", "dcic-sgp", "t"))
+    resumed.run(sampler, 1, [])
+    assert resumed.step == whole.step == 6
+    for name, tensor in whole.ema.items():
+        assert torch.allclose(tensor, resumed.ema[name], atol=1e-5), name
+
+
+def test_training_improves_the_pictures(tmp_path: Path, photographs: Path) -> None:
+    sampler = _sampler(photographs)
+    trainer = _trainer(tmp_path / "run", steps=60)
+    before = trainer.evaluate(sampler.images[:2])
+    trainer.run(sampler, 1, [])
+    after = trainer.evaluate(sampler.images[:2])
+    assert after[-1].psnr > before[-1].psnr + 1
+
+
+def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(tmp_path: Path, photographs: Path) -> None:
+    trainer = _trainer(tmp_path / "run", steps=50)
+    trainer.save()
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with torch.no_grad():
+        trainer.model.synthesis.head.conv.bias.fill_(float("nan"))
+    with pytest.raises(InputError, match="10 steps in a row"):
+        trainer.run(_sampler(photographs), 1, [])
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
+    _trainer(tmp_path / "run").save()
+    with pytest.raises(InputError, match="preset t, asked for dcic-sgp preset s"):
+        load_checkpoint(tmp_path / "run" / "checkpoint.pt", "dcic-sgp", "s")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    with pytest.raises(InputError, match="not a condic checkpoint"):
+        load_checkpoint(tmp_path / "junk.pt", "dcic-sgp", "t")
+
+
+def test_weights_come_back_from_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("condic.models.weights.SHARD_BYTES", 2**16 + 60_000)
+    model = DcicSgp("t")
+    paths = save_weights(model.state_dict(), tmp_path / "w.safetensors", {"step": "3"})
+    assert len(paths) > 1
+    again = DcicSgp("t")
+    load_weights(again, paths[0])
+    assert read_metadata(paths[0]) == {"step": "3"}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor.half().float(), again.state_dict()[name]), name
+
+
+def test_weights_of_another_preset_name_the_tensor(tmp_path: Path) -> None:
+    save_weights(DcicSgp("t").state_dict(), tmp_path / "t.safetensors", {})
+    with pytest.raises(InputError, match=r"prior_gain.*preset|is \["):
+        load_weights(DcicSgp("s"), tmp_path / "t.safetensors")
+
+
+def test_the_command_trains_evaluates_and_calibrates(tmp_path: Path, photographs: Path) -> None:
+    arguments = ["--preset", "t", "--data", str(photographs), "--crop", "128", "--batch", "2", "--out", str(tmp_path / "o")]
+    result = CliRunner().invoke(train, [*arguments, "--steps", "3", "--evaluate", str(photographs)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (tmp_path / "o" / "metrics.jsonl").read_text().splitlines()]
+    levels = {p["level"] for p in rows[-1]["points"]}
+    assert levels == {0, 16, 32, 48, 63}
+    model = DcicSgp("t")
+    load_weights(model, tmp_path / "o" / "dcic-sgp-t.safetensors")
+    assert all(bool(r.peak.any()) for r in model.ranges())
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([], "give the run a length"),
+        (["--steps", "1", "--resume", "a", "--init", "b"], "give one of them"),
+        (["--time-budget", "soon"], "write it like 90s"),
+        (["--steps", "1", "--crop", "200"], "multiple of 128"),
+    ],
+)
+def test_wrong_arguments_get_a_sentence(photographs: Path, extra: list[str], message: str) -> None:
+    result = CliRunner().invoke(train, ["--data", str(photographs), *extra])
+    assert result.exit_code == 2
+    assert message in result.output

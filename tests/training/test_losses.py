@@ -1,0 +1,45 @@
+"""Rate-distortion losses and levels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from condic.models.dcic_sgp import Output
+from condic.models.quality import lambda_of_level
+from condic.training.losses import psnr, rate_distortion
+
+
+def test_lambda_is_log_spaced_over_its_range() -> None:
+    levels = torch.tensor([0, 21, 42, 63])
+    values = lambda_of_level(levels)
+    assert values[0] == pytest.approx(0.0016)
+    assert values[-1] == pytest.approx(0.09)
+    ratios = values[1:] / values[:-1]
+    assert torch.allclose(ratios, ratios[0].expand(3))
+
+
+def test_the_loss_is_rate_plus_lambda_times_squared_error() -> None:
+    image = torch.full((2, 3, 8, 8), 0.5)
+    output = Output(image + 0.1, image - 0.2, {"prior": torch.tensor([64.0, 128.0]), "main": torch.tensor([0.0, 64.0])})
+    level = torch.tensor([0, 63])
+    loss = rate_distortion(output, image, level, "mse")
+    rate = torch.tensor([1.0, 3.0])
+    distortion = 255**2 * (0.01 + 0.1 * 0.04)
+    expected = (rate + torch.tensor([0.0016, 0.09]) * distortion).mean()
+    assert loss.total == pytest.approx(float(expected), rel=1e-5)
+    assert loss.bpp["prior"] == pytest.approx(1.5)
+    assert psnr(loss.mse)[0] == pytest.approx(20.0, abs=1e-3)
+
+
+def test_the_ms_ssim_loss_falls_with_the_damage() -> None:
+    pytest.importorskip("pytorch_msssim")
+    image = torch.rand(1, 3, 192, 192, generator=torch.Generator().manual_seed(0))
+    level = torch.tensor([32])
+
+    def total(noise: float) -> float:
+        x = image + noise * torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+        return float(rate_distortion(Output(x, x, {"main": torch.zeros(1)}), image, level, "ms-ssim").total)
+
+    assert total(0.0) == pytest.approx(0.0, abs=1e-3)
+    assert 0 < total(0.05) < total(0.2)
