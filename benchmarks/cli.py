@@ -22,26 +22,6 @@ if TYPE_CHECKING:
     from condic.runtime.codec import Codec
 
 
-class Levels(click.ParamType):
-    """Quality levels such as 0,16,32 as a tuple."""
-
-    name = "levels"
-
-    def convert(
-        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Sorted, each once."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            levels = tuple(sorted({int(part) for part in value.split(",")}))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of levels; write it like 0,16,32", param, ctx)
-        if not 0 <= levels[0] <= levels[-1] <= 63:
-            self.fail(f"{value!r}: levels are 0..63", param, ctx)
-        return levels
-
-
 @dataclass(frozen=True)
 class Setup:
     """The options that commands share."""
@@ -79,7 +59,18 @@ _images = click.argument("paths", type=click.Path(path_type=Path), metavar="IMAG
 
 
 def _levels(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option("--levels", type=Levels(), default=default, help="Quality levels, 0..63.")
+    return click.option("--levels", callback=_parse_levels, default=default, help="Quality levels, 0..63.")
+
+
+def _parse_levels(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Levels such as 0,16,32: sorted, each once."""
+    try:
+        levels = tuple(sorted({int(part) for part in value.split(",")}))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of levels; write it like 0,16,32") from error
+    if not 0 <= levels[0] <= levels[-1] <= 63:
+        raise click.BadParameter(f"{value!r}: levels are 0..63")
+    return levels
 
 
 def _with_setup(command: Callable[..., None]) -> Callable[..., None]:

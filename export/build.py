@@ -18,6 +18,7 @@ from condic.export.codec_graphs import SourceGraph
 from condic.export.known_answers import known_answer
 from condic.export.onnx_graphs import example_inputs, export_graph
 from condic.export.precision import store_exact, store_float, to_half
+from condic.export.receptive_field import halo
 from condic.models.dcic_sgp import ALIGNMENT, DcicSgp
 from condic.models.entropy import SCALES
 from condic.models.exact import ExactConv
@@ -43,11 +44,14 @@ class Row:
 
 
 def build_bundle(model: DcicSgp, provenance: Mapping[str, str], *, half: bool, report: Callable[[Row], None]) -> Bundle:
-    """Exports and verifies every graph of a frozen model; `report` is called after each.
+    """Freezes a calibrated model, exports and verifies every graph; `report` is called after each.
 
     Raises InputError if a graph does not agree with PyTorch: bit for bit if exact, within a tolerance otherwise.
     """
     model.eval()
+    halos = {source.role: halo(source) for source in codec_graphs.source_graphs(model)}
+    with torch.no_grad():
+        model.freeze()
     tables = codec_graphs.tables(model)
     graphs, files = [], {}
     for source in codec_graphs.source_graphs(model):
@@ -70,7 +74,16 @@ def build_bundle(model: DcicSgp, provenance: Mapping[str, str], *, half: bool, r
         count = sum(p.numel() for p in source.network.parameters())
         precision: Literal["exact", "float"] = "exact" if source.exact else "float"
         graphs.append(
-            Graph(source.role, f"{source.role}.onnx", precision, source.inputs, source.outputs, count, answer)
+            Graph(
+                role=source.role,
+                file=f"{source.role}.onnx",
+                precision=precision,
+                inputs=source.inputs,
+                outputs=source.outputs,
+                parameters=count,
+                halo=halos[source.role],
+                known_answer=answer,
+            )
         )
         files[source.role] = data
         report(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -30,8 +29,6 @@ def run_export(model_name: str, preset: str, weights: Path | None, half: bool, o
     model.eval()
     if not any(bool(r.peak.any()) for r in model.ranges()):
         raise InputError(f"{weights}: not calibrated; run condic-train --init {weights} --steps 0 --data PHOTOGRAPHS")
-    with torch.no_grad():
-        model.freeze()
     rows: list[Row] = []
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("exporting", total=len(source_graphs(model)))

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,10 @@ from condic.runtime.manifest import Manifest, parse_manifest
 MANIFEST, TABLES = "manifest.json", "tables.npz"
 _MOST_FILES = 256
 _LARGEST_SIZE = 2**31
+_UNREADABLE = (
+    OSError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,  # the archive
+    ValueError, KeyError, TypeError, AttributeError,  # its manifest and tables
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,11 @@ def read_bundle(path: Path) -> Bundle:
         with np.load(io.BytesIO(files[TABLES]), allow_pickle=False) as archive:
             tables = {name: archive[name] for name in archive.files}
         bundle = Bundle(manifest, tables, {g.role: files[g.file] for g in manifest.graphs}, str(path))
+        check_bundle(bundle)
     except FileNotFoundError as error:
         raise BundleError(f"{path}: no model bundle there; condic-export makes one") from error
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:
+    except _UNREADABLE as error:
         raise BundleError(f"{path}: not a readable model bundle ({type(error).__name__}: {error})") from error
-    check_bundle(bundle)
     return bundle
 
 

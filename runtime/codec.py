@@ -13,31 +13,26 @@ import numpy as np
 import numpy.typing as npt
 
 from condic import kernels
-from condic.errors import BundleError, InputError
+from condic.errors import BundleError, InputError, StreamError
 from condic.runtime.backends import BackendOptions, LoadedGraphs, open_backend
 from condic.runtime.bitstream import ALPHA, Flags, Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle
-from condic.runtime.latents import (
-    Coded,
-    EntropyTables,
-    LatentState,
-    RunGraph,
-    Tensors,
-    decode_latent,
-    encode_latent,
-    encode_section,
-)
+from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent
 from condic.runtime.manifest import QUALITY_LEVELS, Step
 from condic.runtime.pixels import (
+    IMAGE,
     Picture,
     Pixels,
+    PixelSource,
     as_array,
     as_picture,
-    from_tensor,
     pack_alpha,
-    to_tensor,
     unpack_alpha,
-)
+    write_tensor,
+)  # fmt: skip
+from condic.runtime.tiles import Evaluation, Region
+
+Tensor = npt.NDArray[np.float32]
 
 
 @dataclass
@@ -54,6 +49,15 @@ class Timings:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """An image as integers, before the entropy coder; latents in coding order."""
+
+    picture: Picture
+    quality: int
+    latents: tuple[Coded, ...]
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,14 @@ class Decoded:
 class Codec:
     """A bundle opened on a backend. Safe to share between threads; holds sessions, no state of any image."""
 
-    def __init__(self, bundle: Bundle, backend: str = "ort", options: BackendOptions | None = None) -> None:
-        """Graphs load when first run. Raises BackendError where the backend is missing (later: fails its test)."""
-        self.bundle = bundle
+    def __init__(
+        self, bundle: Bundle, backend: str = "ort", options: BackendOptions | None = None, tile: int | None = None
+    ) -> None:
+        """Graphs load when first run. Raises BackendError where the backend is missing (later: fails its test).
+
+        `tile` is the side in pixels of the tiles that float graphs run in; by default images beyond 4K have tiles.
+        """
+        self.bundle, self._tile = bundle, tile
         self._backend = open_backend(backend, options)
         self.graphs = LoadedGraphs(bundle, self._backend)
         tables = bundle.tables
@@ -99,33 +108,45 @@ class Codec:
 
     def encode(self, image: Any, quality: int, timings: Timings | None = None, limits: Limits | None = None) -> bytes:
         """Compresses an image (see `as_picture`) at a quality level 0..63. Raises InputError."""
+        timings = timings or Timings()
+        return self.pack(self.quantise(image, quality, timings, limits), timings)
+
+    def quantise(
+        self, image: Any, quality: int, timings: Timings | None = None, limits: Limits | None = None
+    ) -> Quantised:
+        """The first half of `encode`: everything but the entropy coder."""
         if not 0 <= quality < QUALITY_LEVELS:
             raise InputError(f"quality {quality} is not in 0..{QUALITY_LEVELS - 1}")
-        timings, manifest = timings or Timings(), self.bundle.manifest
+        timings = timings or Timings()
         picture = as_picture(image)
         height, width = picture.rgb.shape[:2]
         (limits or Limits()).check(width, height, InputError)
-        with timings.stage("pixels"):
-            tensors = self._tensors(quality) | {"image": to_tensor(picture.rgb, manifest.alignment)}
-        size = tensors["image"].shape[2], tensors["image"].shape[3]
-        coded: list[tuple[Coded, bytes]] = []
-        run = self._runner(timings)
-        for step in manifest.encode:
+        evaluation = self._evaluation(height, width, quality, timings)
+        source = PixelSource(picture.rgb, self.bundle.manifest.alignment)
+
+        def pixels(region: Region) -> Tensor:
+            with timings.stage("pixels"):
+                return source.tensor(region)
+
+        evaluation.source = pixels
+        latents: list[Coded] = []
+        for step in self.bundle.manifest.encode:
             if step.op == "run":
-                self._run(step, tensors, run)
-                continue
-            latent = manifest.latent(step.target)
-            y = np.ascontiguousarray(tensors[f"{latent.name}.y"])
-            _, symbols, checksums = encode_latent(latent, y, self._entropy, quality, tensors, run, size)
-            coded.append((symbols, checksums))
-        with timings.stage("coder"):
-            sections = [
-                Section(kind, encode_section(symbols, checksums, self._entropy))
-                for kind, (symbols, checksums) in enumerate(coded)
-            ]
+                evaluation.note(step)
+            else:
+                latent = self.bundle.manifest.latent(step.target)
+                latents.append(encode_latent(latent, evaluation, self._entropy, quality))
+        return Quantised(picture, quality, tuple(latents))
+
+    def pack(self, quantised: Quantised, timings: Timings | None = None) -> bytes:
+        """The second half of `encode`: symbols to bytes."""
+        picture = quantised.picture
+        with (timings or Timings()).stage("coder"):
+            sections = [Section(k, latent.section(self._entropy)) for k, latent in enumerate(quantised.latents)]
         if picture.alpha is not None:
             sections.append(Section(ALPHA, pack_alpha(picture.alpha)))
-        header = Header(width, height, quality, picture.flags, self.bundle.id, len(sections))
+        height, width = picture.rgb.shape[:2]
+        header = Header(width, height, quantised.quality, picture.flags, self.bundle.id, len(sections))
         return write_stream(header, sections)
 
     def decode(self, data: bytes | memoryview, timings: Timings | None = None, limits: Limits | None = None) -> Decoded:
@@ -145,24 +166,39 @@ class Codec:
         stream = read_stream(data, limits)
         self._check_fits(stream)
         header, manifest = stream.header, self.bundle.manifest
-        size = _padded(header.height, manifest.alignment), _padded(header.width, manifest.alignment)
-        tensors, states = self._tensors(header.quality), list[LatentState]()
+        evaluation = self._evaluation(header.height, header.width, header.quality, timings)
+        integers: dict[str, npt.NDArray[np.int32]] = {}
         steps: tuple[Step, ...] = getattr(manifest, kind)
-        run = self._runner(timings)
         for step in steps:
             if step.op == "run":
-                self._run(step, tensors, run)
-                continue
-            latent = manifest.latent(step.target)
-            payload = stream.section(len(states)).payload
-            states.append(decode_latent(latent, payload, self._entropy, header.quality, tensors, run, size))
-        with timings.stage("pixels"):
-            rgb = from_tensor(tensors["image"], header.height, header.width)
-            alpha = None
-            if header.flags & Flags.ALPHA:
-                alpha = unpack_alpha(stream.section(ALPHA).payload, header.height, header.width)
-            image = as_array(Picture(rgb, alpha, bool(header.flags & Flags.GREY)))
-        return Decoded(image, {state.latent.name: state.integers for state in states})
+                evaluation.note(step)
+            else:
+                latent = manifest.latent(step.target)
+                payload = stream.section(len(integers)).payload
+                integers[latent.name] = decode_latent(latent, payload, evaluation, self._entropy, header.quality)
+        rgb = np.empty((header.height, header.width, 3), np.uint8)
+        for tile in evaluation.tiles(evaluation.whole):
+            tensor = evaluation.get("image", IMAGE, tile)
+            with timings.stage("pixels"):
+                write_tensor(tensor, rgb, tile, manifest.alignment)
+        alpha = None
+        if header.flags & Flags.ALPHA:
+            alpha = unpack_alpha(stream.section(ALPHA).payload, header.height, header.width)
+        picture = Picture(rgb, alpha, bool(header.flags & Flags.GREY))
+        return Decoded(as_array(picture), integers)
+
+    def _evaluation(self, height: int, width: int, quality: int, timings: Timings) -> Evaluation:
+        def run(role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
+            with timings.stage(role):
+                return self.graphs.run(role, inputs)
+
+        manifest = self.bundle.manifest
+        rows, columns = (side + -side % manifest.alignment for side in (height, width))
+        evaluation = Evaluation(manifest, run, rows, columns, self._tile)
+        for name, table in self.bundle.tables.items():
+            if name.startswith("quality."):
+                evaluation.tensors[name] = table[quality].astype(np.float32).reshape(1, -1, 1, 1)
+        return evaluation
 
     def _check_fits(self, stream: Stream) -> None:
         if stream.header.bundle_id != self.bundle.id:
@@ -170,26 +206,8 @@ class Codec:
                 f"the file was made with model {stream.header.bundle_id.hex()}, this is {self.bundle.id.hex()} "
                 f"({self.bundle.manifest.codec}-{self.bundle.manifest.preset}); give its bundle with --model"
             )
-
-    def _tensors(self, quality: int) -> Tensors:
-        return {
-            name: table[quality].astype(np.float32).reshape(1, -1, 1, 1)
-            for name, table in self.bundle.tables.items()
-            if name.startswith("quality.")
-        }
-
-    def _runner(self, timings: Timings) -> RunGraph:
-        def run(role: str, inputs: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
-            with timings.stage(role):
-                return self.graphs.run(role, inputs)
-
-        return run
-
-    @staticmethod
-    def _run(step: Step, tensors: Tensors, run: RunGraph) -> None:
-        outputs = run(step.target, [tensors[name] for name in step.inputs])
-        tensors.update(zip(step.outputs, outputs, strict=True))
-
-
-def _padded(side: int, alignment: int) -> int:
-    return side + -side % alignment
+        expected = set(range(len(self.bundle.manifest.latents)))
+        if stream.header.flags & Flags.ALPHA:
+            expected.add(ALPHA)
+        if {s.kind for s in stream.sections} != expected:
+            raise StreamError("the file does not have the sections that its header and model call for")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,105 +11,103 @@ import numpy.typing as npt
 
 from condic import kernels
 from condic.errors import IntegrityError, StreamError
-from condic.runtime.manifest import Box, Chunk, Latent
+from condic.runtime.manifest import Box, Chunk, Latent, Step
+from condic.runtime.tiles import Evaluation
 
 Tensor = npt.NDArray[np.float32]
-Tensors = dict[str, Tensor]
-RunGraph = Callable[[str, Sequence[Tensor]], list[Tensor]]
 _CHECKSUM = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
 class EntropyTables:
-    """What all latents of a bundle share: `first` holds per table name int [64, 2 C] of mu16 and scale index."""
+    """What all latents of a bundle share: `first` holds per table name float32 [64, 2 C] of mu16 and scale index."""
 
     coder: kernels.Tables
     scales: int
-    first: Mapping[str, npt.NDArray[np.float32]]
+    first: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Coded:
-    """Symbols int16 and their table indexes uint8, per chunk, in coding order; what `kernels.encode` takes."""
+    """A latent on its way to bytes.
 
+    Symbols int16 and table indexes uint8 per chunk, the chunks' checksums, and the latent as decoding will find it,
+    int32 [C, H, W] in 1/16.
+    """
+
+    name: str
+    integers: npt.NDArray[np.int32]
     chunks: list[tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]]
+    checksums: bytes
+
+    def section(self, tables: EntropyTables) -> bytes:
+        """The latent's section: checksums, then the coder's payload."""
+        return self.checksums + kernels.encode(tables.coder, self.chunks)
 
 
-class LatentState:
-    """A latent while it is coded: `integers` int32 [C, H, W] in 1/16 and `context` float32 [1, C, H, W]."""
+class _State:
+    """A latent while it is coded: `integers` int32 [C, H, W] in 1/16 and `context` float32 [1, C, H, W].
 
-    def __init__(self, latent: Latent, height: int, width: int) -> None:
-        self.latent = latent
+    Both are tensors of the evaluation from the start, and filled in place chunk by chunk.
+    """
+
+    def __init__(self, latent: Latent, evaluation: Evaluation, tables: EntropyTables, quality: int) -> None:
+        self.latent, self._evaluation, self._tables, self._quality = latent, evaluation, tables, quality
+        height, width = evaluation.size
         self.integers = np.zeros((latent.channels, height // latent.stride, width // latent.stride), np.int32)
         self.context = np.zeros((1, *self.integers.shape), np.float32)
+        evaluation.tensors[f"{latent.name}.context"] = self.context
+        evaluation.sixteenths[f"{latent.name}.hat"] = self.integers[None]
 
-    @property
-    def hat(self) -> Tensor:
-        """The decoded latent as float graphs read it, float32 [1, C, H, W]."""
-        reals: Tensor = self.integers.astype(np.float32) * np.float32(1 / 16)
-        return reals[None]
-
-    def parameters(self, chunk: Chunk, tables: EntropyTables, quality: int, tensors: Tensors, run: RunGraph) -> Tensor:
+    def parameters(self, chunk: Chunk) -> Tensor:
         """mu16 and scale index for a chunk, float32 [2, C, H, W]."""
-        if chunk.graph is not None:
-            output = run(chunk.graph, [tensors[name] for name in chunk.inputs])[0]
-            return output.reshape(2, *self.integers.shape)
-        assert chunk.table is not None
-        row = tables.first[chunk.table][quality].reshape(2, -1, 1, 1)
-        return np.ascontiguousarray(np.broadcast_to(row, (2, *self.integers.shape)))
+        shape = (2, *self.integers.shape)
+        if chunk.table is not None:
+            row = self._tables.first[chunk.table][self._quality].reshape(2, -1, 1, 1)
+            return np.ascontiguousarray(np.broadcast_to(row, shape))
+        assert chunk.graph is not None
+        step = Step("run", chunk.graph, chunk.inputs, ("distribution",))
+        return self._evaluation.compute(step, "distribution").reshape(shape)
 
     def boxes(self, chunk: Chunk) -> npt.NDArray[np.int32]:
         """The chunk's boxes on this latent's grid, as the kernels take them."""
-        _, h, w = self.integers.shape
-        return np.array([_grid(box, h, w) for box in chunk.boxes], np.int32)
+        _, height, width = self.integers.shape
+        return np.array([_strided_box(box, height, width) for box in chunk.boxes], np.int32)
 
 
-def encode_latent(
-    latent: Latent,
-    y: Tensor,
-    tables: EntropyTables,
-    quality: int,
-    tensors: Tensors,
-    run: RunGraph,
-    size: tuple[int, int],
-) -> tuple[LatentState, Coded, bytes]:
-    """Quantises `y` [1, C, H, W] chunk by chunk; the state, the symbols, and the latent's checksums.
+def encode_latent(latent: Latent, evaluation: Evaluation, tables: EntropyTables, quality: int) -> Coded:
+    """Quantises the tensor `NAME.y` chunk by chunk; gives `NAME.context` and `NAME.hat` to the evaluation.
 
-    Sets `NAME.context` and `NAME.hat` in `tensors`. Nothing waits for the entropy coder.
+    Nothing waits for the entropy coder.
     """
-    state = LatentState(latent, *size)
-    tensors[f"{latent.name}.context"] = state.context
-    coded, checksums = Coded([]), b""
+    y = evaluation.get_whole(f"{latent.name}.y")
+    state = _State(latent, evaluation, tables, quality)
+    chunks, checksums = [], b""
     for chunk in latent.chunks:
-        parameters = state.parameters(chunk, tables, quality, tensors, run)
         symbols, indexes, checksum = kernels.quantise_chunk(
-            y[0], parameters, state.boxes(chunk), latent.first_coded, state.integers, state.context[0],
+            y[0], state.parameters(chunk), state.boxes(chunk), latent.first_coded, state.integers, state.context[0],
             latent.context_shift, latent.context_limit, tables.scales,
         )  # fmt: skip
-        coded.chunks.append((symbols, indexes))
+        chunks.append((symbols, indexes))
         checksums += _CHECKSUM.pack(checksum)
-    tensors[f"{latent.name}.hat"] = state.hat
-    return state, coded, checksums
+    return Coded(latent.name, state.integers, chunks, checksums)
 
 
 def decode_latent(
-    latent: Latent, payload: bytes | memoryview, tables: EntropyTables, quality: int, tensors: Tensors, run: RunGraph,
-    size: tuple[int, int],
-) -> LatentState:  # fmt: skip
-    """Decodes a section made of checksums and coder payload; sets `NAME.context` and `NAME.hat`.
+    latent: Latent, payload: bytes | memoryview, evaluation: Evaluation, tables: EntropyTables, quality: int
+) -> npt.NDArray[np.int32]:
+    """Decodes a section to integers [C, H, W] in 1/16; gives `NAME.context` and `NAME.hat` to the evaluation.
 
     Raises StreamError on a payload that the coder rejects, IntegrityError where a chunk's checksum does not match.
     """
-    state = LatentState(latent, *size)
-    tensors[f"{latent.name}.context"] = state.context
+    state = _State(latent, evaluation, tables, quality)
     split = _CHECKSUM.size * len(latent.chunks)
     if len(payload) < split:
         raise StreamError(f"section {latent.name} is too short for its {len(latent.chunks)} checksums")
     try:
         decoder = kernels.Decoder(tables.coder, payload[split:])
         for number, chunk in enumerate(latent.chunks):
-            parameters = state.parameters(chunk, tables, quality, tensors, run)
-            boxes = state.boxes(chunk)
+            parameters, boxes = state.parameters(chunk), state.boxes(chunk)
             indexes = kernels.gather_indexes(parameters, boxes, latent.first_coded, tables.scales)
             checksum = kernels.scatter_symbols(
                 decoder.decode(indexes), parameters, boxes, latent.first_coded, state.integers, state.context[0],
@@ -123,15 +121,9 @@ def decode_latent(
         decoder.finish()
     except ValueError as error:
         raise StreamError(f"section {latent.name}: {error}") from error
-    tensors[f"{latent.name}.hat"] = state.hat
-    return state
+    return state.integers
 
 
-def encode_section(coded: Coded, checksums: bytes, tables: EntropyTables) -> bytes:
-    """A latent's section: the chunks' checksums, then the coder's payload."""
-    return checksums + kernels.encode(tables.coder, coded.chunks)
-
-
-def _grid(box: Box, height: int, width: int) -> tuple[int, int, int, int, int, int, int, int]:
+def _strided_box(box: Box, height: int, width: int) -> tuple[int, ...]:
     begin, end = box.channels
     return begin, end, box.row_phase, height, box.period, box.column_phase, width, box.period

@@ -27,7 +27,8 @@ class TensorSpec:
 class Graph:
     """One ONNX file. `exact` graphs give the same bits on every backend, `float` ones need not.
 
-    `known_answer` is the SHA-256 of an exact graph's outputs (as int32) on the inputs stored in the tables.
+    `halo` is how far an output reaches into the input, in units of the alignment. `known_answer` is the SHA-256 of an
+    exact graph's outputs (as int32) on the inputs stored in the tables.
     """
 
     role: str
@@ -36,6 +37,7 @@ class Graph:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parameters: int
+    halo: int
     known_answer: str | None = None
 
 

@@ -12,9 +12,14 @@ from PIL import Image
 
 from condic.errors import InputError, IntegrityError, StreamError
 from condic.runtime.bitstream import Flags
+from condic.runtime.manifest import TensorSpec
+from condic.runtime.tiles import Region
 
 Pixels = npt.NDArray[np.uint8]
 Tensor = npt.NDArray[np.float32]
+
+IMAGE = TensorSpec("image", 3, 1)
+"""What every codec starts from and ends with."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +65,31 @@ def as_array(picture: Picture) -> Pixels:
     return result[:, :, 0] if result.shape[2] == 1 else result
 
 
-def to_tensor(rgb: Pixels, alignment: int) -> Tensor:
-    """uint8 [H, W, 3] to float32 [1, 3, H', W'] in 0..1, padded below and right by repeating the edge."""
-    h, w = rgb.shape[:2]
-    tensor = np.empty((1, 3, h + -h % alignment, w + -w % alignment), np.float32)
-    np.multiply(rgb.transpose(2, 0, 1), np.float32(1 / 255), out=tensor[0, :, :h, :w])
-    tensor[0, :, :h, w:] = tensor[0, :, :h, w - 1 : w]
-    tensor[0, :, h:, :] = tensor[0, :, h - 1 : h, :]
-    return tensor
+class PixelSource:
+    """An image as the tensor that graphs read: uint8 [H, W, 3] to float32 in 0..1, padded by repeating the edge."""
+
+    def __init__(self, rgb: Pixels, alignment: int) -> None:
+        self._rgb, self._alignment = rgb, alignment
+
+    def tensor(self, region: Region) -> Tensor:
+        """float32 [1, 3, h, w] over a region, which may reach into the padding below and right."""
+        top, bottom, left, right = (x * self._alignment for x in (region.top, region.bottom, region.left, region.right))
+        part = self._rgb[top:bottom, left:right]
+        h, w = part.shape[:2]
+        tensor = np.empty((1, 3, bottom - top, right - left), np.float32)
+        np.multiply(part.transpose(2, 0, 1), np.float32(1 / 255), out=tensor[0, :, :h, :w])
+        tensor[0, :, :h, w:] = tensor[0, :, :h, w - 1 : w]
+        tensor[0, :, h:, :] = tensor[0, :, h - 1 : h, :]
+        return tensor
 
 
-def from_tensor(tensor: Tensor, height: int, width: int) -> Pixels:
-    """float32 [1, 3, H', W'] around 0..1 to uint8 [height, width, 3], rounded and clipped."""
-    scaled = tensor[0, :, :height, :width] * np.float32(255) + np.float32(0.5)
+def write_tensor(tensor: Tensor, rgb: Pixels, region: Region, alignment: int) -> None:
+    """Writes float32 [1, 3, h, w] around 0..1, rounded and clipped, into the region's part of uint8 [H, W, 3]."""
+    target = rgb[region.top * alignment : region.bottom * alignment, region.left * alignment : region.right * alignment]
+    h, w = target.shape[:2]
+    scaled = tensor[0, :, :h, :w] * np.float32(255) + np.float32(0.5)
     np.clip(scaled, 0, 255, out=scaled)
-    return np.ascontiguousarray(scaled.astype(np.uint8).transpose(1, 2, 0))
+    target[:] = scaled.astype(np.uint8).transpose(1, 2, 0)
 
 
 def pack_alpha(alpha: Pixels) -> bytes:

@@ -1,0 +1,433 @@
+"""condic-run: what it writes where, and one line with exit code 2 for whatever the input was."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from condic.runtime.bitstream import read_stream
+from condic.runtime.bundle import Bundle, read_bundle, write_bundle
+from condic.runtime.cli import main
+
+FACTS = {"bytes", "bpp", "width", "height", "quality", "backend", "seconds"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What `--json` printed: standard output must be exactly one object."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], bundle_path: Path) -> Run:
+    """Runs condic-run in this process with preset t; a bug escapes as the exception that it is."""
+    pytest.importorskip("onnxruntime")
+
+    def call(*arguments: object, model: object = bundle_path) -> Outcome:
+        words = [str(x) for x in arguments]
+        if model is not None and words[0] in ("encode", "decode", "preview", "verify", "doctor"):
+            words += ["--model", str(model)]
+        monkeypatch.setattr(sys, "argv", ["condic-run", *words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capfd.readouterr()
+        return Outcome(exit_.value.code or 0, captured.out, captured.err)  # type: ignore[arg-type]
+
+    return call
+
+
+def in_process_of_its_own(*arguments: object, **options: Any) -> Outcome:
+    command = [sys.executable, "-c", "from condic.runtime.cli import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def picture(tmp_path: Path, drawing: Callable[..., np.ndarray]) -> Path:
+    path = tmp_path / "picture.png"
+    Image.fromarray(drawing(60, 70)).save(path)
+    return path
+
+
+@pytest.fixture
+def coded(picture: Path, codec: Any) -> Path:
+    """The picture's file."""
+    path = picture.with_suffix(".cdic")
+    path.write_bytes(codec.encode(np.asarray(Image.open(picture)), 40))
+    return path
+
+
+@pytest.fixture
+def folder_is_unchanged(tmp_path: Path) -> Callable[[], None]:
+    """Call it at the end: nothing has come into or gone from the folder since, not even a hidden file."""
+    before: dict[Path, bytes | None] = {}
+
+    def look() -> dict[Path, bytes | None]:
+        return {path: path.read_bytes() if path.is_file() else None for path in sorted(tmp_path.rglob("*"))}
+
+    def check() -> None:
+        assert look() == before
+
+    def start() -> Callable[[], None]:
+        before.update(look())
+        return check
+
+    return start  # type: ignore[return-value]
+
+
+def assert_refused(outcome: Outcome, *words: object, code: int = 2) -> None:
+    """Exactly one line on standard error, which says all the words; nothing on standard output."""
+    assert outcome.code == code, outcome
+    assert outcome.out == ""
+    assert outcome.err.startswith("condic-run: ")
+    assert outcome.err.endswith("\n")
+    assert len(outcome.err.splitlines()) == 1, outcome.err
+    assert "Traceback" not in outcome.err
+    for word in words:
+        assert str(word) in outcome.err
+
+
+def test_a_picture_goes_through_encode_and_decode(run: Run, picture: Path, tmp_path: Path) -> None:
+    coded, decoded = tmp_path / "a.cdic", tmp_path / "b.png"
+    outcome = run("encode", picture, coded, "-q", 50)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert str(coded) in outcome.out
+    assert f"{coded.stat().st_size} bytes" in outcome.out
+    outcome = run("decode", coded, decoded)
+    assert (outcome.code, outcome.err) == (0, "")
+    with Image.open(decoded) as image:
+        assert (image.size, image.mode) == ((70, 60), "RGB")
+
+
+def test_json_is_one_object_with_the_facts(run: Run, picture: Path, tmp_path: Path) -> None:
+    coded = tmp_path / "a.cdic"
+    for outcome in (
+        run("encode", picture, coded, "-q", 50, "--json"),
+        run("decode", coded, tmp_path / "b.png", "--json"),
+        run("preview", coded, tmp_path / "c.png", "--json"),
+        run("verify", coded, "--json"),
+    ):
+        facts = outcome.json
+        assert facts.keys() >= FACTS
+        size = coded.stat().st_size
+        assert (facts["bytes"], facts["width"], facts["height"], facts["quality"]) == (size, 70, 60, 50)
+        assert facts["bpp"] == pytest.approx(size * 8 / 4200)
+        assert facts["backend"] == "ort"
+        assert outcome.out.count("\n") == 1
+        assert all(seconds >= 0 for seconds in facts["seconds"].values())
+        assert facts["seconds"]["total"] > 0
+
+
+def test_info_says_what_a_file_is(run: Run, tmp_path: Path, codec: Any, drawing: Callable[..., np.ndarray]) -> None:
+    path = tmp_path / "grey.cdic"
+    path.write_bytes(codec.encode(drawing(33, 44, 2), 7))
+    facts = run("info", path, "--json").json
+    sections = {f"latent {s.kind}" if s.kind < 64 else "alpha": len(s.payload) for s in read_stream(path.read_bytes()).sections}
+    assert facts == {
+        "bytes": path.stat().st_size, "bpp": path.stat().st_size * 8 / (33 * 44), "width": 44, "height": 33, "quality": 7,
+        "grey": True, "alpha": True, "model": codec.bundle.id.hex(), "sections": sections,
+    }  # fmt: skip
+    text = run("info", path)
+    assert text.code == 0
+    assert "44x33 grey with alpha, quality 7" in text.out
+
+
+def test_verify_prints_a_hash_of_the_latents(run: Run, coded: Path, codec: Any) -> None:
+    digest = codec.decode(coded.read_bytes()).latents_sha256()
+    assert run("verify", coded).out.splitlines()[-1] == f"latents_sha256 {digest}"
+    assert run("verify", coded, "--json").json["latents_sha256"] == digest
+
+
+def test_verify_prints_the_same_hash_on_every_backend(
+    run: Run, coded: Path, available_settings: dict[str, Any]
+) -> None:
+    backends = {setting.backend for setting in available_settings.values()}
+    assert len({run("verify", coded, "--backend", name, "--json").json["latents_sha256"] for name in backends}) == 1
+
+
+def test_verify_fails_with_exit_code_1(run: Run, coded: Path) -> None:
+    data = bytearray(coded.read_bytes())
+    data[-10] ^= 4
+    coded.write_bytes(data)
+    assert_refused(run("verify", coded), coded, "damaged", code=1)
+
+
+def test_doctor_lists_every_backend(run: Run, available_settings: dict[str, Any]) -> None:
+    rows = {row["backend"]: row for row in run("doctor", "--json").json["backends"]}
+    assert set(rows) >= {"ort", "openvino", "torch"}
+    for setting in available_settings.values():
+        assert rows[setting.backend]["works"] is True
+        assert "8 known-answer tests passed" in rows[setting.backend]["detail"]
+    outcome = run("doctor")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(outcome.out.splitlines()) == len(rows)
+
+
+def test_doctor_names_a_backend_that_fails_its_known_answer(run: Run, bundle: Bundle, tmp_path: Path) -> None:
+    graphs = tuple(replace(g, known_answer="0" * 64) if g.role == "context_2" else g for g in bundle.manifest.graphs)
+    write_bundle(replace(bundle, manifest=replace(bundle.manifest, graphs=graphs)), tmp_path / "odd.condic")
+    for row in run("doctor", "--json", model=tmp_path / "odd.condic").json["backends"]:
+        assert row["works"] is False
+        assert f"backend {row['backend']}" in row["detail"]
+    outcome = run("doctor", model=tmp_path / "odd.condic")
+    assert "ort        no     backend ort refused: graph context_2 does not give its known answer" in outcome.out
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".webp", ".tif", ".bmp", ".ppm"])
+def test_pictures_are_written_in_the_format_of_their_suffix(run: Run, coded: Path, tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"out{suffix}"
+    assert run("decode", coded, target).code == 0
+    with Image.open(target) as image:
+        assert image.size == (70, 60)
+
+
+def test_an_existing_file_is_replaced(run: Run, picture: Path, coded: Path) -> None:
+    before = picture.read_bytes()
+    assert run("decode", coded, picture).code == 0
+    assert picture.read_bytes() != before
+
+
+def test_exif_orientation_is_applied(run: Run, tmp_path: Path, drawing: Callable[..., np.ndarray]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(drawing(40, 90)).save(tmp_path / "turned.jpg", exif=exif)
+    facts = run("encode", tmp_path / "turned.jpg", tmp_path / "turned.cdic", "--json").json
+    assert (facts["width"], facts["height"]) == (40, 90)
+
+
+@pytest.mark.parametrize("damage", ["zero-length", "truncated", "flipped", "foreign", "text"])
+@pytest.mark.parametrize("command", ["decode", "preview", "info", "verify"])
+def test_a_bad_file_is_refused_in_one_line(
+    run: Run, picture: Path, coded: Path, tmp_path: Path, damage: str, command: str, folder_is_unchanged: Any
+) -> None:
+    data = bytearray(coded.read_bytes())
+    if damage == "flipped":
+        data[len(data) // 2] ^= 1
+    data = {
+        "zero-length": bytearray(), "truncated": data[: len(data) // 2], "foreign": bytearray(picture.read_bytes()),
+        "text": bytearray(b"There was once a file that was no picture at all.\n"),
+    }.get(damage, data)  # fmt: skip
+    coded.write_bytes(data)
+    check = folder_is_unchanged()
+    outcome = run(command, coded, *([tmp_path / "out.png"] if command in ("decode", "preview") else []))
+    assert_refused(outcome, coded, code=1 if command == "verify" else 2)
+    check()
+
+
+@pytest.mark.parametrize("command", ["decode", "preview", "verify"])
+def test_another_model_s_file_is_refused(run: Run, coded: Path, bundle: Bundle, tmp_path: Path, command: str, folder_is_unchanged: Any) -> None:
+    other = replace(bundle, manifest=replace(bundle.manifest, bundle_id="ab" * 32))
+    write_bundle(other, tmp_path / "other.condic")
+    check = folder_is_unchanged()
+    targets = [tmp_path / "out.png"] if command != "verify" else []
+    outcome = run(command, coded, *targets, model=tmp_path / "other.condic")
+    assert_refused(outcome, bundle.id.hex(), "abababababababab", "--model")
+    check()
+
+
+def not_an_image(path: Path) -> None:
+    path.write_text("no image")
+
+
+def cut_image(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def no_bytes(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [not_an_image, cut_image, no_bytes, gone, a_folder])
+def test_a_bad_picture_is_refused_in_one_line(
+    run: Run, picture: Path, tmp_path: Path, spoil: Callable[[Path], None], folder_is_unchanged: Any
+) -> None:
+    spoil(picture)
+    check = folder_is_unchanged()
+    assert_refused(run("encode", picture, tmp_path / "out.cdic"), picture)
+    check()
+
+
+@pytest.mark.parametrize("command", ["decode", "preview", "info", "verify"])
+@pytest.mark.parametrize("spoil", [gone, a_folder])
+def test_a_file_that_cannot_be_read_is_refused(
+    run: Run, coded: Path, tmp_path: Path, command: str, spoil: Callable[[Path], None]
+) -> None:
+    spoil(coded)
+    targets = [tmp_path / "out.png"] if command in ("decode", "preview") else []
+    assert_refused(run(command, coded, *targets), coded)
+
+
+@pytest.mark.parametrize("command", ["encode", "decode", "preview"])
+def test_bad_targets_are_refused_before_any_work(
+    run: Run, picture: Path, coded: Path, tmp_path: Path, command: str, folder_is_unchanged: Any
+) -> None:
+    source = picture if command == "encode" else coded
+    (tmp_path / "folder.png").mkdir()
+    check = folder_is_unchanged()
+    assert_refused(run(command, source, tmp_path / "none" / "out.png"), tmp_path / "none", "no such folder")
+    assert_refused(run(command, source, tmp_path / "folder.png"), tmp_path / "folder.png", "is a folder")
+    if command != "encode":
+        for name in ("out.xyz", "out", "out.cdic", ".png"):
+            assert_refused(run(command, source, tmp_path / name), name, "suffix", ".png")
+    check()
+
+
+def test_a_format_that_cannot_hold_the_picture_is_refused(
+    run: Run, tmp_path: Path, codec: Any, drawing: Callable[..., np.ndarray], folder_is_unchanged: Any
+) -> None:
+    path = tmp_path / "alpha.cdic"
+    path.write_bytes(codec.encode(drawing(20, 20, 4), 7))
+    check = folder_is_unchanged()
+    assert_refused(run("decode", path, tmp_path / "out.jpg"), tmp_path / "out.jpg")
+    check()
+
+
+@pytest.mark.parametrize("command", ["encode", "decode", "preview", "verify"])
+def test_unknown_backends_and_models_are_refused(run: Run, picture: Path, coded: Path, tmp_path: Path, command: str) -> None:
+    words = [command, picture if command == "encode" else coded] + ([] if command == "verify" else [tmp_path / "out.png"])
+    assert_refused(run(*words, "--backend", "abacus"), "unknown backend 'abacus'", "ort", "auto")
+    assert_refused(run(*words, model="dcic-sgp-q"), "dcic-sgp-q", "dcic-sgp-s")
+    assert_refused(run(*words, model=tmp_path / "none.condic"), tmp_path / "none.condic")
+    assert_refused(run(*words, model=picture), picture)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_an_image_over_the_limit_is_refused(
+    run: Run, picture: Path, coded: Path, tmp_path: Path, folder_is_unchanged: Any
+) -> None:
+    check = folder_is_unchanged()
+    assert_refused(run("encode", picture, tmp_path / "out.cdic", "--max-pixels", 4199), picture, "70x60", "4199")
+    assert_refused(run("decode", coded, tmp_path / "out.png", "--max-pixels", 4199), coded, "70x60", "4199")
+    assert_refused(run("info", coded, "--max-pixels", 4199), coded, "70x60", "4199")
+    check()
+    assert run("encode", picture, tmp_path / "out.cdic", "--max-pixels", 4200).code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encode", "a.png", "b.cdic", "-q", "64"], ["encode", "a.png", "b.cdic", "-q", "-1"], ["encode", "a.png"],
+        ["encode", "a.png", "b.cdic", "-q", "x"], ["decode", "a", "b.png", "--threads", "-1"], ["encrypt", "a"],
+        ["decode", "a", "b.png", "--max-pixels", "0"], ["info"], ["info", "a", "--nonsense"], [],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_wrong_usage_is_refused_in_one_line(words: list[str], tmp_path: Path) -> None:
+    outcome = in_process_of_its_own(*words, cwd=tmp_path)
+    assert_refused(outcome, "--help")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_full_disk_leaves_nothing_behind(
+    run: Run, picture: Path, coded: Path, tmp_path: Path, command: str, folder_is_unchanged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def save(image: Image.Image, path: Path) -> None:
+        fill_up(path, b"half of a picture")
+
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    monkeypatch.setattr(Image.Image, "save", save)
+    check = folder_is_unchanged()
+    source, target = (picture, tmp_path / "out.cdic") if command == "encode" else (coded, tmp_path / "out.png")
+    assert_refused(run(command, source, target), target, "the disk is full")
+    check()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits of POSIX")
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_write_that_stops_halfway_leaves_nothing_behind(
+    picture: Path, coded: Path, tmp_path: Path, bundle_path: Path, command: str, folder_is_unchanged: Any
+) -> None:
+    """The kernel really stops it: the process may write files of 100 bytes only."""
+    import resource
+
+    source, target = (picture, tmp_path / "out.cdic") if command == "encode" else (coded, tmp_path / "out.png")
+    check = folder_is_unchanged()
+    outcome = in_process_of_its_own(
+        command, source, target, "--model", bundle_path, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+    )  # fmt: skip
+    assert_refused(outcome, target)
+    check()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_read_only_is_refused(run: Run, picture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "read-only"
+    folder.mkdir(mode=0o500)
+    assert_refused(run("encode", picture, folder / "out.cdic"), folder / "out.cdic")
+    assert not list(folder.iterdir())
+
+
+def test_programs_can_rely_on_exit_codes_and_streams(picture: Path, tmp_path: Path, bundle_path: Path) -> None:
+    """What the tests above see from inside holds for a process, libraries' own chatter included."""
+    coded = tmp_path / "a.cdic"
+    done = in_process_of_its_own("encode", picture, coded, "--model", bundle_path, "--json")
+    assert (done.code, done.err) == (0, "")
+    assert done.json["bytes"] == coded.stat().st_size
+    done = in_process_of_its_own("decode", coded, tmp_path / "b.png", "--model", bundle_path, "--json")
+    assert (done.code, done.err) == (0, "")
+    coded.write_bytes(coded.read_bytes()[:-1])
+    assert_refused(in_process_of_its_own("decode", coded, tmp_path / "c.png", "--model", bundle_path), coded)
+    assert_refused(in_process_of_its_own("verify", coded, "--model", bundle_path), coded, code=1)
+    assert not (tmp_path / "c.png").exists()
+
+
+def test_help_and_version_are_printed(run: Run) -> None:
+    for words in (["--help"], ["-h"], ["encode", "--help"], ["--version"]):
+        outcome = run(*words, model=None)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert outcome.out.startswith(("Usage: condic-run", "condic 0."))
+
+
+def test_the_installed_program_runs(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("condic-run")
+    if not program.exists():
+        pytest.skip("condic-run is not beside this Python")
+    done = subprocess.run([program, "info", tmp_path / "none.cdic"], capture_output=True, text=True, check=False)
+    assert_refused(Outcome(done.returncode, done.stdout, done.stderr), tmp_path / "none.cdic")
+
+
+def test_the_default_model_is_the_shipped_one(run: Run, picture: Path, tmp_path: Path, shipped_bundle: Bundle) -> None:
+    coded = tmp_path / "a.cdic"
+    assert run("encode", picture, coded, model=None).code == 0
+    assert run("info", coded, "--json").json["model"] == shipped_bundle.id.hex()
+    assert read_bundle(Path(shipped_bundle.source)).id == shipped_bundle.id
