@@ -7,6 +7,7 @@
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+KODAK ?= data/kodak
 EXTRAS ?= dev,export,train,bench,openvino
 
 VENV := .venv
@@ -16,7 +17,7 @@ FOLDERS := api models training export engines runtime kernels benchmarks weights
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find $(FOLDERS) -type f -not -name '*.pyc')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types wheel check-wheel picture hexdump clean
+.PHONY: demo test lint types wheel check-wheel picture hexdump numbers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m condic.benchmarks.demo $(PHOTOGRAPH) --out out
@@ -45,6 +46,9 @@ picture: $(VENV)/.demo
 
 hexdump: $(VENV)/.test
 	$(BIN)/python docs/make_hexdump.py
+
+numbers: $(VENV)/.test
+	$(BIN)/python docs/make_numbers.py $(KODAK)
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -48,7 +48,7 @@ PEERS = {
     for peer in (
         Peer("jpeg", "JPEG", (5, 10, 20, 30, 40, 55, 70, 85), {"subsampling": "4:2:0", "optimize": True}),
         Peer("webp", "WEBP", (1, 5, 15, 30, 45, 60, 75, 88), {"method": 6}),
-        Peer("avif", "AVIF", (15, 25, 35, 45, 55, 65, 75, 85), {"subsampling": "4:4:4", "speed": 4}),
+        Peer("avif", "AVIF", (15, 25, 35, 45, 55, 65, 75, 85), {"subsampling": "4:4:4", "speed": 6}),
         Peer("jxl", "JXL", (5, 15, 25, 40, 55, 70, 80, 88), {"effort": 7}, "pillow_jxl"),
     )
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from condic.command_line import FAILED, run_program
 from condic.errors import BackendError, CondicError, StreamError
@@ -93,22 +94,42 @@ def cli() -> None:
 @_source
 @_target
 @click.option("-q", "--quality", type=click.IntRange(0, 63), default=32, help="Level: 0 smallest, 63 best.")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Best level whose file is no larger; instead of -q.")
+@click.option("--bpp", type=click.FloatRange(min=0, min_open=True), help="The same limit in bits per pixel.")
+@click.option("--psnr", type=float, help="Smallest level whose picture has so many dB; instead of -q.")
 @_with_setup
-def encode(setup: Setup, source: Path, target: Path, quality: int) -> None:
-    """Compresses the image IN into the file OUT."""
+def encode(
+    setup: Setup, source: Path, target: Path, quality: int, max_bytes: int | None, bpp: float | None, psnr: float | None
+) -> None:
+    """Compresses the image IN into the file OUT.
+
+    A limit on size or distortion is met by bisection over the levels, in six or seven coding passes.
+    """
     from condic.runtime.codec import Timings
     from condic.runtime.image_files import check_target, read_image, write_file
+    from condic.runtime.rate_control import Chosen, encode_at_psnr, encode_within
 
+    given = click.get_current_context().get_parameter_source("quality") == ParameterSource.COMMANDLINE
+    if sum((given, max_bytes is not None, bpp is not None, psnr is not None)) > 1:
+        raise click.UsageError("-q, --max-bytes, --bpp and --psnr exclude each other: give one")
     check_target(target)
     image = read_image(source, setup.limits)
     timings = Timings()
     with timings.stage("load"):
         codec = setup.open()
     start = time.perf_counter()
-    data = codec.encode(image, quality, timings, setup.limits)
+    if bpp is not None:
+        max_bytes = max(1, int(bpp * image.width * image.height / 8))
+    if max_bytes is not None:
+        chosen = encode_within(codec, image, max_bytes, timings, setup.limits)
+    elif psnr is not None:
+        chosen = encode_at_psnr(codec, image, psnr, timings, setup.limits)
+    else:
+        chosen = Chosen(codec.encode(image, quality, timings, setup.limits), quality, passes=1)
+    data, quality = chosen.data, chosen.quality
     seconds = time.perf_counter() - start
     write_file(target, data)
-    facts = _facts(len(data), (image.width, image.height), quality, codec, timings, seconds)
+    facts = {"passes": chosen.passes} | _facts(len(data), (image.width, image.height), quality, codec, timings, seconds)
     text = f"{len(data)} bytes, {facts['bpp']:.3f} bpp, quality {quality}, {seconds:.2f} s, {codec.backend}"
     setup.report(facts, f"{target}: {text}")
 

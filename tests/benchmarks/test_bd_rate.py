@@ -1,0 +1,57 @@
+"""BD-rate: exact where it can be worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from condic.benchmarks.anchors import kodak_anchors
+from condic.benchmarks.bd_rate import Curve, bd_rate
+
+CURVE = Curve((0.1, 0.2, 0.4, 0.9), (28.0, 30.5, 33.0, 36.0))
+
+
+def test_a_curve_against_itself_differs_by_nothing():
+    result = bd_rate(CURVE, CURVE)
+    assert result is not None
+    assert result.percent == pytest.approx(0, abs=1e-9)
+    assert (result.low, result.high) == (28.0, 36.0)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.3])
+def test_a_constant_factor_on_the_rate_is_the_bd_rate(factor: float):
+    result = bd_rate(CURVE, Curve(tuple(factor * r for r in CURVE.bpp), CURVE.quality))
+    assert result is not None
+    assert result.percent == pytest.approx(100 * (factor - 1))
+
+
+def test_straight_lines_give_the_mean_of_their_distance_over_the_common_range():
+    # ln rate = quality against ln rate = 1.5 quality - 1, on [1, 4]: the mean distance is 0.5 * 2.5 - 1.
+    def line(slope: float, offset: float, low: int, high: int) -> Curve:
+        quality = [float(q) for q in range(low, high + 1)]
+        return Curve(tuple(math.exp(slope * q + offset) for q in quality), tuple(quality))
+
+    result = bd_rate(line(1, 0, 0, 4), line(1.5, -1, 1, 6))
+    assert result is not None
+    assert (result.low, result.high) == (1, 4)
+    assert result.percent == pytest.approx(100 * (math.exp(0.25) - 1))
+
+
+def test_points_that_cost_more_and_are_no_better_do_not_count():
+    worse = Curve((*CURVE.bpp, 0.5), (*CURVE.quality, 32.0))
+    assert bd_rate(CURVE, worse) == bd_rate(CURVE, CURVE)
+
+
+def test_curves_with_no_quality_in_common_are_not_compared():
+    assert bd_rate(CURVE, Curve((0.1, 0.2), (40.0, 42.0))) is None
+
+
+def test_published_anchors_stand_in_their_known_order():
+    anchors = {anchor.name: anchor for anchor in kodak_anchors()}
+    assert all(anchor.source for anchor in anchors.values())
+    jpeg = bd_rate(anchors["vtm"].psnr, anchors["jpeg"].psnr)
+    elic = bd_rate(anchors["vtm"].psnr, anchors["elic"].psnr)
+    assert jpeg is not None
+    assert elic is not None
+    assert jpeg.percent > 100 > 0 > elic.percent

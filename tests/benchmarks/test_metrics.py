@@ -1,0 +1,59 @@
+"""PSNR and MS-SSIM are those of the published curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from condic.benchmarks.metrics import decibels, ms_ssim, psnr
+from condic.errors import InputError
+
+Draw = Callable[..., np.ndarray]
+
+
+def _noisy(image: np.ndarray, deviation: float) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, deviation, image.shape)
+    return (image + noise).clip(0, 255).astype(np.uint8)
+
+
+def test_psnr_of_a_constant_error_of_one_is_that_of_the_textbook(drawing: Draw):
+    image = drawing(20, 30).clip(0, 254)
+    assert psnr(image + 1, image) == pytest.approx(48.1308036, abs=1e-6)
+
+
+def test_equal_images_have_infinite_psnr_and_a_similarity_of_one(drawing: Draw):
+    image = drawing(170, 180)
+    assert psnr(image, image) == np.inf
+    assert ms_ssim(image, image) == 1
+    assert decibels(1.0) == np.inf
+
+
+@pytest.mark.parametrize("size", [(256, 192), (161, 161), (173, 250)])
+def test_ms_ssim_is_that_of_pytorch_msssim_odd_sides_included(drawing: Draw, size: tuple[int, int]):
+    torch = pytest.importorskip("torch")
+    reference = pytest.importorskip("pytorch_msssim").ms_ssim
+    image = drawing(*size)
+    noisy = _noisy(image, 25)
+    first, second = (torch.from_numpy(x).permute(2, 0, 1)[None].double() for x in (noisy, image))
+    assert ms_ssim(noisy, image) == pytest.approx(float(reference(first, second, data_range=255)), abs=3e-6)
+
+
+@pytest.mark.parametrize(("size", "value"), [((256, 192), 0.930278), ((173, 250), 0.930365)])
+def test_ms_ssim_keeps_its_values(drawing: Draw, size: tuple[int, int], value: float):
+    image = drawing(*size)
+    assert ms_ssim(_noisy(image, 25), image) == pytest.approx(value, abs=3e-6)
+
+
+def test_more_noise_is_less_similar(drawing: Draw):
+    image = drawing(200, 200)
+    values = [ms_ssim(_noisy(image, deviation), image) for deviation in (2, 10, 40)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_what_cannot_be_compared_is_refused(drawing: Draw):
+    with pytest.raises(InputError, match="one shape"):
+        psnr(drawing(8, 8), drawing(8, 9))
+    with pytest.raises(InputError, match="161"):
+        ms_ssim(drawing(160, 400), drawing(160, 400))

@@ -1,0 +1,109 @@
+"""condic-bench and the demo, run as a user runs them, on preset t."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("scipy")
+pytest.importorskip("matplotlib")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, drawing: Callable[..., np.ndarray]) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    Image.fromarray(drawing(170, 200)).save(folder / "a.png")
+    Image.fromarray(drawing(161, 161)).save(folder / "b.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Run:
+    def run(*arguments: str | Path, module: str = "benchmarks") -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", f"condic.{module}", *map(str, arguments)]
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+
+    return run
+
+
+def test_rd_measures_real_files_and_writes_a_report(bench: Run, folder: Path, bundle_path: Path, tmp_path: Path):
+    done = bench("rd", folder, "--bundle", bundle_path, "--levels", "0,63", "--against", "jpeg",
+                 "--json", "rd.json", "--html", "rd.html")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "rd.json").read_text())["results"]
+    rows = [r for r in facts["images"] if r["codec"] == "condic dcic-sgp-t"]
+    assert [(r["file"], r["level"]) for r in rows] == [("a.png", 0), ("a.png", 63), ("b.png", 0), ("b.png", 63)]
+    assert rows[0]["bpp"] == rows[0]["bytes"] * 8 / (170 * 200)
+    assert facts["means"]["jpeg"][-1]["psnr"] > facts["means"]["jpeg"][0]["psnr"]
+    page = (tmp_path / "rd.html").read_text()
+    assert page.count("<svg") == 2
+    assert "b.png" in page
+    assert "http://" not in page.split("<svg")[0]
+    assert "not Kodak's" in done.stdout
+
+
+def test_size_finds_files_little_larger_than_their_information(
+    bench: Run, folder: Path, bundle_path: Path, tmp_path: Path
+):
+    done = bench("size", folder / "a.png", "--bundle", bundle_path, "--levels", "0,63", "--json", "size.json")
+    assert done.returncode == 0, done.stderr
+    for row in json.loads((tmp_path / "size.json").read_text())["results"]:
+        information = sum(latent["information"] for latent in row["latents"])
+        assert information < row["bytes"] < 1.005 * information + 160
+
+
+def test_speed_times_every_stage(bench: Run, folder: Path, bundle_path: Path, tmp_path: Path):
+    done = bench("speed", folder / "b.png", "--bundle", bundle_path, "--levels", "8", "--repeats", "2", "--threads",
+                 "1", "--json", "speed.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "speed.json").read_text())["results"]
+    for direction, graph in (("encode", "analysis"), ("decode", "synthesis")):
+        stages = row[direction]["stages"]
+        assert 0 < stages[graph] < row[direction]["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rd", "nowhere"), "nowhere: no such file or folder"),
+        (("rd", ".", "--levels", "0,64"), "levels are 0..63"),
+        (("speed", "."), "no image in"),
+        (("rd", ".", "--html", "no/such/folder.html"), "no such folder"),
+    ],
+)
+def test_bad_input_is_one_line(bench: Run, arguments: tuple[str, ...], message: str):
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_peer_is_named_with_those_that_are_known(bench: Run, folder: Path, bundle_path: Path):
+    done = bench("rd", folder, "--bundle", bundle_path, "--against", "gif")
+    assert done.returncode == 2
+    assert "jpeg, webp, avif, jxl" in done.stderr
+
+
+def test_the_demo_writes_its_pictures_and_says_how_good_they_are(
+    bench: Run, folder: Path, bundle_path: Path, tmp_path: Path
+):
+    done = bench(folder / "a.png", "--model", bundle_path, "--out", "out", module="benchmarks.demo")
+    assert done.returncode == 0, done.stderr
+    with (
+        Image.open(tmp_path / "out" / "a.png") as decoded,
+        Image.open(tmp_path / "out" / "a-side-by-side.png") as sheet,
+    ):
+        assert decoded.size == (200, 170)
+        assert sheet.width > 3 * 200
+    assert f"{(tmp_path / 'out' / 'a.condic').stat().st_size:,} bytes" in done.stdout
+    assert "MS-SSIM" in done.stdout

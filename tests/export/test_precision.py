@@ -1,0 +1,93 @@
+"""How weights are stored, on graphs small enough to check by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from condic.export.precision import store_exact, store_float, to_half  # noqa: E402
+
+
+def network(weight: np.ndarray, bias: np.ndarray, layers: int = 1) -> Any:
+    """`layers` 1x1 convolutions with a LeakyRelu after each but the last."""
+    nodes, name = [], "x"
+    for k in range(layers):
+        last = k == layers - 1
+        nodes.append(helper.make_node("Conv", [name, "weight", "bias"], ["y" if last else f"c{k}"]))
+        if not last:
+            nodes.append(helper.make_node("LeakyRelu", [f"c{k}"], [f"r{k}"], alpha=0.1))
+            name = f"r{k}"
+    shape = [1, len(bias), "rows", "columns"]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(weight.astype(np.float32), "weight"), numpy_helper.from_array(bias.astype(np.float32), "bias")],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def run(model: Any, x: np.ndarray) -> np.ndarray:
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["y"], {"x": x})[0]
+
+
+def stored(model: Any) -> dict[str, np.dtype]:
+    return {t.name: numpy_helper.to_array(t).dtype for t in model.graph.initializer}
+
+
+@pytest.fixture
+def x() -> np.ndarray:
+    return np.random.default_rng(0).integers(-50, 50, (1, 8, 3, 5)).astype(np.float32)
+
+
+def test_exact_weights_are_stored_as_integers_and_compute_the_same(x: np.ndarray) -> None:
+    generator = np.random.default_rng(1)
+    weight, bias = generator.integers(-2047, 2048, (8, 8, 1, 1)), generator.integers(-(2**23), 2**23, 8)
+    expected = run(network(weight, bias), x)
+    model = network(weight, bias)
+    store_exact(model)
+    assert set(stored(model).values()) == {np.dtype(np.int16), np.dtype(np.int32)}
+    assert np.array_equal(run(model, x), expected)
+    assert np.array_equal(expected, np.einsum("oi,bihw->bohw", weight[:, :, 0, 0], x.astype(int)) + bias[:, None, None])
+
+
+@pytest.mark.parametrize("wrong", [0.5, 40000, np.nan])
+def test_weights_that_are_no_integers_of_16_bits_are_refused(wrong: float) -> None:
+    weight = np.ones((8, 8, 1, 1))
+    weight[3, 2] = wrong
+    with pytest.raises(ValueError, match="not integers that int16 holds"), np.errstate(invalid="ignore"):
+        store_exact(network(weight, np.zeros(8)))
+
+
+def test_float_weights_are_stored_in_half_and_computed_in_full_precision(x: np.ndarray) -> None:
+    weight = np.random.default_rng(2).normal(size=(8, 8, 1, 1)).astype(np.float32)
+    bias = np.zeros(8, np.float32)
+    model = network(weight, bias)
+    store_float(model)
+    assert set(stored(model).values()) == {np.dtype(np.float16), np.dtype(np.float32)}  # 8 biases stay as they are
+    expected = run(network(weight.astype(np.float16), bias), x)
+    assert np.array_equal(run(model, x), expected)
+
+
+def test_half_precision_keeps_inputs_outputs_and_the_last_convolution_in_full(x: np.ndarray) -> None:
+    weight = np.random.default_rng(3).normal(size=(8, 8, 1, 1)).astype(np.float32) / 4
+    model = network(weight, np.ones(8), layers=3)
+    expected = run(model, x)
+    to_half(model)
+    result = run(model, x)
+    assert result.dtype == np.float32
+    assert np.abs(result - expected).max() < 0.02 * np.abs(expected).max()
+    inferred = onnx.shape_inference.infer_shapes(model)
+    types = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert [types.get(node.output[0]) for node in convolutions[:-1]] == [TensorProto.FLOAT16] * 2
+    assert convolutions[-1].output[0] == "y"
+    assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT

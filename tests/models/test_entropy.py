@@ -1,0 +1,85 @@
+"""Schedules and rates."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from condic.kernels import Tables, gaussian_tables, information_content  # noqa: E402
+from condic.models.entropy import SCALES, gaussian_bits, quadtree_boxes, quadtree_mask, round_straight_through, scale_of_index, scale_table  # noqa: E402, E501
+
+
+@pytest.mark.parametrize("channels", [4, 8, 96, 192])
+def test_masks_and_boxes_are_the_same_schedule(channels: int) -> None:
+    like = torch.zeros(2, channels, 8, 6)
+    for step, boxes in enumerate(quadtree_boxes(channels)):
+        drawn = torch.zeros(1, channels, 8, 6)
+        for begin, end, row, column in boxes:
+            drawn[:, begin:end, row::2, column::2] += 1
+        assert torch.equal(drawn, quadtree_mask(step, like))
+
+
+@pytest.mark.parametrize("channels", [4, 8, 96])
+def test_four_steps_code_each_element_once_and_a_quarter_each(channels: int) -> None:
+    like = torch.zeros(1, channels, 8, 6)
+    masks = [quadtree_mask(step, like) for step in range(4)]
+    assert torch.equal(sum(masks), torch.ones_like(like))
+    assert {float(mask.mean()) for mask in masks} == {0.25}
+
+
+def test_every_step_codes_another_phase_of_each_channel_group() -> None:
+    steps = quadtree_boxes(8)
+    for group in range(4):
+        assert len({boxes[group][2:] for boxes in steps}) == 4
+    for boxes in steps:
+        assert len({box[2:] for box in boxes}) == 4, "and within a step every group its own"
+
+
+def test_scales_run_from_0_11_to_64_in_even_steps() -> None:
+    scales = scale_table()
+    assert (len(scales), scales.dtype) == (SCALES, torch.float64)
+    assert scales[0] == pytest.approx(0.11)
+    assert scales[-1] == pytest.approx(64)
+    assert torch.allclose(scales[1:] / scales[:-1], scales[1] / scales[0])
+    assert scale_of_index(torch.tensor([-3.0, 0.0, 63.0, 99.0])).tolist() == pytest.approx([0.11, 0.11, 64, 64], rel=1e-5)
+
+
+def test_estimated_bits_are_those_of_a_gaussian_on_unit_intervals() -> None:
+    sigma = float(scale_table()[30])
+    for value in (0.0, 1.0, -2.5):
+        a, b = ((value + half) / sigma / math.sqrt(2) for half in (-0.5, 0.5))
+        expected = -math.log2((math.erf(b) - math.erf(a)) / 2)
+        assert gaussian_bits(torch.tensor([value]), torch.tensor([30.0])).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_estimated_bits_are_those_that_the_coder_spends() -> None:
+    generator = np.random.default_rng(0)
+    tables = Tables(*gaussian_tables(scale_table().numpy()))
+    indexes = generator.integers(2, SCALES, 20000).astype(np.uint8)
+    symbols = np.rint(generator.normal(size=20000) * scale_table().numpy()[indexes]).astype(np.int16)
+    estimate = gaussian_bits(torch.from_numpy(symbols).float(), torch.from_numpy(indexes).float()).sum().item()
+    assert information_content(tables, symbols, indexes) == pytest.approx(estimate, rel=0.003)
+
+
+@pytest.mark.parametrize("residual", [5.0, -40.0, 200.0, 1000.0, -3000.0])
+def test_far_tails_keep_the_gradient_of_a_parabola(residual: float) -> None:
+    """-log2 of a Gaussian's tail grows with the square of the distance, here at the smallest scale."""
+    x = torch.tensor([residual], requires_grad=True)
+    bits = gaussian_bits(x, torch.zeros(1))
+    bits.sum().backward()
+    assert bits.item() == pytest.approx(residual**2 / (2 * 0.11**2) / math.log(2), rel=0.25)
+    assert x.grad is not None
+    assert x.grad.item() == pytest.approx(math.copysign(abs(residual) - 0.5, residual) / 0.11**2 / math.log(2), rel=0.1)
+
+
+def test_rounding_passes_gradients_through() -> None:
+    x = torch.tensor([0.4, 1.6, -2.7], requires_grad=True)
+    y = round_straight_through(x)
+    y.sum().backward()
+    assert y.tolist() == [0, 2, -3]
+    assert x.grad is not None
+    assert x.grad.tolist() == [1, 1, 1]
