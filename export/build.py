@@ -20,9 +20,10 @@ from condic.export.onnx_graphs import example_inputs, export_graph
 from condic.export.precision import store_exact, store_float, to_half
 from condic.export.receptive_field import halo
 from condic.models.dcic_sgp import ALIGNMENT, DcicSgp
-from condic.models.entropy import SCALES
+from condic.models.entropy import SCALES, scale_table
 from condic.models.exact import ExactConv
 from condic.runtime.bundle import Bundle, check_bundle
+from condic.runtime.consistency import CODER_BITS
 from condic.runtime.manifest import Graph, Manifest
 
 _SIZES = ((1, 2), (2, 1))
@@ -105,6 +106,8 @@ def build_bundle(model: DcicSgp, provenance: Mapping[str, str], *, half: bool, r
         bundle_id=_bundle_id(model, tables, schedule),
         alignment=ALIGNMENT,
         scales=SCALES,
+        scale_table=tuple(scale_table().tolist()),
+        coder_bits=CODER_BITS,
         precision="fp16" if half else "fp32",
         graphs=tuple(graphs),
         latents=latents,

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from condic.runtime.manifest import QUALITY_LEVELS, Latent, Manifest, Step
 
+CODER_BITS = 15
+"""Precision of the entropy coder's probabilities."""
 Tables = Mapping[str, npt.NDArray[Any]]
 
 
@@ -26,6 +28,10 @@ def _problems(manifest: Manifest, tables: Tables) -> Iterator[str]:
         yield "a role or latent appears twice"
     if missing := {"cdf", "radius"} - tables.keys():
         yield f"no table {min(missing)}"
+    elif not manifest.scales == len(manifest.scale_table) == tables["radius"].size:
+        yield f"{manifest.scales} scales, but {len(manifest.scale_table)} deviations and {tables['radius'].size} tables"
+    if manifest.coder_bits != CODER_BITS:
+        yield f"entropy tables of {manifest.coder_bits} bits; this condic codes with {CODER_BITS}"
     quality = {f"quality.{name[8:]}" for name in tables if name.startswith("quality.")}
     for name in sorted(quality):
         if tables[name].ndim != 2 or tables[name].shape[0] != QUALITY_LEVELS:

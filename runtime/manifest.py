@@ -99,13 +99,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about a codec but its weights and tables."""
+    """Everything about a codec but its weights and tables.
+
+    `scales` counts the entropy tables; `scale_table` tells their standard deviations, `coder_bits` the precision of
+    their probabilities. `provenance` says how the weights came to be, and under which licence they are.
+    """
 
     codec: str
     preset: str
     bundle_id: str
     alignment: int
     scales: int
+    scale_table: tuple[float, ...]
+    coder_bits: int
     precision: str
     graphs: tuple[Graph, ...]
     latents: tuple[Latent, ...]
@@ -149,4 +155,5 @@ def parse_manifest(data: dict[str, Any]) -> Manifest:
     )
     latents = tuple(Latent(**{**x, "chunks": tuple(map(chunk, x["chunks"]))}) for x in data["latents"])
     lists = {name: steps(data[name]) for name in ("encode", "decode", "preview")}
-    return Manifest(**{**data, "graphs": graphs, "latents": latents, **lists})
+    scale_table = tuple(map(float, data["scale_table"]))
+    return Manifest(**{**data, "scale_table": scale_table, "graphs": graphs, "latents": latents, **lists})

@@ -20,7 +20,7 @@ def network(weight: np.ndarray, bias: np.ndarray, layers: int = 1) -> Any:
     nodes, name = [], "x"
     for k in range(layers):
         last = k == layers - 1
-        nodes.append(helper.make_node("Conv", [name, "weight", "bias"], ["y" if last else f"c{k}"]))
+        nodes.append(helper.make_node("Conv", [name, f"weight{k}", f"bias{k}"], ["y" if last else f"c{k}"]))
         if not last:
             nodes.append(helper.make_node("LeakyRelu", [f"c{k}"], [f"r{k}"], alpha=0.1))
             name = f"r{k}"
@@ -28,7 +28,11 @@ def network(weight: np.ndarray, bias: np.ndarray, layers: int = 1) -> Any:
     graph = helper.make_graph(
         nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(weight.astype(np.float32), "weight"), numpy_helper.from_array(bias.astype(np.float32), "bias")],
+        [
+            numpy_helper.from_array(values.astype(np.float32), f"{kind}{k}")
+            for k in range(layers)
+            for kind, values in (("weight", weight), ("bias", bias))
+        ],
     )  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
