@@ -69,22 +69,32 @@ def read_bundle(path: Path) -> Bundle:
 
 def write_bundle(bundle: Bundle, path: Path) -> None:
     """Writes a bundle as a zip file with fixed time stamps: the same content gives the same bytes."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in bundle_files(bundle).items():
-            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, data, zipfile.ZIP_DEFLATED, 9)
+    path.write_bytes(_zip(bundle_files(bundle)))
 
 
 def bundle_files(bundle: Bundle) -> dict[str, bytes]:
     """The files of a bundle by name, manifest first, with the manifest's digests filled in."""
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {name: bundle.tables[name] for name in sorted(bundle.tables)}
-    np.savez_compressed(buffer, **arrays)
-    files = {g.file: bundle.graphs[g.role] for g in bundle.manifest.graphs} | {TABLES: buffer.getvalue()}
+    tables = _zip({f"{name}.npy": _npy(bundle.tables[name]) for name in sorted(bundle.tables)})
+    files = {g.file: bundle.graphs[g.role] for g in bundle.manifest.graphs} | {TABLES: tables}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     manifest = replace(bundle.manifest, files=digests)
     return {MANIFEST: manifest.to_json().encode()} | files
+
+
+def _npy(array: npt.NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _zip(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, data, zipfile.ZIP_DEFLATED, 9)
+    return buffer.getvalue()
 
 
 def _read_folder(path: Path) -> dict[str, bytes]:

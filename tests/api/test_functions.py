@@ -136,7 +136,9 @@ def test_a_quality_that_is_no_level_is_refused(encode: Callable[..., bytes], dra
         encode(drawing(8, 8), quality)
 
 
-def test_every_quality_level_works(encode: Callable[..., bytes], decode: Callable[..., np.ndarray], drawing: Draw) -> None:
+def test_every_quality_level_works(
+    encode: Callable[..., bytes], decode: Callable[..., np.ndarray], drawing: Draw
+) -> None:
     image = drawing(20, 20)
     for quality in (*range(64), np.int64(7), np.uint8(63)):
         data = encode(image, quality)

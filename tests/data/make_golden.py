@@ -25,8 +25,13 @@ def image(height: int, width: int, channels: int, noise: float = 4) -> np.ndarra
     """Waves, checks and noise, uint8 [H, W, C] or, for one channel, [H, W]."""
     rows, columns = np.mgrid[:height, :width]
     generator = np.random.default_rng(height * width + channels)
-    planes = [110 + 60 * np.sin((rows + (2 + k) * columns) / 23) + 50 * ((rows // 16 + columns // 16) % 2) for k in range(channels)]
-    result = (np.stack(planes, axis=2) + generator.normal(0, noise, (height, width, channels))).clip(0, 255).astype(np.uint8)
+    planes = [
+        110 + 60 * np.sin((rows + (2 + k) * columns) / 23) + 50 * ((rows // 16 + columns // 16) % 2)
+        for k in range(channels)
+    ]
+    result = (
+        (np.stack(planes, axis=2) + generator.normal(0, noise, (height, width, channels))).clip(0, 255).astype(np.uint8)
+    )
     return result[:, :, 0] if channels == 1 else result
 
 

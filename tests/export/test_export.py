@@ -20,7 +20,9 @@ import onnx  # noqa: E402
 
 from condic.export.cli import main  # noqa: E402
 
-EXACT = ["prior_context_1", "prior_context_2", "prior_context_3", "hyper_synthesis"] + [f"context_{k}" for k in range(4)]
+EXACT = ["prior_context_1", "prior_context_2", "prior_context_3", "hyper_synthesis"] + [
+    f"context_{k}" for k in range(4)
+]
 
 
 def export(*words: object) -> int:
@@ -89,7 +91,9 @@ def test_half_precision_has_the_same_id_and_the_same_exact_graphs(half: Bundle, 
 
 
 @pytest.mark.slow
-def test_half_and_full_precision_decode_each_other_s_files(half: Bundle, bundle: Bundle, drawing: Callable[..., np.ndarray]) -> None:
+def test_half_and_full_precision_decode_each_other_s_files(
+    half: Bundle, bundle: Bundle, drawing: Callable[..., np.ndarray]
+) -> None:
     codecs = [Codec(b, "ort", BackendOptions(threads=1)) for b in (bundle, half)]
     image = drawing(150, 200)
     for writer in codecs:
@@ -118,7 +122,9 @@ def test_half_precision_runs_float_graphs_in_float16_with_fused_attention(half: 
 
 
 @pytest.mark.slow
-def test_full_precision_has_no_attention_nodes_and_small_files(full: Bundle, bundle_path: Path, exported: Callable[..., Path]) -> None:
+def test_full_precision_has_no_attention_nodes_and_small_files(
+    full: Bundle, bundle_path: Path, exported: Callable[..., Path]
+) -> None:
     for graph in full.manifest.graphs:
         model = onnx.load_from_string(full.graphs[graph.role])
         assert not any(node.op_type == "Attention" for node in model.graph.node)
@@ -144,9 +150,7 @@ def test_graphs_take_any_size(bundle: Bundle) -> None:
             assert [d.HasField("dim_param") for d in dims[2:]] == [bool(spec.stride)] * 2
 
 
-def test_weights_that_are_not_calibrated_are_refused(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_that_are_not_calibrated_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from condic.models.dcic_sgp import DcicSgp
     from condic.models.weights import save_weights
 

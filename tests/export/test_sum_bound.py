@@ -56,7 +56,9 @@ class Prover:
         assert stored.dtype == (np.int32 if "bias" in node.input[0] else np.int16)
         self.constants[node.output[0]] = stored.astype(np.int64)
 
-    def _conv(self, node, *, group: int, kernel_shape: list[int], strides: list[int], dilations: list[int], **_) -> Interval:  # type: ignore[no-untyped-def]
+    def _conv(
+        self, node, *, group: int, kernel_shape: list[int], strides: list[int], dilations: list[int], **_
+    ) -> Interval:  # type: ignore[no-untyped-def]
         x, weight, bias = self.intervals[node.input[0]], *(self.constants[name] for name in node.input[1:])
         assert x.fraction == 0, f"{node.input[0]} is not an integer"
         assert x.magnitude.max() <= OPERAND_LIMIT, f"{node.input[0]} has values that TF32 would round"
@@ -149,9 +151,7 @@ def prove(bundle: Bundle, widen: float = 1) -> dict[str, Interval]:
         runs = uses(bundle, graph.role)
         assert runs, f"{graph.role} is never run"
         for inputs in set(runs):
-            intervals = {
-                x.name: interval_of(name, bundle, made) for x, name in zip(graph.inputs, inputs, strict=True)
-            }
+            intervals = {x.name: interval_of(name, bundle, made) for x, name in zip(graph.inputs, inputs, strict=True)}
             intervals = {k: Interval(x.low * widen, x.high * widen) for k, x in intervals.items()}
             outputs = Prover(bundle.graphs[graph.role], intervals).run()
             results[graph.role] = outputs[graph.outputs[0].name]

@@ -52,7 +52,9 @@ def test_every_parameter_learns() -> None:
     torch.manual_seed(0)
     model = DcicSgp("t").train()
     output = model(images(4, 128, 128), torch.tensor([0, 20, 40, 63]))
-    loss = output.image.square().mean() + output.preview.square().mean() + sum(b.sum() for b in output.bits.values()) / 1e4
+    loss = (
+        output.image.square().mean() + output.preview.square().mean() + sum(b.sum() for b in output.bits.values()) / 1e4
+    )
     loss.backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []

@@ -10,7 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from condic.kernels import Tables, gaussian_tables, information_content  # noqa: E402
-from condic.models.entropy import SCALES, gaussian_bits, quadtree_boxes, quadtree_mask, round_straight_through, scale_of_index, scale_table  # noqa: E402, E501
+from condic.models.entropy import (  # noqa: E402
+    SCALES,
+    gaussian_bits,
+    quadtree_boxes,
+    quadtree_mask,
+    round_straight_through,
+    scale_of_index,
+    scale_table,
+)
 
 
 @pytest.mark.parametrize("channels", [4, 8, 96, 192])
@@ -45,7 +53,9 @@ def test_scales_run_from_0_11_to_64_in_even_steps() -> None:
     assert scales[0] == pytest.approx(0.11)
     assert scales[-1] == pytest.approx(64)
     assert torch.allclose(scales[1:] / scales[:-1], scales[1] / scales[0])
-    assert scale_of_index(torch.tensor([-3.0, 0.0, 63.0, 99.0])).tolist() == pytest.approx([0.11, 0.11, 64, 64], rel=1e-5)
+    assert scale_of_index(torch.tensor([-3.0, 0.0, 63.0, 99.0])).tolist() == pytest.approx(
+        [0.11, 0.11, 64, 64], rel=1e-5
+    )
 
 
 def test_estimated_bits_are_those_of_a_gaussian_on_unit_intervals() -> None:

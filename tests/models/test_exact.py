@@ -10,7 +10,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from condic.models.context import CONTEXT_EXPONENT, CONTEXT_LIMIT, INDEX_EXPONENT, MEAN_EXPONENT, Context, HyperSynthesis, latent_exponents  # noqa: E402, E501
+from condic.models.context import (  # noqa: E402
+    CONTEXT_EXPONENT,
+    CONTEXT_LIMIT,
+    INDEX_EXPONENT,
+    MEAN_EXPONENT,
+    Context,
+    HyperSynthesis,
+    latent_exponents,
+)
 from condic.models.dcic_sgp import DcicSgp  # noqa: E402
 from condic.models.exact import HIDDEN_LIMIT, STREAM_LIMIT, SUM_LIMIT, WEIGHT_LIMIT, ExactConv, Range, observe  # noqa: E402
 from condic.models.presets import PRESETS  # noqa: E402
@@ -78,13 +86,22 @@ def test_the_order_of_summation_changes_nothing_once_frozen() -> None:
     """Permuted channels are another order; in float form the same permutation does change bits."""
     layer = ExactConv(512, 8, relu=False)
     x, order = torch.randn(1, 512, 16, 16), torch.randperm(512)
-    float_sums = [torch.nn.functional.conv2d(x[:, o], layer.weight[:, o], layer.bias) for o in (torch.arange(512), order)]
+    float_sums = [
+        torch.nn.functional.conv2d(x[:, o], layer.weight[:, o], layer.bias) for o in (torch.arange(512), order)
+    ]
     assert not torch.equal(*float_sums)
     with torch.no_grad(), observe(layer):
         layer(x)
-    layer.freeze(torch.full((512,), 6.0, dtype=torch.float64), HIDDEN_LIMIT, out_exponent=torch.full((8,), 8.0, dtype=torch.float64))
+    layer.freeze(
+        torch.full((512,), 6.0, dtype=torch.float64),
+        HIDDEN_LIMIT,
+        out_exponent=torch.full((8,), 8.0, dtype=torch.float64),
+    )
     integers = (x * 2**6).round().clip(-HIDDEN_LIMIT, HIDDEN_LIMIT)
-    sums = [torch.nn.functional.conv2d(integers[:, o], layer.int_weight[:, o], layer.int_bias) for o in (torch.arange(512), order)]
+    sums = [
+        torch.nn.functional.conv2d(integers[:, o], layer.int_weight[:, o], layer.int_bias)
+        for o in (torch.arange(512), order)
+    ]
     assert torch.equal(*sums)
 
 
@@ -118,9 +135,15 @@ def test_sums_stay_below_2_to_the_24_for_weights_of_any_size(scale: float, depth
         layer.bias *= scale
     extra = torch.randn(64, 96) * scale
     layer.range.peak = torch.full((96,), 50.0 * scale)
-    layer.freeze(torch.zeros(96, dtype=torch.float64), STREAM_LIMIT, out_exponent=layer.range.exponent(HIDDEN_LIMIT), extra=extra)
+    layer.freeze(
+        torch.zeros(96, dtype=torch.float64), STREAM_LIMIT, out_exponent=layer.range.exponent(HIDDEN_LIMIT), extra=extra
+    )
     integers = layer.extra_as_integers(extra)
-    total = layer.int_weight.abs().double().sum(dim=(1, 2, 3)) * STREAM_LIMIT + layer.int_bias.abs() + integers.abs().amax(dim=0)
+    total = (
+        layer.int_weight.abs().double().sum(dim=(1, 2, 3)) * STREAM_LIMIT
+        + layer.int_bias.abs()
+        + integers.abs().amax(dim=0)
+    )
     assert total.max() < SUM_LIMIT
     assert layer.int_weight.abs().max() <= WEIGHT_LIMIT
     assert torch.equal(layer.int_weight, layer.int_weight.round())
@@ -182,7 +205,9 @@ def test_the_whole_entropy_path_of_trained_weights_agrees_with_its_float_form(mo
             role = f"prior_context_{k + 1}"
             rows = model.quality_bias[role].rows()
             network = frozen.prior_context[k]
-            extra = network.trunk.entry.extra_as_integers(frozen.quality_bias[role].rows())[32][None, :, None, None].float()
+            extra = network.trunk.entry.extra_as_integers(frozen.quality_bias[role].rows())[32][
+                None, :, None, None
+            ].float()
             expected = model.prior_context[k](latent, rows[32][None, :, None, None])
             got = network(latent * 2**CONTEXT_EXPONENT, extra)
             mean, index = expected.chunk(2, dim=1)

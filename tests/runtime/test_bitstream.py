@@ -40,7 +40,9 @@ headers = st.builds(
     st.integers(1, 65535), st.integers(1, 4096), st.integers(0, 63), st.sampled_from([Flags(k) for k in range(4)]),
     st.binary(min_size=8, max_size=8), st.just(0),
 )  # fmt: skip
-section_lists = st.lists(st.builds(Section, st.integers(0, 255), st.binary(max_size=60)), max_size=8, unique_by=lambda s: s.kind)
+section_lists = st.lists(
+    st.builds(Section, st.integers(0, 255), st.binary(max_size=60)), max_size=8, unique_by=lambda s: s.kind
+)
 
 
 def sealed(head: bytes) -> bytes:

@@ -134,9 +134,7 @@ def test_any_file_missing_is_refused(files: Files, name: str, write_zip: Callabl
 
 
 @pytest.mark.parametrize("name", ["tables.npz", "context_3.onnx", "synthesis.onnx"])
-def test_a_flipped_byte_in_a_folder_is_refused(
-    files: Files, name: str, write_folder: Callable[[Files], Path]
-) -> None:
+def test_a_flipped_byte_in_a_folder_is_refused(files: Files, name: str, write_folder: Callable[[Files], Path]) -> None:
     folder = write_folder(files)
     for position in (0, len(files[name]) // 2, len(files[name]) - 1):
         damaged = bytearray(files[name])
@@ -186,7 +184,9 @@ def test_an_encrypted_zip_file_is_refused(bundle_path: Path, tmp_path: Path) -> 
     refusal(tmp_path / "secret.condic")
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"7", b'"x"', b"\xff\xfe", b"{}", b'{"format_version": 0}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b"null", b"7", b'"x"', b"\xff\xfe", b"{}", b'{"format_version": 0}', b"[" * 100_000]
+)
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_bad_json_is_refused(
     files: Files, text: bytes, kind: str, write_folder: Callable[[Files], Path], write_zip: Callable[[Files], Path]
@@ -262,7 +262,9 @@ def test_a_preview_of_later_latents_is_refused(files: Files, write_zip: Callable
     assert "latents that are not the first ones of the file" in refusal(write_zip(with_manifest(files, change)))
 
 
-@pytest.mark.parametrize("name", ["cdf", "radius", "first.prior", "first.hyper", "quality.main_gain", "quality.context_2"])
+@pytest.mark.parametrize(
+    "name", ["cdf", "radius", "first.prior", "first.hyper", "quality.main_gain", "quality.context_2"]
+)
 def test_a_missing_table_is_named(files: Files, bundle: Bundle, name: str, write_zip: Callable[[Files], Path]) -> None:
     assert name in refusal(write_zip(with_tables(files, bundle, lambda tables: tables.pop(name))))
 
@@ -284,7 +286,9 @@ def test_a_quality_table_without_all_levels_is_refused(
 def test_tables_that_need_pickle_are_refused(files: Files, write_zip: Callable[[Files], Path]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, cdf=np.array([print], dtype=object))
-    message = refusal(write_zip(with_manifest({**files, "tables.npz": buffer.getvalue()}, lambda m: m["files"].pop("tables.npz"))))
+    message = refusal(
+        write_zip(with_manifest({**files, "tables.npz": buffer.getvalue()}, lambda m: m["files"].pop("tables.npz")))
+    )
     assert "allow_pickle" in message
 
 

@@ -39,6 +39,7 @@ class Outcome:
 
 
 Run = Callable[..., Outcome]
+Watch = Callable[[], Callable[[], None]]
 
 
 @pytest.fixture
@@ -60,9 +61,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], bund
     return call
 
 
-def in_process_of_its_own(*arguments: object, **options: Any) -> Outcome:
-    command = [sys.executable, "-c", "from condic.runtime.cli import main; main()", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+def in_process_of_its_own(*arguments: object, before: str = "", cwd: Path | None = None) -> Outcome:
+    """Runs condic-run in a new Python; `before` is code that runs first."""
+    command = [sys.executable, "-c", f"{before}\nfrom condic.runtime.cli import main\nmain()", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
@@ -82,21 +84,21 @@ def coded(picture: Path, codec: Any) -> Path:
 
 
 @pytest.fixture
-def folder_is_unchanged(tmp_path: Path) -> Callable[[], None]:
-    """Call it at the end: nothing has come into or gone from the folder since, not even a hidden file."""
-    before: dict[Path, bytes | None] = {}
+def watch_folder(tmp_path: Path) -> Callable[[], Callable[[], None]]:
+    """`check = watch_folder()`, then `check()`: nothing came, went or changed in between, not even a hidden file."""
 
     def look() -> dict[Path, bytes | None]:
-        return {path: path.read_bytes() if path.is_file() else None for path in sorted(tmp_path.rglob("*"))}
+        return {path: path.read_bytes() if path.is_file() else None for path in tmp_path.rglob("*")}
 
-    def check() -> None:
-        assert look() == before
+    def watch() -> Callable[[], None]:
+        before = look()
 
-    def start() -> Callable[[], None]:
-        before.update(look())
+        def check() -> None:
+            assert look() == before
+
         return check
 
-    return start  # type: ignore[return-value]
+    return watch
 
 
 def assert_refused(outcome: Outcome, *words: object, code: int = 2) -> None:
@@ -146,7 +148,9 @@ def test_info_says_what_a_file_is(run: Run, tmp_path: Path, codec: Any, drawing:
     path = tmp_path / "grey.cdic"
     path.write_bytes(codec.encode(drawing(33, 44, 2), 7))
     facts = run("info", path, "--json").json
-    sections = {f"latent {s.kind}" if s.kind < 64 else "alpha": len(s.payload) for s in read_stream(path.read_bytes()).sections}
+    sections = {
+        f"latent {s.kind}" if s.kind < 64 else "alpha": len(s.payload) for s in read_stream(path.read_bytes()).sections
+    }
     assert facts == {
         "bytes": path.stat().st_size, "bpp": path.stat().st_size * 8 / (33 * 44), "width": 44, "height": 33, "quality": 7,
         "grey": True, "alpha": True, "model": codec.bundle.id.hex(), "sections": sections,
@@ -222,7 +226,7 @@ def test_exif_orientation_is_applied(run: Run, tmp_path: Path, drawing: Callable
 @pytest.mark.parametrize("damage", ["zero-length", "truncated", "flipped", "foreign", "text"])
 @pytest.mark.parametrize("command", ["decode", "preview", "info", "verify"])
 def test_a_bad_file_is_refused_in_one_line(
-    run: Run, picture: Path, coded: Path, tmp_path: Path, damage: str, command: str, folder_is_unchanged: Any
+    run: Run, picture: Path, coded: Path, tmp_path: Path, damage: str, command: str, watch_folder: Watch
 ) -> None:
     data = bytearray(coded.read_bytes())
     if damage == "flipped":
@@ -232,17 +236,19 @@ def test_a_bad_file_is_refused_in_one_line(
         "text": bytearray(b"There was once a file that was no picture at all.\n"),
     }.get(damage, data)  # fmt: skip
     coded.write_bytes(data)
-    check = folder_is_unchanged()
+    check = watch_folder()
     outcome = run(command, coded, *([tmp_path / "out.png"] if command in ("decode", "preview") else []))
     assert_refused(outcome, coded, code=1 if command == "verify" else 2)
     check()
 
 
 @pytest.mark.parametrize("command", ["decode", "preview", "verify"])
-def test_another_model_s_file_is_refused(run: Run, coded: Path, bundle: Bundle, tmp_path: Path, command: str, folder_is_unchanged: Any) -> None:
+def test_another_model_s_file_is_refused(
+    run: Run, coded: Path, bundle: Bundle, tmp_path: Path, command: str, watch_folder: Watch
+) -> None:
     other = replace(bundle, manifest=replace(bundle.manifest, bundle_id="ab" * 32))
     write_bundle(other, tmp_path / "other.condic")
-    check = folder_is_unchanged()
+    check = watch_folder()
     targets = [tmp_path / "out.png"] if command != "verify" else []
     outcome = run(command, coded, *targets, model=tmp_path / "other.condic")
     assert_refused(outcome, bundle.id.hex(), "abababababababab", "--model")
@@ -272,10 +278,10 @@ def a_folder(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [not_an_image, cut_image, no_bytes, gone, a_folder])
 def test_a_bad_picture_is_refused_in_one_line(
-    run: Run, picture: Path, tmp_path: Path, spoil: Callable[[Path], None], folder_is_unchanged: Any
+    run: Run, picture: Path, tmp_path: Path, spoil: Callable[[Path], None], watch_folder: Watch
 ) -> None:
     spoil(picture)
-    check = folder_is_unchanged()
+    check = watch_folder()
     assert_refused(run("encode", picture, tmp_path / "out.cdic"), picture)
     check()
 
@@ -292,11 +298,11 @@ def test_a_file_that_cannot_be_read_is_refused(
 
 @pytest.mark.parametrize("command", ["encode", "decode", "preview"])
 def test_bad_targets_are_refused_before_any_work(
-    run: Run, picture: Path, coded: Path, tmp_path: Path, command: str, folder_is_unchanged: Any
+    run: Run, picture: Path, coded: Path, tmp_path: Path, command: str, watch_folder: Watch
 ) -> None:
     source = picture if command == "encode" else coded
     (tmp_path / "folder.png").mkdir()
-    check = folder_is_unchanged()
+    check = watch_folder()
     assert_refused(run(command, source, tmp_path / "none" / "out.png"), tmp_path / "none", "no such folder")
     assert_refused(run(command, source, tmp_path / "folder.png"), tmp_path / "folder.png", "is a folder")
     if command != "encode":
@@ -306,18 +312,22 @@ def test_bad_targets_are_refused_before_any_work(
 
 
 def test_a_format_that_cannot_hold_the_picture_is_refused(
-    run: Run, tmp_path: Path, codec: Any, drawing: Callable[..., np.ndarray], folder_is_unchanged: Any
+    run: Run, tmp_path: Path, codec: Any, drawing: Callable[..., np.ndarray], watch_folder: Watch
 ) -> None:
     path = tmp_path / "alpha.cdic"
     path.write_bytes(codec.encode(drawing(20, 20, 4), 7))
-    check = folder_is_unchanged()
+    check = watch_folder()
     assert_refused(run("decode", path, tmp_path / "out.jpg"), tmp_path / "out.jpg")
     check()
 
 
 @pytest.mark.parametrize("command", ["encode", "decode", "preview", "verify"])
-def test_unknown_backends_and_models_are_refused(run: Run, picture: Path, coded: Path, tmp_path: Path, command: str) -> None:
-    words = [command, picture if command == "encode" else coded] + ([] if command == "verify" else [tmp_path / "out.png"])
+def test_unknown_backends_and_models_are_refused(
+    run: Run, picture: Path, coded: Path, tmp_path: Path, command: str
+) -> None:
+    words = [command, picture if command == "encode" else coded] + (
+        [] if command == "verify" else [tmp_path / "out.png"]
+    )
     assert_refused(run(*words, "--backend", "abacus"), "unknown backend 'abacus'", "ort", "auto")
     assert_refused(run(*words, model="dcic-sgp-q"), "dcic-sgp-q", "dcic-sgp-s")
     assert_refused(run(*words, model=tmp_path / "none.condic"), tmp_path / "none.condic")
@@ -326,9 +336,9 @@ def test_unknown_backends_and_models_are_refused(run: Run, picture: Path, coded:
 
 
 def test_an_image_over_the_limit_is_refused(
-    run: Run, picture: Path, coded: Path, tmp_path: Path, folder_is_unchanged: Any
+    run: Run, picture: Path, coded: Path, tmp_path: Path, watch_folder: Watch
 ) -> None:
-    check = folder_is_unchanged()
+    check = watch_folder()
     assert_refused(run("encode", picture, tmp_path / "out.cdic", "--max-pixels", 4199), picture, "70x60", "4199")
     assert_refused(run("decode", coded, tmp_path / "out.png", "--max-pixels", 4199), coded, "70x60", "4199")
     assert_refused(run("info", coded, "--max-pixels", 4199), coded, "70x60", "4199")
@@ -353,7 +363,13 @@ def test_wrong_usage_is_refused_in_one_line(words: list[str], tmp_path: Path) ->
 
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_a_full_disk_leaves_nothing_behind(
-    run: Run, picture: Path, coded: Path, tmp_path: Path, command: str, folder_is_unchanged: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    picture: Path,
+    coded: Path,
+    tmp_path: Path,
+    command: str,
+    watch_folder: Watch,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fill_up(path: Path, data: bytes) -> int:
         with path.open("wb") as file:
@@ -365,7 +381,7 @@ def test_a_full_disk_leaves_nothing_behind(
 
     monkeypatch.setattr(Path, "write_bytes", fill_up)
     monkeypatch.setattr(Image.Image, "save", save)
-    check = folder_is_unchanged()
+    check = watch_folder()
     source, target = (picture, tmp_path / "out.cdic") if command == "encode" else (coded, tmp_path / "out.png")
     assert_refused(run(command, source, target), target, "the disk is full")
     check()
@@ -374,17 +390,15 @@ def test_a_full_disk_leaves_nothing_behind(
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits of POSIX")
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_a_write_that_stops_halfway_leaves_nothing_behind(
-    picture: Path, coded: Path, tmp_path: Path, bundle_path: Path, command: str, folder_is_unchanged: Any
+    picture: Path, coded: Path, tmp_path: Path, bundle_path: Path, command: str, watch_folder: Watch
 ) -> None:
     """The kernel really stops it: the process may write files of 100 bytes only."""
-    import resource
-
     source, target = (picture, tmp_path / "out.cdic") if command == "encode" else (coded, tmp_path / "out.png")
-    check = folder_is_unchanged()
-    outcome = in_process_of_its_own(
-        command, source, target, "--model", bundle_path, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
-    )  # fmt: skip
+    check = watch_folder()
+    limit = (
+        "import sys, resource\nsys.dont_write_bytecode = True\nresource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
+    )
+    outcome = in_process_of_its_own(command, source, target, "--model", bundle_path, before=limit)
     assert_refused(outcome, target)
     check()
 

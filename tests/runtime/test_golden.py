@@ -28,7 +28,9 @@ class Golden:
 def golden_files() -> dict[str, Golden]:
     facts = json.loads((DATA / "golden.json").read_text())
     return {
-        name: Golden((DATA / "golden" / f"{name}.cdic").read_bytes(), tuple(x["shape"]), x["quality"], x["latents_sha256"])
+        name: Golden(
+            (DATA / "golden" / f"{name}.cdic").read_bytes(), tuple(x["shape"]), x["quality"], x["latents_sha256"]
+        )
         for name, x in facts.items()
     }
 

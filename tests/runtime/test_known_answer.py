@@ -16,7 +16,9 @@ from condic.runtime.codec import Codec
 from condic.runtime.known_answer import answer_of, known_inputs
 from condic.runtime.manifest import Graph
 
-EXACT = ["prior_context_1", "prior_context_2", "prior_context_3", "hyper_synthesis"] + [f"context_{k}" for k in range(4)]
+EXACT = ["prior_context_1", "prior_context_2", "prior_context_3", "hyper_synthesis"] + [
+    f"context_{k}" for k in range(4)
+]
 
 
 class Spoiling:

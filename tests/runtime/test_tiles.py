@@ -74,3 +74,40 @@ def test_cutting_respects_strides_and_origins() -> None:
     assert np.array_equal(cut, tensor[:, :, 8:16, 8:24])
     row = np.ones((1, 5, 1, 1), np.float32)
     assert region.cut(row, TensorSpec("gain", 5, 0), 128, origin) is row
+
+
+@pytest.mark.parametrize("preset", ["t", "s"])
+def test_every_halo_covers_what_its_graph_depends_on(
+    preset: str, bundle: Bundle, shipped_bundle: Bundle, open_setting: Callable[[str, str], Codec]
+) -> None:
+    """A row of windows: what changes in the last one is not seen in the first, a halo and one window away."""
+    chosen = bundle if preset == "t" else shipped_bundle
+    codec, generator = open_setting(preset, "ort-1-thread"), np.random.default_rng(2)
+    unit = chosen.manifest.alignment
+    for graph in chosen.manifest.graphs:
+        shapes = [(unit // x.stride, unit // x.stride * (graph.halo + 2)) if x.stride else (1, 1) for x in graph.inputs]
+        inputs = [
+            generator.integers(0, 9, (1, x.channels, *shape)).astype(np.float32)
+            for x, shape in zip(graph.inputs, shapes, strict=True)
+        ]
+        before = codec.graphs.run(graph.role, inputs)
+        for x, spec in zip(inputs, graph.inputs, strict=True):
+            if spec.stride:
+                x[..., -unit // spec.stride :] += 5
+        after = codec.graphs.run(graph.role, inputs)
+        for a, b, spec in zip(before, after, graph.outputs, strict=True):
+            first = unit // spec.stride
+            assert np.allclose(a[..., :first], b[..., :first], rtol=1e-4, atol=1e-4), graph.role
+            assert not np.allclose(a[..., -first:], b[..., -first:], rtol=1e-4, atol=1e-4), graph.role
+
+
+def test_a_preview_in_tiles_is_the_same(bundle: Bundle, codec: Codec, picture: np.ndarray) -> None:
+    data = codec.encode(picture, 45)
+    whole, tiled = codec.preview(data).image, Codec(bundle, tile=128).preview(data).image
+    assert np.abs(tiled.astype(int) - whole).max() <= 1
+
+
+def test_a_region_grows_as_far_as_the_image_goes() -> None:
+    whole = Region(0, 4, 0, 6)
+    assert Region(1, 2, 5, 6).grown(1, whole) == Region(0, 3, 4, 6)
+    assert Region(1, 2, 5, 6).grown(9, whole) == whole
