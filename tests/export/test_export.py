@@ -27,9 +27,10 @@ EXACT = ["prior_context_1", "prior_context_2", "prior_context_3", "hyper_synthes
 
 def export(*words: object) -> int:
     """The exit code of condic-export."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exit_:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["condic-export", *map(str, words)])
-        main()
+        with pytest.raises(SystemExit) as exit_:
+            main()
     return int(exit_.value.code or 0)
 
 

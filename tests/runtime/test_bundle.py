@@ -149,7 +149,7 @@ def test_a_flipped_byte_in_a_zip_file_is_refused_or_changes_nothing(
     """Some bytes of a zip file, time stamps for one, mean nothing to a bundle."""
     data, path, generator = bundle_path.read_bytes(), tmp_path / "damaged.condic", random.Random(7)
     positions = [generator.randrange(len(data)) for _ in range(300)] + list(range(len(data) - 1400, len(data), 3))
-    refused = 0
+    messages = []
     for position in positions:
         damaged = bytearray(data)
         damaged[position] ^= 1 << generator.randrange(8)
@@ -157,9 +157,9 @@ def test_a_flipped_byte_in_a_zip_file_is_refused_or_changes_nothing(
         try:
             assert same(read_bundle(path), bundle), position
         except BundleError as error:
-            assert "\n" not in str(error)
-            refused += 1
-    assert refused > 400
+            messages.append(str(error))
+    assert len(messages) > 400
+    assert not any("\n" in message for message in messages)
 
 
 def test_a_truncated_zip_file_is_refused(bundle_path: Path, tmp_path: Path) -> None:
@@ -343,13 +343,14 @@ def test_a_manifest_with_any_value_replaced_never_crashes_the_reader(
     files: Files, value: Json, write_folder: Callable[[Files], Path]
 ) -> None:
     folder = write_folder(files)
-    every = places(json.loads(files["manifest.json"]))
+    every, messages = places(json.loads(files["manifest.json"])), []
     for place in random.Random(repr(value)).sample(every, 70):
         (folder / "manifest.json").write_bytes(with_manifest(files, set_in(*place, to=value))["manifest.json"])
         try:
             read_bundle(folder)
         except BundleError as error:
-            assert "\n" not in str(error)
+            messages.append(str(error))
+    assert not any("\n" in message for message in messages)
 
 
 @pytest.mark.parametrize(

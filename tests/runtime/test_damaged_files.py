@@ -1,7 +1,7 @@
 """Damaged and hostile files of preset t: an error of condic's own, quickly, whatever was changed.
 
-Two attacks. A mutation changes bytes as a bad disk would; the checksums must catch every one. A *resealed* mutation also
-puts all CRC-32Cs right, as an attacker would, so that payloads reach the entropy coder and the networks.
+Two attacks. A mutation changes bytes as a bad disk would; the checksums must catch every one. A *resealed* mutation
+also puts all CRC-32Cs right, as an attacker would, so that payloads reach the entropy coder and the networks.
 """
 
 from __future__ import annotations
@@ -144,9 +144,10 @@ def decodes_or_is_refused(decode: Decode, data: bytes) -> Decoded | None:
     try:
         decoded = decode(data)
     except CondicError as error:
-        assert "\n" not in str(error)
-        return None
-    header = read_header(data)
+        message = str(error)
+    else:
+        message = ""
+        header = read_header(data)
     assert decoded.image.shape[:2] == (header.height, header.width)
     return decoded
 
