@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from condic.benchmarks.coder import main as coder
 from condic.command_line import run_program
 from condic.errors import InputError
 from condic.runtime.shipped import DEFAULT_MODEL
@@ -189,7 +188,30 @@ def rd(setup: Setup, paths: tuple[Path, ...], levels: tuple[int, ...], against: 
         write_file(html_out, page(run).encode())
 
 
-cli.add_command(coder, "coder")
+@cli.command()
+@_images
+@_levels("32,63")
+@click.option("--repeats", type=click.IntRange(min=1), default=100, help="Runs, of which the fastest counts.")
+@_with_setup
+def coder(setup: Setup, paths: tuple[Path, ...], levels: tuple[int, ...], repeats: int) -> None:
+    """Times the entropy coder alone, on one thread, on the largest latent of each image.
+
+    With --json, the histograms of scales and magnitudes are written too.
+    """
+    from condic.benchmarks.coder import measure_coder
+    from condic.benchmarks.display import progress, show_coder
+    from condic.benchmarks.images import find_images, read_rgb
+
+    images, codec = find_images(paths), setup.open()
+    rows = []
+    with progress("timing", len(images) * len(levels)) as done:
+        for path in images:
+            pixels = read_rgb(path)
+            for level in levels:
+                rows.append(measure_coder(codec, path.name, pixels, level, repeats))
+                done()
+    show_coder(rows, f"{_machine()}, one thread, fastest of {repeats}")
+    setup.save([asdict(row) for row in rows])
 
 
 def _command() -> str:

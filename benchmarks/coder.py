@@ -1,45 +1,71 @@
-"""Speed and size of the entropy coder alone: `python -m condic.benchmarks.coder`."""
+"""Speed and size of the entropy coder alone, on the symbols of real images."""
 
 from __future__ import annotations
 
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
-from condic.kernels import Decoder, Tables, encode, gaussian_tables, information_content
+from condic.kernels import Decoder, Tables, encode, information_content
+from condic.runtime.codec import Codec
 
 T = TypeVar("T")
 
 
-def scale_table() -> NDArray[np.float64]:
-    """64 standard deviations from 0.11 to 64, log-spaced."""
-    return np.geomspace(0.11, 64.0, 64)
+@dataclass(frozen=True)
+class CoderSpeed:
+    """The coder on one latent of one image: one thread, the fastest of some runs, in symbols per second.
+
+    `information` is what the symbols cost under the quantised tables, in bytes; `scales[k]` counts the symbols coded
+    with table k, `magnitudes[m]` those of magnitude m (the last entry: that and more).
+    """
+
+    file: str
+    level: int
+    latent: str
+    symbols: int
+    encode: float
+    decode: float
+    bytes: int
+    information: float
+    scales: tuple[int, ...]
+    magnitudes: tuple[int, ...]
 
 
-def photograph_like(count: int, seed: int = 0) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Symbols and indexes as a photograph has them: scales from 0.13 to 8, most of them below 1."""
-    scales = scale_table()
-    generator = np.random.default_rng(seed)
-    position = generator.uniform(size=(2, count)).min(axis=0)
-    indexes = np.searchsorted(scales, 0.13 * (8 / 0.13) ** position).astype(np.uint8)
-    symbols = np.rint(generator.normal(size=count) * scales[indexes]).astype(np.int16)
-    return symbols, indexes
+def measure_coder(codec: Codec, file: str, pixels: NDArray[np.uint8], level: int, repeats: int) -> CoderSpeed:
+    """Times the coder on the latent with the most symbols."""
+    tables = Tables(codec.bundle.tables["cdf"], codec.bundle.tables["radius"])
+    latent = max(codec.quantise(pixels, level).latents, key=lambda x: sum(len(s) for s, _ in x.chunks))
+    symbols, indexes = (np.concatenate(parts) for parts in zip(*latent.chunks, strict=True))
+    payload, encode_seconds = _fastest(lambda: encode(tables, latent.chunks), repeats)
 
+    def decode() -> list[NDArray[np.int16]]:
+        decoder = Decoder(tables, payload)
+        decoded = [decoder.decode(chunk) for _, chunk in latent.chunks]
+        decoder.finish()
+        return decoded
 
-def fastest(run: Callable[[], T], repeats: int) -> tuple[T, float]:
-    """The result of `run` and the seconds of the fastest of `repeats` runs."""
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = run()
-        best = min(best, time.perf_counter() - start)
-    return result, best
+    decoded, decode_seconds = _fastest(decode, repeats)
+    if not np.array_equal(np.concatenate(decoded), symbols):
+        raise RuntimeError("the decoded symbols differ from the encoded ones")
+    return CoderSpeed(
+        file=file,
+        level=level,
+        latent=latent.name,
+        symbols=len(symbols),
+        encode=len(symbols) / encode_seconds,
+        decode=len(symbols) / decode_seconds,
+        bytes=len(payload),
+        information=information_content(tables, symbols, indexes) / 8,
+        scales=tuple(np.bincount(indexes, minlength=len(tables)).tolist()),
+        magnitudes=tuple(np.bincount(np.minimum(np.abs(symbols), 31), minlength=32).tolist()),
+    )
 
 
 def cpu_name() -> str:
@@ -49,39 +75,11 @@ def cpu_name() -> str:
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
-@click.command()
-@click.option("--npz", type=click.Path(exists=True, dir_okay=False), help="File with `symbols` and `indexes`.")
-@click.option("--count", default=80_000, show_default=True, help="Symbols to make up where there is no file.")
-@click.option("--chunks", default=8, show_default=True, help="Chunks to code them in.")
-@click.option("--repeats", default=200, show_default=True, help="Runs, of which the fastest counts.")
-def main(npz: str | None, count: int, chunks: int, repeats: int) -> None:
-    """Time the entropy coder on one thread."""
-    if npz is None:
-        symbols, indexes = photograph_like(count)
-    else:
-        with np.load(npz) as arrays:
-            symbols, indexes = arrays["symbols"].astype(np.int16), arrays["indexes"].astype(np.uint8)
-    tables = Tables(*gaussian_tables(scale_table()))
-    stream = list(zip(np.array_split(symbols, chunks), np.array_split(indexes, chunks), strict=True))
-
-    def decode() -> NDArray[np.int16]:
-        decoder = Decoder(tables, payload)
-        decoded = [decoder.decode(chunk_indexes) for _, chunk_indexes in stream]
-        decoder.finish()
-        return np.concatenate(decoded)
-
-    payload, encode_seconds = fastest(lambda: encode(tables, stream), repeats)
-    decoded, decode_seconds = fastest(decode, repeats)
-    if not np.array_equal(decoded, symbols):
-        raise RuntimeError("the decoded symbols differ from the encoded ones")
-
-    ideal = information_content(tables, symbols, indexes) / 8
-    click.echo(f"cpu      {cpu_name()}, one thread")
-    click.echo(f"symbols  {symbols.size}")
-    click.echo(f"encode   {symbols.size / encode_seconds / 1e6:.0f} million symbols/s")
-    click.echo(f"decode   {symbols.size / decode_seconds / 1e6:.0f} million symbols/s")
-    click.echo(f"size     {len(payload)} bytes; {ideal:.0f} bytes of information")
-
-
-if __name__ == "__main__":
-    main()
+def _fastest(run: Callable[[], T], repeats: int) -> tuple[T, float]:
+    """The result of `run` and the seconds of the fastest of `repeats` runs."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = run()
+        best = min(best, time.perf_counter() - start)
+    return result, best

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from condic.benchmarks.bd_rate import BdRate
+from condic.benchmarks.coder import CoderSpeed
 from condic.benchmarks.rate_distortion import Comparison, Mean
 from condic.benchmarks.size import Size
 from condic.benchmarks.speed import Speed, throughput
@@ -41,6 +42,17 @@ def show_speed(rows: Sequence[Speed], title: str) -> None:
     _print(stages)
     encode, decode = throughput(rows)
     _print(f"encode {encode:.2f} megapixels/s, decode {decode:.2f} megapixels/s")
+
+
+def show_coder(rows: Sequence[CoderSpeed], title: str) -> None:
+    """Symbols per second and bytes against the information, per image and level."""
+    table = _table(title, "image", "level", "latent", "symbols", "encode M/s", "decode M/s", "bytes", "information")
+    for r in rows:
+        table.add_row(
+            r.file, str(r.level), r.latent, f"{r.symbols:,}", f"{r.encode / 1e6:.0f}", f"{r.decode / 1e6:.0f}",
+            f"{r.bytes:,}", f"{r.information:,.1f}",
+        )  # fmt: skip
+    _print(table)
 
 
 def show_sizes(rows: Sequence[Size], title: str) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from condic.benchmarks.bd_rate import Curve
 
 _COLOURS = ("#0b62a4", "#d1495b", "#3a7d44", "#8d5a97", "#c77f1a", "#4a4e69", "#17888c", "#a05a2c")
+_DASHES = ("--", ":", "-.")
 _ROOM = 1.15
 
 
@@ -30,12 +31,13 @@ def draw(lines: Sequence[Line], quality: str) -> str:
     figure = Figure(figsize=(8.4, 5.2), layout="constrained")
     axes = figure.add_subplot()
     for k, line in enumerate(lines):
+        cycle, place = divmod(max(k - 1, 0), len(_COLOURS))
         axes.plot(
             line.curve.bpp,
             line.curve.quality,
             label=line.name,
-            color="black" if k == 0 else _COLOURS[(k - 1) % len(_COLOURS)],
-            linestyle="-" if line.measured else "--",
+            color="black" if k == 0 else _COLOURS[place],
+            linestyle="-" if line.measured else _DASHES[cycle % len(_DASHES)],
             linewidth=2.2 if k == 0 else 1.2,
             marker="o" if line.measured else None,
             markersize=3.5,

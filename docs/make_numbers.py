@@ -15,7 +15,7 @@ COMMANDS = (
     "condic-bench rd KODAK --against jpeg,webp,avif",
     "condic-bench size KODAK",
     "condic-bench speed KODAK --levels 32 --repeats 3 --threads 2",
-    "condic-bench coder",
+    "condic-bench coder KODAK --levels 32",
 )
 HEAD = """# Numbers
 

@@ -69,10 +69,10 @@ struct Lanes {
   size_t total() const { return groups << log2; }
 };
 
-// A lane costs about 3 bytes, so lanes are given by information: 0.1 to 0.2 % of a payload of one group. Several groups
-// are for GPUs, which decode a group of 2^17 symbols in about a millisecond; they may cost up to 0.6 %.
+// A lane costs about 3 bytes, so lanes and groups are given by information: a payload stays within 0.1 % plus 64 bytes
+// of what its symbols hold. Several groups are for GPUs; a CPU decodes one as fast as many.
 inline Lanes choose_lanes(size_t symbols, uint64_t information_bytes) {
-  const size_t groups = static_cast<size_t>(std::min<uint64_t>(symbols >> 17, information_bytes >> 14));
+  const size_t groups = static_cast<size_t>(std::min<uint64_t>(symbols >> 17, information_bytes >> 17));
   if (groups > 1) return {kMaxLog2Lanes, std::min(groups, kMaxGroups)};
   Lanes lanes;
   while (lanes.log2 < kMaxLog2Lanes && information_bytes >> (lanes.log2 + 1) >= 1536) ++lanes.log2;

@@ -72,6 +72,14 @@ def test_speed_times_every_stage(bench: Run, folder: Path, bundle_path: Path, tm
         assert 0 < stages[graph] < row[direction]["seconds"]
 
 
+def test_coder_times_the_largest_latent(bench: Run, folder: Path, bundle_path: Path, tmp_path: Path):
+    done = bench("coder", folder, "--bundle", bundle_path, "--levels", "32", "--repeats", "2", "--json", "coder.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "coder.json").read_text())["results"]
+    assert [row["file"] for row in rows] == ["a.png", "b.png"]
+    assert all(row["latent"] == "main" and sum(row["scales"]) == row["symbols"] for row in rows)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -239,7 +239,7 @@ def drop(*path: Any) -> Callable[[Json], None]:
         (set_in("encode", 3, "inputs", 1, to="f9"), "encode: analysis needs f9 before it exists"),
         (set_in("encode", 3, "target", to="analyses"), "encode: no graph analyses"),
         (set_in("decode", 4, "target", to="secondary"), "decode: step code secondary is unknown"),
-        (set_in("decode", 4, "op", to="guess"), "decode: step guess main is unknown"),
+        (set_in("decode", 4, "op", to="guess"), "guess"),
         (drop("decode", 1), "decode: synthesis needs f8 before it exists"),
         (drop("decode", 2), "needs hyper.context before it exists"),
         (drop("decode", 5), "decode: no step makes the image"),

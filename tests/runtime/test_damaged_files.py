@@ -139,17 +139,16 @@ def parts(data: bytes) -> tuple[Header, list[tuple[int, bytes]]]:
     return stream.header, [(s.kind, bytes(s.payload)) for s in stream.sections]
 
 
-def decodes_or_is_refused(decode: Decode, data: bytes) -> Decoded | None:
-    """The decoded file, or None if a CondicError of one line says why not; anything else is a failure."""
+def decodes_or_is_refused(decode: Decode, data: bytes) -> None:
+    """A file decodes to what its header says, or a CondicError of one line says why not; all else is a failure."""
     try:
         decoded = decode(data)
     except CondicError as error:
         message = str(error)
     else:
-        message = ""
-        header = read_header(data)
-    assert decoded.image.shape[:2] == (header.height, header.width)
-    return decoded
+        header, message = read_header(data), "decoded"
+        assert decoded.image.shape[:2] == (header.height, header.width)
+    assert len(message.splitlines()) == 1
 
 
 @settings(max_examples=RESEALED)
