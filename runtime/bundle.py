@@ -93,7 +93,8 @@ def _zip(files: Mapping[str, bytes]) -> bytes:
         for name, data in files.items():
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, data, zipfile.ZIP_DEFLATED, 9)
+            graph = name.endswith(".onnx")  # weights hardly shrink, and reading them should take no time
+            archive.writestr(entry, data, zipfile.ZIP_STORED if graph else zipfile.ZIP_DEFLATED, 9)
     return buffer.getvalue()
 
 
