@@ -12,7 +12,7 @@ from pathlib import Path
 @contextmanager
 def replace_whole(path: Path) -> Iterator[Path]:
     """Yields a new empty file in the folder of `path`; renames it to `path` on success, removes it on any failure."""
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:64]}.{secrets.token_hex(4)}{path.suffix}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary

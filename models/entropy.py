@@ -18,6 +18,7 @@ FIRST_CODED = 2
 """Scale indexes below this one are not coded: q = 0 on both sides (sigma <= 0.122, P(q != 0) <= 4e-5)."""
 
 _LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
+_FAR = 8.0
 _PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 
 
@@ -34,14 +35,20 @@ def scale_of_index(index: Tensor) -> Tensor:
 def gaussian_bits(residual: Tensor, index: Tensor) -> Tensor:
     """Bits of `residual` (any real: y - mu, with noise or rounded) under N(0, sigma(index)) on unit intervals.
 
-    Computed in the log domain, so that far tails keep a gradient instead of hitting a floor.
+    Computed in the log domain, so that far tails keep a gradient instead of hitting a floor. Beyond 8 sigma the tail is
+    Mills' ratio to second order, whose gradient float32 holds where that of log_ndtr no longer is one.
     """
     sigma = scale_of_index(index.float())
-    distance = residual.float().abs()
-    upper = torch.special.log_ndtr((0.5 - distance) / sigma)
-    lower = torch.special.log_ndtr((-0.5 - distance) / sigma)
-    log_p = upper + torch.log1p(-torch.exp((lower - upper).clamp(max=-1e-6)))
-    return -log_p / math.log(2)
+    inner = (residual.float().abs() - 0.5) / sigma
+    width = 1 / sigma
+    near, far = inner.clamp(max=_FAR), inner.clamp(min=_FAR)
+    near_inner, near_outer = torch.special.log_ndtr(-near), torch.special.log_ndtr(-near - width)
+    far_inner = -far.square() / 2 - far.log() - far.square().reciprocal() - 0.5 * math.log(2 * math.pi)
+    far_ratio = -width * (far + width / 2) - torch.log1p(width / far)
+    is_near = inner < _FAR
+    log_inner = torch.where(is_near, near_inner, far_inner)
+    log_ratio = torch.where(is_near, near_outer - near_inner, far_ratio)
+    return -(log_inner + torch.log1p(-torch.exp(log_ratio.clamp(max=-1e-6)))) / math.log(2)
 
 
 def round_straight_through(x: Tensor) -> Tensor:

@@ -115,8 +115,8 @@ class Codec:
         self, image: Any, quality: int, timings: Timings | None = None, limits: Limits | None = None
     ) -> Quantised:
         """The first half of `encode`: everything but the entropy coder."""
-        if not 0 <= quality < QUALITY_LEVELS:
-            raise InputError(f"quality {quality} is not in 0..{QUALITY_LEVELS - 1}")
+        if not isinstance(quality, (int, np.integer)) or not 0 <= quality < QUALITY_LEVELS:
+            raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
         timings = timings or Timings()
         picture = as_picture(image)
         height, width = picture.rgb.shape[:2]

@@ -36,6 +36,12 @@ def _problems(manifest: Manifest, tables: Tables) -> Iterator[str]:
     for name in sorted(quality):
         if tables[name].ndim != 2 or tables[name].shape[0] != QUALITY_LEVELS:
             yield f"table {name} has shape {tables[name].shape}, not ({QUALITY_LEVELS}, channels)"
+    for graph in manifest.graphs:
+        if (graph.precision == "exact") != (graph.known_answer is not None):
+            yield f"graph {graph.role}: exact graphs, and only they, have a known answer"
+        for x in graph.inputs if graph.precision == "exact" else ():
+            if f"known.{graph.role}.{x.name}" not in tables:
+                yield f"no table known.{graph.role}.{x.name}"
     for latent in manifest.latents:
         yield from _latent_problems(latent, manifest, tables)
     for kind, steps in (("encode", manifest.encode), ("decode", manifest.decode), ("preview", manifest.preview)):
@@ -71,6 +77,8 @@ def _latent_problems(latent: Latent, manifest: Manifest, tables: Tables) -> Iter
                 yield f"latent {latent.name}: no table {chunk.table} of shape ({QUALITY_LEVELS}, {2 * latent.channels})"
         elif not any(g.role == chunk.graph and g.precision == "exact" for g in manifest.graphs):
             yield f"latent {latent.name}: {chunk.graph} is not an exact graph of this bundle"
+        elif len(chunk.inputs) != len(manifest.graph(chunk.graph or "").inputs):
+            yield f"latent {latent.name}: {chunk.graph} is given {len(chunk.inputs)} tensors"
     if not (times == 1).all():
         yield f"latent {latent.name}: the schedule does not code every element once"
 

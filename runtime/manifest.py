@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 FORMAT_VERSION = 0
 QUALITY_LEVELS = 64
@@ -140,20 +140,32 @@ def parse_manifest(data: dict[str, Any]) -> Manifest:
     if data["format_version"] != FORMAT_VERSION:
         raise ValueError(f"bundle format {data['format_version']}, this condic reads {FORMAT_VERSION}")
 
-    def tensors(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(**row) for row in rows)
+    manifest: Manifest = _typed(Manifest, data)
+    return manifest
 
-    def chunk(row: dict[str, Any]) -> Chunk:
-        boxes = tuple(Box(**{**box, "channels": tuple(box["channels"])}) for box in row["boxes"])
-        return Chunk(boxes, row["graph"], tuple(row["inputs"]), row["table"])
 
-    def steps(rows: list[dict[str, Any]]) -> tuple[Step, ...]:
-        return tuple(Step(r["op"], r["target"], tuple(r["inputs"]), tuple(r["outputs"])) for r in rows)
+def _typed(kind: Any, value: Any) -> Any:
+    """`value`, as JSON has it, turned into a `kind`: a dataclass, or what the fields of these dataclasses are."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return kind(**{name: _typed(kinds[name], item) for name, item in _a(dict, value).items()})
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return tuple(_typed(arguments[0], item) for item in _a(list, value))
+    if origin is tuple:
+        return tuple(_typed(*pair) for pair in zip(arguments, _a(list, value), strict=True))
+    if origin is Mapping:
+        return {name: _typed(arguments[1], item) for name, item in _a(dict, value).items()}
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{value!r} is none of {', '.join(arguments)}")
+        return value
+    if type(None) in arguments:
+        return None if value is None else _typed(arguments[0], value)
+    return float(value) if kind is float and type(value) is int else _a(kind, value)
 
-    graphs = tuple(
-        Graph(**{**g, "inputs": tensors(g["inputs"]), "outputs": tensors(g["outputs"])}) for g in data["graphs"]
-    )
-    latents = tuple(Latent(**{**x, "chunks": tuple(map(chunk, x["chunks"]))}) for x in data["latents"])
-    lists = {name: steps(data[name]) for name in ("encode", "decode", "preview")}
-    scale_table = tuple(map(float, data["scale_table"]))
-    return Manifest(**{**data, "scale_table": scale_table, "graphs": graphs, "latents": latents, **lists})
+
+def _a(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is not a {kind.__name__}")
+    return value

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from condic.errors import InputError, IntegrityError, StreamError
 from condic.runtime.bitstream import Flags
@@ -39,11 +41,16 @@ class Picture:
 def as_picture(image: Any) -> Picture:
     """Takes uint8 arrays [H, W], [H, W, 1..4] (grey, grey+alpha, RGB, RGBA) or a PIL image. Raises InputError."""
     if isinstance(image, Image.Image):
+        if image.mode.startswith("I;16"):  # Pillow's own conversion clips instead of scaling
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         has_alpha = "A" in image.getbands() or "transparency" in image.info
-        grey = image.mode in ("1", "L", "LA", "I;16", "I", "F")
+        grey = image.mode in ("1", "L", "LA", "I", "F")
         target = ("LA" if has_alpha else "L") if grey else ("RGBA" if has_alpha else "RGB")
         image = np.asarray(image.convert(target))
-    array = np.asarray(image)
+    try:
+        array = np.asarray(image)
+    except ValueError as error:
+        raise InputError(f"image is a {type(image).__name__}, not an array: {error}") from error
     if array.dtype != np.uint8:
         raise InputError(f"image has dtype {array.dtype}; give uint8 values 0..255")
     if array.ndim == 2:
@@ -101,12 +108,23 @@ def pack_alpha(alpha: Pixels) -> bytes:
 
 def unpack_alpha(data: bytes | memoryview, height: int, width: int) -> Pixels:
     """Reads what `pack_alpha` wrote; IntegrityError if it is not a plane of this size."""
+    _check_chunks(bytes(data))
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        with PngImageFile(io.BytesIO(data)) as image:  # not Image.open, whose limit on pixels is a global of its own
             if (image.width, image.height, image.mode) != (width, height, "L"):
                 raise IntegrityError(
                     f"alpha plane is {image.mode} {image.width}x{image.height}, not L {width}x{height}"
                 )
             return np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise StreamError(f"alpha plane is not readable ({type(error).__name__})") from error
+
+
+def _check_chunks(png: bytes) -> None:
+    """Refuses chunks that `pack_alpha` does not write: Pillow's readers of some crash or warn on damaged ones."""
+    position = 8
+    while position + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, position)
+        if kind not in (b"IHDR", b"IDAT", b"IEND"):
+            raise StreamError(f"alpha plane has a chunk {kind!r}; only image data is allowed")
+        position += 12 + length
