@@ -11,7 +11,7 @@ from rich.table import Table
 
 from condic.benchmarks.bd_rate import BdRate
 from condic.benchmarks.coder import CoderSpeed
-from condic.benchmarks.rate_distortion import Comparison, Mean
+from condic.benchmarks.rate_distortion import RUN_HERE, Comparison, Mean
 from condic.benchmarks.size import Size
 from condic.benchmarks.speed import Speed, throughput
 
@@ -83,7 +83,8 @@ def show_rate_distortion(
         rates = _table("BD-rate over the common range of quality (PCHIP)", "against", "PSNR", "over dB", "MS-SSIM",
                        "over dB")  # fmt: skip
         for c in comparisons:
-            rates.add_row(c.reference, *_cells(c.psnr), *_cells(c.ms_ssim))
+            name = c.reference if c.source == RUN_HERE else f"{c.reference} (published)"
+            rates.add_row(name, *_cells(c.psnr), *_cells(c.ms_ssim))
         _print(rates)
     if not published:
         _print("not Kodak's 24 images: published curves are left out")

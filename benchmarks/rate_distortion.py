@@ -20,6 +20,9 @@ from condic.runtime.codec import Codec
 
 Pixels = npt.NDArray[np.uint8]
 
+RUN_HERE = "run here"
+"""The source of a curve that is measured, not published."""
+
 
 class ImageCodec(Protocol):
     """A codec under test."""
@@ -155,7 +158,7 @@ def compare(codec: str, measured: dict[str, list[Mean]], anchors: Iterable[Ancho
         if name != codec:
             other_psnr, other_ms_ssim = curves(points)
             rows.append(
-                Comparison(codec, name, "run here", bd_rate(other_psnr, own_psnr), bd_rate(other_ms_ssim, own_ms_ssim))
+                Comparison(codec, name, RUN_HERE, bd_rate(other_psnr, own_psnr), bd_rate(other_ms_ssim, own_ms_ssim))
             )
     for anchor in anchors:
         by_ms_ssim = bd_rate(anchor.ms_ssim, own_ms_ssim) if anchor.ms_ssim else None
