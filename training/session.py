@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,9 +19,11 @@ from condic.models.weights import load_weights
 from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
 from condic.training.data import CropSampler, Photographs, load_photographs
-from condic.training.evaluation import Point
+from condic.training.evaluation import Point, to_batch
+from condic.training.start import start_from_principal_components
 
 _SHOWN_SKIPS = 5
+_CROPS_TO_START_FROM = 256
 
 
 def run_session(
@@ -45,10 +48,13 @@ def run_session(
         photographs = load_photographs(data, settings.crop)
         images = load_photographs([validation], 1).images if validation else []
     _report_photographs(console, photographs)
+    sampler = CropSampler(photographs.images, settings.crop, settings.batch, LEVELS, settings.seed)
+    if not (checkpoint or init):
+        crops = [sampler.at(step)[0] for step in range(-(-_CROPS_TO_START_FROM // settings.batch))]
+        start_from_principal_components(model, to_batch(np.concatenate(crops), torch.device("cpu")))
     trainer = loop.Trainer(settings, model, device, compile_model=device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)
-    sampler = CropSampler(photographs.images, settings.crop, settings.batch, LEVELS, settings.seed)
     log = loop.MetricsLog(settings.out / "metrics.jsonl")
     workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
     with _Display(console) as display:
