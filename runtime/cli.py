@@ -86,7 +86,7 @@ def _with_setup(command: Callable[..., None]) -> Callable[..., None]:
 def cli() -> None:
     """Encodes and decodes images with learned codecs.
 
-    Exit codes: 0 done, 1 a file failed its verification, 2 bad input or usage, 130 interrupted.
+    Exit codes: 0 done, 1 a file failed its verification (or no backend works), 2 bad input or usage, 130 interrupted.
     """
 
 
@@ -211,7 +211,10 @@ def info(setup: Setup, source: Path) -> None:
 @cli.command()
 @_with_setup
 def doctor(setup: Setup) -> None:
-    """Lists the backends: which work here, with the model's known-answer tests, and why others do not."""
+    """Lists the backends: which work here, with the model's known-answer tests, and why others do not.
+
+    Exit code 1 if none works.
+    """
     from dataclasses import replace
 
     from condic.runtime.backends import backend_names
@@ -230,6 +233,8 @@ def doctor(setup: Setup) -> None:
             rows.append({"backend": name, "works": False, "detail": str(error)})
     lines = [f"{row['backend']:10} {'works' if row['works'] else 'no':6} {row['detail']}" for row in rows]
     setup.report({"backends": rows}, "\n".join(lines))
+    if not any(row["works"] for row in rows):
+        sys.exit(FAILED)
 
 
 def main() -> None:

@@ -194,7 +194,9 @@ def test_doctor_lists_every_backend(run: Run, available_settings: dict[str, Any]
 def test_doctor_names_a_backend_that_fails_its_known_answer(run: Run, bundle: Bundle, tmp_path: Path) -> None:
     graphs = tuple(replace(g, known_answer="0" * 64) if g.role == "context_2" else g for g in bundle.manifest.graphs)
     write_bundle(replace(bundle, manifest=replace(bundle.manifest, graphs=graphs)), tmp_path / "odd.condic")
-    for row in run("doctor", "--json", model=tmp_path / "odd.condic").json["backends"]:
+    failed = run("doctor", "--json", model=tmp_path / "odd.condic")
+    assert failed.code == 1
+    for row in json.loads(failed.out)["backends"]:
         assert row["works"] is False
         assert f"backend {row['backend']}" in row["detail"]
     outcome = run("doctor", model=tmp_path / "odd.condic")
