@@ -75,7 +75,7 @@ inline Lanes choose_lanes(size_t symbols, uint64_t information_bytes) {
   const size_t groups = static_cast<size_t>(std::min<uint64_t>(symbols >> 17, information_bytes >> 17));
   if (groups > 1) return {kMaxLog2Lanes, std::min(groups, kMaxGroups)};
   Lanes lanes;
-  while (lanes.log2 < kMaxLog2Lanes && information_bytes >> (lanes.log2 + 1) >= 1536) ++lanes.log2;
+  while (lanes.log2 < kMaxLog2Lanes && information_bytes >> (lanes.log2 + 1) >= 2048) ++lanes.log2;
   return lanes;
 }
 
