@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from condic.runtime.backends import BackendOptions
 from condic.runtime.bitstream import Limits
-from condic.runtime.codec import Codec
-from condic.runtime.shipped import DEFAULT_MODEL, find_bundle
+from condic.runtime.codec import Codec, load_codec
+from condic.runtime.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,6 +50,4 @@ def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "ort", threads:
 
 @lru_cache(maxsize=4)
 def _open(model: str, backend: str, threads: int) -> Codec:
-    from condic.runtime.bundle import read_bundle
-
-    return Codec(read_bundle(find_bundle(model)), backend, BackendOptions(threads=threads))
+    return load_codec(model, backend, threads)

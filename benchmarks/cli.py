@@ -32,12 +32,9 @@ class Setup:
 
     def open(self) -> Codec:
         """The model on the backend."""
-        from condic.runtime.backends import BackendOptions
-        from condic.runtime.bundle import read_bundle
-        from condic.runtime.codec import Codec
-        from condic.runtime.shipped import find_bundle
+        from condic.runtime.codec import load_codec
 
-        return Codec(read_bundle(find_bundle(self.bundle)), self.backend, BackendOptions(threads=self.threads))
+        return load_codec(self.bundle, self.backend, self.threads)
 
     def save(self, rows: Any) -> None:
         """Writes results with what they were measured on, where --json asks for it."""

@@ -15,12 +15,10 @@ from condic.benchmarks.metrics import ms_ssim, psnr
 from condic.benchmarks.speed import measure_speed
 from condic.command_line import run_program
 from condic.files import replace_whole
-from condic.runtime.backends import BackendOptions
 from condic.runtime.bitstream import HEADER_BYTES, SECTION_BYTES, read_stream
-from condic.runtime.bundle import read_bundle
-from condic.runtime.codec import Codec
+from condic.runtime.codec import load_codec
 from condic.runtime.image_files import write_file, write_image
-from condic.runtime.shipped import DEFAULT_MODEL, find_bundle
+from condic.runtime.shipped import DEFAULT_MODEL
 from condic.version import __version__
 
 Pixels = npt.NDArray[np.uint8]
@@ -59,7 +57,7 @@ def demo(image: Path, quality: int, model: str, backend: str, threads: int, out:
     """Encodes IMAGE, decodes it, and writes the file, the pictures and the figures of both."""
     pixels = read_rgb(image)
     start = time.perf_counter()
-    codec = Codec(read_bundle(find_bundle(model)), backend, BackendOptions(threads=threads))
+    codec = load_codec(model, backend, threads)
     for graph in codec.bundle.manifest.graphs:
         codec.graphs.load(graph.role)
     loading = time.perf_counter() - start

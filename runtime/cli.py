@@ -44,12 +44,9 @@ class Setup:
 
     def open(self) -> Codec:
         """The model on the backend."""
-        from condic.runtime.backends import BackendOptions
-        from condic.runtime.bundle import read_bundle
-        from condic.runtime.codec import Codec
-        from condic.runtime.shipped import find_bundle
+        from condic.runtime.codec import load_codec
 
-        return Codec(read_bundle(find_bundle(self.model)), self.backend, BackendOptions(threads=self.threads))
+        return load_codec(self.model, self.backend, self.threads)
 
     def report(self, facts: dict[str, Any], text: str) -> None:
         """Prints one JSON object, or the text for people."""

@@ -16,7 +16,7 @@ from condic import kernels
 from condic.errors import BundleError, InputError, StreamError
 from condic.runtime.backends import BackendOptions, LoadedGraphs, open_backend
 from condic.runtime.bitstream import ALPHA, Flags, Header, Limits, Section, Stream, read_stream, write_stream
-from condic.runtime.bundle import Bundle
+from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent
 from condic.runtime.manifest import QUALITY_LEVELS, Step
 from condic.runtime.pixels import (
@@ -30,6 +30,7 @@ from condic.runtime.pixels import (
     unpack_alpha,
     write_tensor,
 )  # fmt: skip
+from condic.runtime.shipped import find_bundle
 from condic.runtime.tiles import Evaluation, Region
 
 Tensor = npt.NDArray[np.float32]
@@ -211,3 +212,8 @@ class Codec:
             expected.add(ALPHA)
         if {s.kind for s in stream.sections} != expected:
             raise StreamError("the file does not have the sections that its header and model call for")
+
+
+def load_codec(model: str, backend: str = "ort", threads: int = 0) -> Codec:
+    """A shipped model (by name) or a bundle (by path) on a backend; `threads` 0 lets it choose. Raises CondicError."""
+    return Codec(read_bundle(find_bundle(model)), backend, BackendOptions(threads=threads))
