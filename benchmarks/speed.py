@@ -11,7 +11,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from condic.runtime.codec import Codec, Timings
+from condic.runtime.codec import Codec
+from condic.runtime.timings import Timings
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")

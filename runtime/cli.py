@@ -20,7 +20,8 @@ from condic.runtime.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from condic.runtime.bitstream import Limits
-    from condic.runtime.codec import Codec, Timings
+    from condic.runtime.codec import Codec
+    from condic.runtime.timings import Timings
 
 # Modules that import numpy, Pillow or a backend are imported inside the commands: --help and --version stay instant.
 
@@ -102,9 +103,9 @@ def encode(
 
     A limit on size or distortion is met by bisection over the levels, in six or seven coding passes.
     """
-    from condic.runtime.codec import Timings
     from condic.runtime.image_files import check_target, read_image, write_file
     from condic.runtime.rate_control import Chosen, encode_at_psnr, encode_within
+    from condic.runtime.timings import Timings
 
     given = click.get_current_context().get_parameter_source("quality") == ParameterSource.COMMANDLINE
     if sum((given, max_bytes is not None, bpp is not None, psnr is not None)) > 1:
@@ -158,8 +159,8 @@ def verify(setup: Setup, source: Path) -> None:
     Exit code 1 if the file is damaged.
     """
     from condic.runtime.bitstream import read_header
-    from condic.runtime.codec import Timings
     from condic.runtime.image_files import read_file
+    from condic.runtime.timings import Timings
 
     data, timings = read_file(source), Timings()
     codec = setup.open()
@@ -241,8 +242,8 @@ def main() -> None:
 
 def _decode(setup: Setup, source: Path, target: Path, *, preview: bool) -> None:
     from condic.runtime.bitstream import read_header
-    from condic.runtime.codec import Timings
     from condic.runtime.image_files import SUFFIXES, check_target, read_file, write_image
+    from condic.runtime.timings import Timings
 
     check_target(target, SUFFIXES)
     data, timings = read_file(source), Timings()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,24 +30,9 @@ from condic.runtime.pixels import (
 )  # fmt: skip
 from condic.runtime.shipped import find_bundle
 from condic.runtime.tiles import Evaluation, Region
+from condic.runtime.timings import Timings
 
 Tensor = npt.NDArray[np.float32]
-
-
-@dataclass
-class Timings:
-    """Seconds per stage, summed: graph roles, `coder`, `pixels`."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -195,7 +178,7 @@ class Codec:
 
         manifest = self.bundle.manifest
         rows, columns = (side + -side % manifest.alignment for side in (height, width))
-        evaluation = Evaluation(manifest, run, rows, columns, self._tile)
+        evaluation = Evaluation(manifest, run, rows, columns, self._tile, timings)
         for name, table in self.bundle.tables.items():
             if name.startswith("quality."):
                 evaluation.tensors[name] = table[quality].astype(np.float32).reshape(1, -1, 1, 1)

@@ -64,7 +64,8 @@ class _State:
         shape = (2, *self.integers.shape)
         if chunk.table is not None:
             row = self._tables.first[chunk.table][self._quality].reshape(2, -1, 1, 1)
-            return np.ascontiguousarray(np.broadcast_to(row, shape))
+            with self._evaluation.timings.stage("entropy_step"):
+                return np.ascontiguousarray(np.broadcast_to(row, shape))
         assert chunk.graph is not None
         step = Step("run", chunk.graph, chunk.inputs, ("distribution",))
         return self._evaluation.compute(step, "distribution").reshape(shape)
@@ -84,10 +85,12 @@ def encode_latent(latent: Latent, evaluation: Evaluation, tables: EntropyTables,
     state = _State(latent, evaluation, tables, quality)
     chunks, checksums = [], b""
     for chunk in latent.chunks:
-        symbols, indexes, checksum = kernels.quantise_chunk(
-            y[0], state.parameters(chunk), state.boxes(chunk), latent.first_coded, state.integers, state.context[0],
-            latent.context_shift, latent.context_limit, tables.scales,
-        )  # fmt: skip
+        parameters, boxes = state.parameters(chunk), state.boxes(chunk)
+        with evaluation.timings.stage("entropy_step"):
+            symbols, indexes, checksum = kernels.quantise_chunk(
+                y[0], parameters, boxes, latent.first_coded, state.integers, state.context[0],
+                latent.context_shift, latent.context_limit, tables.scales,
+            )  # fmt: skip
         chunks.append((symbols, indexes))
         checksums += _CHECKSUM.pack(checksum)
     return Coded(latent.name, state.integers, chunks, checksums)
@@ -100,7 +103,7 @@ def decode_latent(
 
     Raises StreamError on a payload that the coder rejects, IntegrityError where a chunk's checksum does not match.
     """
-    state = _State(latent, evaluation, tables, quality)
+    state, stage = _State(latent, evaluation, tables, quality), evaluation.timings.stage
     split = _CHECKSUM.size * len(latent.chunks)
     if len(payload) < split:
         raise StreamError(f"section {latent.name} is too short for its {len(latent.chunks)} checksums")
@@ -108,11 +111,15 @@ def decode_latent(
         decoder = kernels.Decoder(tables.coder, payload[split:])
         for number, chunk in enumerate(latent.chunks):
             parameters, boxes = state.parameters(chunk), state.boxes(chunk)
-            indexes = kernels.gather_indexes(parameters, boxes, latent.first_coded, tables.scales)
-            checksum = kernels.scatter_symbols(
-                decoder.decode(indexes), parameters, boxes, latent.first_coded, state.integers, state.context[0],
-                latent.context_shift, latent.context_limit, tables.scales,
-            )  # fmt: skip
+            with stage("entropy_step"):
+                indexes = kernels.gather_indexes(parameters, boxes, latent.first_coded, tables.scales)
+            with stage("coder"):
+                symbols = decoder.decode(indexes)
+            with stage("entropy_step"):
+                checksum = kernels.scatter_symbols(
+                    symbols, parameters, boxes, latent.first_coded, state.integers, state.context[0],
+                    latent.context_shift, latent.context_limit, tables.scales,
+                )  # fmt: skip
             if _CHECKSUM.pack(checksum) != bytes(payload[_CHECKSUM.size * number : _CHECKSUM.size * (number + 1)]):
                 raise IntegrityError(
                     f"chunk {number} of latent {latent.name} does not have the encoder's checksum: the file is "

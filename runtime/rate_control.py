@@ -14,9 +14,10 @@ import numpy as np
 
 from condic.errors import InputError
 from condic.runtime.bitstream import Limits
-from condic.runtime.codec import Codec, Timings
+from condic.runtime.codec import Codec
 from condic.runtime.manifest import QUALITY_LEVELS
 from condic.runtime.pixels import Picture, as_picture
+from condic.runtime.timings import Timings
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.runtime.manifest import Manifest, Step, TensorSpec
+from condic.runtime.timings import Timings
 
 T = TypeVar("T", bound=np.generic)
 Tensor = npt.NDArray[np.float32]
@@ -57,9 +58,17 @@ class Region:
 class Evaluation:
     """The tensors of one image: those that are whole (latents, tables), and steps that make others on demand."""
 
-    def __init__(self, manifest: Manifest, run: RunGraph, height: int, width: int, tile: int | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        run: RunGraph,
+        height: int,
+        width: int,
+        tile: int | None = None,
+        timings: Timings | None = None,
+    ) -> None:
         """`height` and `width` are padded to the alignment; `tile` overrides the side of a tile in pixels."""
-        self._manifest, self.run = manifest, run
+        self._manifest, self.run, self.timings = manifest, run, timings or Timings()
         unit = manifest.alignment
         self.whole = Region(0, height // unit, 0, width // unit)
         untiled = tile is None and height * width <= UNTILED_PIXELS
@@ -125,13 +134,16 @@ class Evaluation:
         if name == "image" and self.source is not None:
             return self.source(region)
         if name in self.sixteenths:
-            integers = region.cut(self.sixteenths[name], spec, self._manifest.alignment, self.whole)
-            reals: Tensor = integers.astype(np.float32) * np.float32(1 / 16)
+            with self.timings.stage("copies"):
+                integers = region.cut(self.sixteenths[name], spec, self._manifest.alignment, self.whole)
+                reals: Tensor = integers.astype(np.float32)
+                reals *= np.float32(1 / 16)
             return reals
         if name in self._kept:
             self.get_whole(name)
         if name in self.tensors:
-            return region.cut(self.tensors[name], spec, self._manifest.alignment, self.whole)
+            with self.timings.stage("copies"):
+                return region.cut(self.tensors[name], spec, self._manifest.alignment, self.whole)
         return self._run_step(self._steps[name], region, memo)[name]
 
     def _run_step(self, step: Step, region: Region, memo: _Memo) -> Mapping[str, Tensor]:
@@ -143,7 +155,8 @@ class Evaluation:
             inputs = [self._get(n, spec, outer, memo) for n, spec in zip(step.inputs, graph.inputs, strict=True)]
             outputs = zip(step.outputs, graph.outputs, self.run(step.target, inputs), strict=True)
             alignment = self._manifest.alignment
-            memo[key] = {name: region.cut(value, spec, alignment, outer) for name, spec, value in outputs}
+            with self.timings.stage("copies"):
+                memo[key] = {name: region.cut(value, spec, alignment, outer) for name, spec, value in outputs}
         return memo[key]
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 import condic
 from condic.runtime.bitstream import HEADER_BYTES, Limits, read_header
-from condic.runtime.codec import Codec, Timings
+from condic.runtime.codec import Codec
+from condic.runtime.timings import Timings
 
 Draw = Callable[..., np.ndarray]
 SIZES = [(1, 1), (1, 4000), (4000, 1), (17, 31), (128, 128), (129, 127), (127, 257)]
