@@ -1,35 +1,147 @@
-"""How every condic program ends: exit codes, and one line on standard error for what input caused."""
+"""What every condic program shares: how it ends, two tiers of help, and options that many commands take."""
 
 from __future__ import annotations
 
+import errno
+import functools
+import os
+import signal
 import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
 
 import click
 
-from condic.errors import CondicError
+from condic.errors import CondicError, CondicWarning
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_HELP_ALL = "condic.help_all"
+"""Key in a context's `meta` that says which tier is printed."""
+
+Command = Callable[..., None]
 
 
-def run_program(name: str, command: click.Command) -> None:
+def run_program(name: str, command: click.Command, extras: str = "") -> None:
     """Runs a click command as the program `name` and exits.
 
-    0: done; 1: the program did its work and the answer is no; 2: bad input or usage, in one line; 130: Ctrl-C. A bug
-    shows its traceback.
+    0: done; 1: the program did its work and the answer is no, or some files of several failed; 2: bad input or usage,
+    in one line; 130: Ctrl-C. A program whose standard output is closed early ends by SIGPIPE, as others do. Warnings
+    are lines on standard error. A bug shows its traceback. `extras` are the optional parts of the installation that the
+    program needs: a missing one is named.
     """
+    with warnings.catch_warnings(), _ended_by_closed_pipes():
+        warnings.simplefilter("always", CondicWarning)
+        warnings.showwarning = lambda message, *_, **__: _say(name, f"warning: {message}")
+        try:
+            code = command.main(prog_name=name, standalone_mode=False) or 0
+            sys.stdout.flush()
+            sys.exit(code)
+        except CondicError as error:
+            _fail(name, str(error), BAD_INPUT)
+        except click.UsageError as error:
+            program = error.ctx.command_path if error.ctx else name
+            _fail(name, f"{error.format_message()} (see {program} --help)", BAD_INPUT)
+        except click.ClickException as error:
+            _fail(name, error.format_message(), BAD_INPUT)
+        except (click.Abort, KeyboardInterrupt):
+            _fail(name, "interrupted; nothing was left half-written", INTERRUPTED)
+        except ModuleNotFoundError as error:
+            if not extras or (error.name or "condic").startswith("condic"):
+                raise
+            _fail(name, f"this needs {error.name}: pip install 'condic[{extras}]'", BAD_INPUT)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # what is written to files is dealt with where it is written
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again when it exits
+            _fail(name, "standard output: the disk is full", BAD_INPUT)
+
+
+def with_setup(kind: type[Any], *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Adds `options` to a command, which takes them as one dataclass `kind`, its argument `setup`."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(**arguments: Any) -> None:
+            setup = kind(**{field.name: arguments.pop(field.name) for field in fields(kind)})
+            command(setup=setup, **arguments)
+
+        result: Command = wrapped
+        for option in reversed(options):
+            result = option(result)
+        return result
+
+    return decorate
+
+
+class Rare(click.Option):
+    """An option that only `--help-all` lists."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """As click has it, or None in the basic tier."""
+        return super().get_help_record(ctx) if ctx.meta.get(_HELP_ALL) else None
+
+
+class TieredCommand(click.Command):
+    """A command with `--help` and, where it has rare options, `--help-all`."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's parameters and `--help-all`."""
+        params = super().get_params(ctx)
+        return [*params, _help_all_option()] if any(isinstance(x, Rare) for x in params) else params
+
+
+class TieredGroup(click.Group):
+    """A group whose `--help-all` prints the help of every command, rare options included."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names in the order in which they were added."""
+        return list(self.commands)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The group's parameters and `--help-all`."""
+        return [*super().get_params(ctx), _help_all_option()]
+
+
+def _help_all_option() -> click.Option:
+    return click.Option(
+        ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_print_all,
+        help="Show this message with all options.",
+    )  # fmt: skip
+
+
+def _print_all(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if not value or context.resilient_parsing:
+        return
+    context.meta[_HELP_ALL] = True
+    pages = [context.get_help()]
+    command = context.command
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            pages.append(each.get_help(each.context_class(each, info_name=name, parent=context)))
+    click.echo("\n\n".join(pages))
+    context.exit()
+
+
+@contextmanager
+def _ended_by_closed_pipes() -> Iterator[None]:
+    """Within it, writing to a pipe that nobody reads ends the process, as it ends other programs."""
+    if not hasattr(signal, "SIGPIPE"):
+        yield
+        return
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        sys.exit(command.main(prog_name=name, standalone_mode=False) or 0)
-    except CondicError as error:
-        _fail(name, str(error), BAD_INPUT)
-    except click.UsageError as error:
-        program = error.ctx.command_path if error.ctx else name
-        _fail(name, f"{error.format_message()} (see {program} --help)", BAD_INPUT)
-    except click.ClickException as error:
-        _fail(name, error.format_message(), BAD_INPUT)
-    except (click.Abort, KeyboardInterrupt):
-        _fail(name, "interrupted; nothing was left half-written", INTERRUPTED)
+        yield
+    finally:
+        signal.signal(signal.SIGPIPE, before)
 
 
 def _fail(name: str, message: str, code: int) -> None:
-    click.echo(f"{name}: {' '.join(message.split())}", err=True)
+    _say(name, message)
     sys.exit(code)
+
+
+def _say(name: str, message: str) -> None:
+    click.echo(f"{name}: {' '.join(message.split())}", err=True)

@@ -25,3 +25,7 @@ class BundleError(CondicError):
 
 class BackendError(CondicError):
     """A backend that is not installed, or that failed its known-answer test."""
+
+
+class CondicWarning(UserWarning):
+    """Something of an image that a file or a format cannot hold, and what became of it."""

@@ -1,17 +1,92 @@
-"""Files that are written whole or not at all."""
+"""Files in and out: written whole or not at all; `-` is standard input or output; InputError says what went wrong."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from condic.errors import InputError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; nothing was written",
+    errno.EDQUOT: "the disk quota is used up; nothing was written",
+    errno.EACCES: "permission denied; choose another folder, or change its permissions",
+    errno.EPERM: "permission denied; choose another folder, or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EISDIR: "is a folder; give a file name",
+}
+
+
+def read_file(source: Path) -> bytes:
+    """The bytes of a file, or of standard input for `-`. Raises InputError."""
+    try:
+        return sys.stdin.buffer.read() if _is_stream(source) else source.read_bytes()
+    except OSError as error:
+        raise InputError(f"{source}: {reason(error)}") from error
+
+
+def write_file(target: Path, data: bytes, *, replace: bool = True) -> None:
+    """Writes bytes to a file, or to standard output for `-`. Raises InputError."""
+    with writing(target, replace=replace) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(target: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
+    """A binary file whose content takes its place at the end, and only if nothing failed; `-` is standard output.
+
+    An existing file is replaced only if `replace`. Raises InputError for whatever the system refuses.
+    """
+    try:
+        if _is_stream(target):
+            buffer = io.BytesIO()  # some image formats seek
+            yield buffer
+            sys.stdout.buffer.write(buffer.getbuffer())
+            sys.stdout.buffer.flush()
+            return
+        with replace_whole(target) as temporary:
+            with temporary.open("wb") as file:
+                yield file
+            if not replace and target.exists():
+                raise InputError(_EXISTS.format(target))
+    except OSError as error:
+        if error.errno == errno.ENOSPC and _is_stream(target):
+            raise  # standard output keeps what it could not write: the program's end deals with it
+        raise InputError(f"{target}: {reason(error)}") from error
+
+
+def check_target(target: Path, suffixes: tuple[str, ...] = (), *, replace: bool = True) -> None:
+    """Raises InputError, before any work is done, if nothing can be written there or the suffix is not allowed."""
+    if _is_stream(target):
+        if sys.stdout.isatty():
+            raise InputError("standard output is a terminal; redirect it to a file or a program")
+        return
+    if target.is_dir():
+        raise InputError(f"{target}: is a folder; give a file name")
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent}: no such folder; make it first")
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise InputError(f"{target}: unknown suffix {target.suffix!r}; use {' '.join(suffixes)}")
+    if not replace and target.exists():
+        raise InputError(_EXISTS.format(target))
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{target}: {reason(OSError(errno.EACCES, ''))}")
 
 
 @contextmanager
 def replace_whole(path: Path) -> Iterator[Path]:
-    """Yields a new empty file in the folder of `path`; renames it to `path` on success, removes it on any failure."""
+    """Yields a new empty file in the folder of `path`; renames it to `path` on success, removes it on any failure.
+
+    Where `path` is a link, what it leads to is replaced.
+    """
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.stem[:64]}.{secrets.token_hex(4)}{path.suffix}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
@@ -20,3 +95,16 @@ def replace_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def reason(error: Exception) -> str:
+    """Why the system, or a library, refused something: one line."""
+    known = _REASONS.get(error.errno or 0) if isinstance(error, OSError) else None
+    return known or (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+
+
+_EXISTS = "{}: exists; --force replaces it"
+
+
+def _is_stream(path: Path) -> bool:
+    return str(path) == "-"

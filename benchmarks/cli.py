@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shlex
 import sys
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from condic.command_line import run_program
-from condic.errors import InputError
+from condic.command_line import run_program, with_setup
+from condic.files import check_target, write_file
 from condic.runtime.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -39,13 +38,12 @@ class Setup:
     def save(self, rows: Any) -> None:
         """Writes results with what they were measured on, where --json asks for it."""
         if self.json_out:
-            from condic.runtime.image_files import write_file
-
             facts = {"command": _command(), "machine": _machine(), "results": rows}
             write_file(self.json_out, (json.dumps(facts, indent=1) + "\n").encode())
 
 
-_OPTIONS = (
+_with_setup = with_setup(
+    Setup,
     click.option("--bundle", default=DEFAULT_MODEL, help="Shipped model, or path of a bundle."),
     click.option("--backend", default="ort", help="ort, openvino, torch or auto."),
     click.option("--threads", type=click.IntRange(min=0), default=0, help="0: as many as the backend likes."),
@@ -67,23 +65,6 @@ def _parse_levels(context: click.Context, parameter: click.Parameter, value: str
     if not 0 <= levels[0] <= levels[-1] <= 63:
         raise click.BadParameter(f"{value!r}: levels are 0..63")
     return levels
-
-
-def _with_setup(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the shared options and hands them to the command as one `Setup`; names the extra that is missing."""
-
-    @functools.wraps(command)
-    def wrapped(**arguments: Any) -> None:
-        setup = Setup(**{name: arguments.pop(name) for name in Setup.__dataclass_fields__})
-        try:
-            command(setup=setup, **arguments)
-        except ModuleNotFoundError as error:
-            raise InputError(f"this needs {error.name}: pip install 'condic[bench,cpu]'") from error
-
-    result: Callable[..., None] = wrapped
-    for option in reversed(_OPTIONS):
-        result = option(result)
-    return result
 
 
 @click.group(context_settings={"max_content_width": 100, "show_default": True, "help_option_names": ["-h", "--help"]})
@@ -156,7 +137,6 @@ def rd(setup: Setup, paths: tuple[Path, ...], levels: tuple[int, ...], against: 
     from condic.benchmarks.peers import open_peer
     from condic.benchmarks.rate_distortion import Condic, ImageCodec, Result, compare, means, measure
     from condic.benchmarks.report import Run, page
-    from condic.runtime.image_files import check_target, write_file
 
     for target in filter(None, (html_out, setup.json_out)):
         check_target(target)
@@ -225,4 +205,4 @@ def _machine() -> str:
 
 def main() -> None:
     """Entry point of `condic-bench`."""
-    run_program("condic-bench", cli)
+    run_program("condic-bench", cli, extras="bench,cpu")

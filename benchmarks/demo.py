@@ -14,10 +14,10 @@ from condic.benchmarks.images import read_rgb
 from condic.benchmarks.metrics import ms_ssim, psnr
 from condic.benchmarks.speed import measure_speed
 from condic.command_line import run_program
-from condic.files import replace_whole
+from condic.files import replace_whole, write_file
 from condic.runtime.bitstream import HEADER_BYTES, SECTION_BYTES, read_stream
 from condic.runtime.codec import load_codec
-from condic.runtime.image_files import write_file, write_image
+from condic.runtime.image_files import write_image
 from condic.runtime.shipped import DEFAULT_MODEL
 from condic.version import __version__
 
@@ -74,7 +74,7 @@ def demo(image: Path, quality: int, model: str, backend: str, threads: int, out:
         (f"preview, from the first {needed:,} bytes", preview),
     ])  # fmt: skip
     picture = picture or out / f"{image.stem}-side-by-side.png"
-    files = [out / f"{image.stem}.condic", out / f"{image.stem}.png", out / f"{image.stem}-preview.png", picture]
+    files = [out / f"{image.stem}.cdic", out / f"{image.stem}.png", out / f"{image.stem}-preview.png", picture]
     out.mkdir(parents=True, exist_ok=True)
     write_file(files[0], data)
     write_image(files[1], decoded)

@@ -1,9 +1,13 @@
-"""CRC-32C, the checksum of a file's sections."""
+"""CRC-32C, the checksum of a file's sections. Imports no numpy: reading a header takes milliseconds."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from condic.kernels import _native
-from condic.kernels.coder import Buffer
+
+if TYPE_CHECKING:
+    from condic.kernels.coder import Buffer
 
 
 def crc32c(data: Buffer, initial: int = 0) -> int:

@@ -113,5 +113,5 @@ def test_the_demo_writes_its_pictures_and_says_how_good_they_are(
     ):
         assert decoded.size == (200, 170)
         assert sheet.width > 3 * 200
-    assert f"{(tmp_path / 'out' / 'a.condic').stat().st_size:,} bytes" in done.stdout
+    assert f"{(tmp_path / 'out' / 'a.cdic').stat().st_size:,} bytes" in done.stdout
     assert "MS-SSIM" in done.stdout

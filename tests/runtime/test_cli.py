@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -211,10 +212,16 @@ def test_pictures_are_written_in_the_format_of_their_suffix(run: Run, coded: Pat
         assert image.size == (70, 60)
 
 
-def test_an_existing_file_is_replaced(run: Run, picture: Path, coded: Path) -> None:
-    before = picture.read_bytes()
-    assert run("decode", coded, picture).code == 0
-    assert picture.read_bytes() != before
+@pytest.mark.parametrize("command", ["encode", "decode", "preview"])
+def test_an_existing_file_is_kept_unless_forced(
+    run: Run, picture: Path, coded: Path, command: str, watch_folder: Watch
+) -> None:
+    source, target = (picture, coded) if command == "encode" else (coded, picture)
+    check, before = watch_folder(), target.read_bytes()
+    assert_refused(run(command, source, target), target, "exists", "--force")
+    check()
+    assert run(command, source, target, "--force", *(["-q", 3] if command == "encode" else [])).code == 0
+    assert target.read_bytes() != before
 
 
 def test_exif_orientation_is_applied(run: Run, tmp_path: Path, drawing: Callable[..., np.ndarray]) -> None:
@@ -302,14 +309,16 @@ def test_a_file_that_cannot_be_read_is_refused(
 def test_bad_targets_are_refused_before_any_work(
     run: Run, picture: Path, coded: Path, tmp_path: Path, command: str, watch_folder: Watch
 ) -> None:
-    source = picture if command == "encode" else coded
-    (tmp_path / "folder.png").mkdir()
+    source, suffix = (picture, "cdic") if command == "encode" else (coded, "png")
+    folder = tmp_path / f"folder.{suffix}"
+    folder.mkdir()
     check = watch_folder()
-    assert_refused(run(command, source, tmp_path / "none" / "out.png"), tmp_path / "none", "no such folder")
-    assert_refused(run(command, source, tmp_path / "folder.png"), tmp_path / "folder.png", "is a folder")
-    if command != "encode":
-        for name in ("out.xyz", "out", "out.cdic", ".png"):
-            assert_refused(run(command, source, tmp_path / name), name, "suffix", ".png")
+    assert_refused(run(command, source, tmp_path / "none" / f"out.{suffix}"), tmp_path / "none", "no such folder")
+    assert_refused(run(command, source, folder), folder, "is a folder")
+    for name in ("out.xyz", "out", ".png", "out.png" if command == "encode" else "out.cdic"):
+        assert_refused(
+            run(command, source, tmp_path / name), name, "suffix", ".cdic" if command == "encode" else ".png"
+        )
     check()
 
 
@@ -327,14 +336,13 @@ def test_a_format_that_cannot_hold_the_picture_is_refused(
 def test_unknown_backends_and_models_are_refused(
     run: Run, picture: Path, coded: Path, tmp_path: Path, command: str
 ) -> None:
-    words = [command, picture if command == "encode" else coded] + (
-        [] if command == "verify" else [tmp_path / "out.png"]
-    )
+    target = tmp_path / ("out.cdic" if command == "encode" else "out.png")
+    words = [command, picture if command == "encode" else coded] + ([] if command == "verify" else [target])
     assert_refused(run(*words, "--backend", "abacus"), "unknown backend 'abacus'", "ort", "auto")
     assert_refused(run(*words, model="dcic-sgp-q"), "dcic-sgp-q", "dcic-sgp-s")
     assert_refused(run(*words, model=tmp_path / "none.condic"), tmp_path / "none.condic")
     assert_refused(run(*words, model=picture), picture)
-    assert not (tmp_path / "out.png").exists()
+    assert not target.exists()
 
 
 def test_an_image_over_the_limit_is_refused(
@@ -373,16 +381,12 @@ def test_a_full_disk_leaves_nothing_behind(
     watch_folder: Watch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fill_up(path: Path, data: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(data[:10])
-        raise OSError(errno.ENOSPC, "No space left on device")
+    class FullDisk(io.FileIO):
+        def write(self, data: Any) -> int:
+            super().write(bytes(data)[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    def save(image: Image.Image, path: Path) -> None:
-        fill_up(path, b"half of a picture")
-
-    monkeypatch.setattr(Path, "write_bytes", fill_up)
-    monkeypatch.setattr(Image.Image, "save", save)
+    monkeypatch.setattr(Path, "open", lambda path, mode: FullDisk(path, mode))
     check = watch_folder()
     source, target = (picture, tmp_path / "out.cdic") if command == "encode" else (coded, tmp_path / "out.png")
     assert_refused(run(command, source, target), target, "the disk is full")

@@ -1,0 +1,79 @@
+"""condic-run decode and preview."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from condic.command_line import TieredCommand
+from condic.errors import CondicError
+from condic.files import check_target, read_file
+from condic.runtime.commands.setup import Setup, coding_facts, with_setup
+from condic.runtime.commands.tasks import Result, Task, in_out_arguments, perform, plan
+
+if TYPE_CHECKING:
+    from condic.runtime.bitstream import Limits
+    from condic.runtime.codec import Codec, Decoded
+    from condic.runtime.timings import Timings
+
+    Decode = Callable[[Codec, bytes, Timings, Limits], Decoded]
+
+_format = click.option(
+    "--format", "suffix", type=click.Choice(["png", "jpg", "webp", "tiff", "bmp", "ppm"]), default="png",
+    help="Image format where no suffix says it: with --out-dir, and for -.",
+)  # fmt: skip
+
+
+@click.command(cls=TieredCommand)
+@in_out_arguments
+@_format
+@with_setup
+def decode(setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, suffix: str) -> None:
+    """Decompresses a file.
+
+    OUT's suffix says the image format. With --out-dir any number of IN are decompressed into files of their own names
+    there.
+    """
+    _decode_all(setup, paths, out_dir, force, suffix, lambda codec, *arguments: codec.decode(*arguments))
+
+
+@click.command(cls=TieredCommand)
+@in_out_arguments
+@_format
+@with_setup
+def preview(setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, suffix: str) -> None:
+    """Decompresses the first stream alone, a rough image.
+
+    IN and OUT are as those of decode.
+    """
+    _decode_all(setup, paths, out_dir, force, suffix, lambda codec, *arguments: codec.preview(*arguments))
+
+
+def _decode_all(
+    setup: Setup, paths: Sequence[Path], out_dir: Path | None, force: bool, suffix: str, run: Decode
+) -> None:
+    def work(task: Task) -> Result:
+        from condic.runtime.bitstream import read_header
+        from condic.runtime.image_files import SUFFIXES, write_image
+        from condic.runtime.timings import Timings
+
+        check_target(task.target, SUFFIXES, replace=force)
+        data, timings = read_file(task.source), Timings()
+        try:
+            header = read_header(data, setup.limits)
+            with timings.stage("load"):
+                codec = setup.open()
+            start = time.perf_counter()
+            decoded = run(codec, data, timings, setup.limits)
+            seconds = time.perf_counter() - start
+        except CondicError as error:
+            raise type(error)(f"{task.source}: {error}") from error
+        write_image(task.target, decoded.image, f".{suffix}", replace=force)
+        facts = coding_facts(len(data), header, codec, timings, seconds)
+        return Result(facts, f"{task.target}: {header.width}x{header.height}, {seconds:.2f} s, {codec.backend}")
+
+    perform(plan(paths, out_dir, f".{suffix}"), work, setup, several=out_dir is not None)

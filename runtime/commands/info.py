@@ -1,0 +1,42 @@
+"""condic-run info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from condic.command_line import TieredCommand
+from condic.errors import StreamError
+from condic.files import read_file
+from condic.runtime.commands.setup import json_option, max_pixels_option, report, source_argument
+
+
+@click.command(cls=TieredCommand)
+@source_argument
+@max_pixels_option
+@json_option
+def info(source: Path, max_pixels: int, as_json: bool) -> None:
+    """Says what a file is, without decoding it."""
+    from condic.runtime.bitstream import ALPHA, Flags, Limits, read_stream
+
+    data = read_file(source)
+    try:
+        stream = read_stream(data, Limits(max_pixels))
+    except StreamError as error:
+        raise type(error)(f"{source}: {error}") from error
+    header = stream.header
+    grey, alpha = bool(header.flags & Flags.GREY), bool(header.flags & Flags.ALPHA)
+    sections = {"alpha" if s.kind == ALPHA else f"latent {s.kind}": len(s.payload) for s in stream.sections}
+    facts = {
+        "bytes": len(data), "bpp": len(data) * 8 / (header.width * header.height), "width": header.width,
+        "height": header.height, "quality": header.quality, "grey": grey, "alpha": alpha,
+        "model": header.bundle_id.hex(), "sections": sections,
+    }  # fmt: skip
+    kind = ("grey" if grey else "RGB") + (" with alpha" if alpha else "")
+    lines = [
+        f"{source}: {header.width}x{header.height} {kind}, quality {header.quality}, {len(data)} bytes, "
+        f"{facts['bpp']:.3f} bpp, model {header.bundle_id.hex()}",
+        *(f"  {name:10} {size:9} bytes" for name, size in sections.items()),
+    ]
+    report(facts, "\n".join(lines), as_json)

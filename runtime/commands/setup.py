@@ -1,0 +1,85 @@
+"""What the commands share: options, the opened model, and how results are reported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from condic import command_line
+from condic.command_line import Rare
+from condic.runtime.shipped import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from condic.runtime.bitstream import Header, Limits
+    from condic.runtime.codec import Codec
+    from condic.runtime.timings import Timings
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The shared options."""
+
+    model: str
+    backend: str
+    threads: int
+    max_pixels: int
+    as_json: bool
+
+    @property
+    def limits(self) -> Limits:
+        """Limits on image sizes."""
+        from condic.runtime.bitstream import Limits
+
+        return Limits(pixels=self.max_pixels)
+
+    def open(self) -> Codec:
+        """The model on the backend, opened once."""
+        return _opened(self.model, self.backend, self.threads)
+
+    def report(self, facts: Facts, text: str, *, aside: bool = False) -> None:
+        """Prints one JSON object, or the text for people; `aside`, on standard error."""
+        report(facts, text, self.as_json, aside=aside)
+
+
+def report(facts: Facts, text: str, as_json: bool, *, aside: bool = False) -> None:
+    """Prints one JSON object, or the text for people; `aside`, on standard error."""
+    click.echo(json.dumps(facts) if as_json else text, err=aside)
+
+
+source_argument = click.argument("source", type=click.Path(path_type=Path), metavar="IN")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+max_pixels_option = click.option(
+    "--max-pixels", cls=Rare, type=click.IntRange(min=1), default=2**28, help="Largest image accepted."
+)
+with_setup = command_line.with_setup(
+    Setup,
+    click.option("--model", default=DEFAULT_MODEL, help="Shipped model, or path of a bundle."),
+    click.option("--backend", cls=Rare, default="ort", help="ort, openvino, torch or auto."),
+    click.option("--threads", type=click.IntRange(min=0), default=0, help="0: as many as the backend likes."),
+    max_pixels_option,
+    json_option,
+)
+"""Decorates a command with the shared options; it takes them as `setup`."""
+
+
+@cache
+def _opened(model: str, backend: str, threads: int) -> Codec:
+    from condic.runtime.codec import load_codec
+
+    return load_codec(model, backend, threads)
+
+
+def coding_facts(size: int, header: Header, codec: Codec, timings: Timings, seconds: float) -> Facts:
+    """What is reported of a file that was encoded or decoded."""
+    stages = {name: round(value, 5) for name, value in timings.seconds.items()} | {"total": round(seconds, 5)}
+    return {
+        "bytes": size, "bpp": size * 8 / (header.width * header.height), "width": header.width,
+        "height": header.height, "quality": header.quality, "backend": codec.backend_name, "seconds": stages,
+    }  # fmt: skip

@@ -1,0 +1,41 @@
+"""condic-run verify."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from condic.command_line import FAILED, TieredCommand
+from condic.errors import CondicError, StreamError
+from condic.files import read_file
+from condic.runtime.commands.setup import Setup, coding_facts, source_argument, with_setup
+
+
+@click.command(cls=TieredCommand)
+@source_argument
+@with_setup
+def verify(setup: Setup, source: Path) -> None:
+    """Decodes a file and checks every checksum.
+
+    Prints the SHA-256 of the decoded latents, which is the same on all backends. Exit code 1 if the file is damaged.
+    """
+    from condic.runtime.bitstream import read_header
+    from condic.runtime.timings import Timings
+
+    data, timings = read_file(source), Timings()
+    try:
+        header = read_header(data, setup.limits)
+        codec = setup.open()
+        start = time.perf_counter()
+        digest = codec.decode(data, timings, setup.limits).latents_sha256()
+        seconds = time.perf_counter() - start
+    except StreamError as error:
+        click.echo(f"condic-run: {source}: {error}", err=True)
+        sys.exit(FAILED)
+    except CondicError as error:
+        raise type(error)(f"{source}: {error}") from error
+    facts = coding_facts(len(data), header, codec, timings, seconds) | {"latents_sha256": digest}
+    setup.report(facts, f"{source}: intact\nlatents_sha256 {digest}")
