@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from condic.errors import BackendError, BundleError, CondicError, InputError, IntegrityError, StreamError
+from condic.errors import (
+    BackendError,
+    BundleError,
+    CondicError,
+    CondicWarning,
+    InputError,
+    IntegrityError,
+    StreamError,
+)
 from condic.version import __version__
 
 if TYPE_CHECKING:
@@ -20,6 +28,7 @@ __all__ = [
     "BackendError",
     "BundleError",
     "CondicError",
+    "CondicWarning",
     "InputError",
     "IntegrityError",
     "StreamError",

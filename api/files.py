@@ -14,6 +14,9 @@ from typing import BinaryIO
 
 from condic.errors import InputError
 
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+"""What is read from: a path, bytes, or an open file (from where it stands to its end)."""
+
 _REASONS = {
     errno.ENOSPC: "the disk is full; nothing was written",
     errno.EDQUOT: "the disk quota is used up; nothing was written",
@@ -24,12 +27,41 @@ _REASONS = {
 }
 
 
-def read_file(source: Path) -> bytes:
-    """The bytes of a file, or of standard input for `-`. Raises InputError."""
+def read_source(source: Source) -> bytes | memoryview:
+    """All bytes of a source; for the path `-`, of standard input. Raises InputError, which names it."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return source if isinstance(source, bytes) else memoryview(source)
     try:
-        return sys.stdin.buffer.read() if _is_stream(source) else source.read_bytes()
+        with opened(source) as file:
+            data = file.read()
     except OSError as error:
-        raise InputError(f"{source}: {reason(error)}") from error
+        raise InputError(f"{name_of(source)}: {reason(error)}") from error
+    if not isinstance(data, bytes):
+        raise InputError(f"{name_of(source)}: gives text, not bytes; open it with mode 'rb'")
+    return data
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[BinaryIO]:
+    """A source as a binary file that can seek; one that the caller opened stays open. Raises OSError and InputError."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | os.PathLike) and _is_stream(source):
+        yield io.BytesIO(sys.stdin.buffer.read())
+    elif isinstance(source, str | os.PathLike):
+        with Path(source).open("rb") as file:
+            yield file
+    elif hasattr(source, "read"):
+        yield source if source.seekable() else io.BytesIO(source.read())
+    else:
+        raise InputError(f"a {type(source).__name__} is no file; give a path, bytes, or a file open for reading")
+
+
+def name_of(source: Source) -> str:
+    """What messages call a source."""
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    return str(getattr(source, "name", "")) or "data"
 
 
 def write_file(target: Path, data: bytes, *, replace: bool = True) -> None:
@@ -103,8 +135,8 @@ def reason(error: Exception) -> str:
     return known or (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
-_EXISTS = "{}: exists; --force replaces it"
+_EXISTS = "{}: exists; give --force to replace it"
 
 
-def _is_stream(path: Path) -> bool:
+def _is_stream(path: str | os.PathLike[str]) -> bool:
     return str(path) == "-"

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.errors import InputError
-from condic.runtime.bitstream import Limits
-from condic.runtime.image_files import SUFFIXES, read_image
+from condic.runtime.image_files import SUFFIXES, read_picture
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -32,4 +31,4 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 def read_rgb(path: Path) -> Pixels:
     """An image as uint8 [H, W, 3]; alpha is dropped. Raises InputError."""
-    return np.asarray(read_image(path, Limits()).convert("RGB"))
+    return read_picture(path).rgb

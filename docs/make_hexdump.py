@@ -60,7 +60,7 @@ def replaced(page: str, text: str) -> str:
 def _rows(data: bytes, bundle: Bundle) -> Iterator[Row]:
     yield 0, data[:4], 'magic "CDIC"'
     yield 4, data[4:5], f"format version {data[4]}"
-    yield 5, data[5:6], f"flags {data[5]}: neither grey nor alpha"
+    yield 5, data[5:6], f"flags {data[5]}: not grey, no alpha, no metadata"
     yield 6, data[6:7], f"quality level {data[6]}"
     yield 7, data[7:8], f"{data[7]} sections"
     yield 8, data[8:16], "first 8 bytes of the bundle id"

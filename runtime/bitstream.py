@@ -24,22 +24,25 @@ SECTION_BYTES = _SECTION.size + _CRC.size
 LATENT_KINDS = range(64)
 """A latent's section has as kind the latent's ordinal in the bundle's step list."""
 ALPHA = 64
+METADATA = 65
 
 
 class Flags(IntFlag):
-    """What the decoded image is besides RGB."""
+    """What the decoded image is, or has, besides RGB."""
 
     NONE = 0
     GREY = 1
     ALPHA = 2
+    METADATA = 4
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest image that is accepted, in pixels and in pixels a side."""
+    """The most that is accepted: pixels of an image, pixels a side, and bytes of metadata."""
 
     pixels: int = 2**28
     side: int = 65535
+    metadata: int = 2**24
 
     def check(self, width: int, height: int, error: type[Exception] = StreamError) -> None:
         """Raises `error` if an image of this size is over the limits."""
@@ -110,7 +113,7 @@ def read_header(data: bytes | memoryview, limits: Limits | None = None) -> Heade
         raise StreamError(f"file of version {version}; this condic reads version {VERSION}")
     if _CRC.unpack_from(data, _HEADER.size)[0] != crc32c(data[: _HEADER.size]):
         raise IntegrityError("the header is damaged (CRC-32C mismatch); get the file again")
-    if not (width and height) or quality > 63 or flags > (Flags.GREY | Flags.ALPHA):
+    if not (width and height) or quality > 63 or flags > (Flags.GREY | Flags.ALPHA | Flags.METADATA):
         raise StreamError(f"impossible header: {width}x{height}, quality {quality}, flags {flags}")
     (limits or Limits()).check(width, height)
     return Header(width, height, quality, Flags(flags), bundle_id, sections)

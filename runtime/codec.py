@@ -13,21 +13,13 @@ import numpy.typing as npt
 from condic import kernels
 from condic.errors import BundleError, InputError, StreamError
 from condic.runtime.backends import BackendOptions, LoadedGraphs, open_backend
-from condic.runtime.bitstream import ALPHA, Flags, Header, Limits, Section, Stream, read_stream, write_stream
+from condic.runtime.bitstream import Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent
 from condic.runtime.manifest import QUALITY_LEVELS, Step
-from condic.runtime.pixels import (
-    IMAGE,
-    Picture,
-    Pixels,
-    PixelSource,
-    as_array,
-    as_picture,
-    pack_alpha,
-    unpack_alpha,
-    write_tensor,
-)  # fmt: skip
+from condic.runtime.metadata import Metadata
+from condic.runtime.pictures import Picture, Pixels, as_picture, kinds_of, picture_of
+from condic.runtime.pixels import IMAGE, PixelSource, write_tensor
 from condic.runtime.shipped import find_bundle
 from condic.runtime.tiles import Evaluation, Region
 from condic.runtime.timings import Timings
@@ -46,9 +38,13 @@ class Quantised:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded file: the image as it was given, and the integer latents by name, int32 [C, H, W] in 1/16."""
+    """A decoded file: the image as it was given, its metadata, and the integer latents by name.
+
+    `image` is uint8 [H, W] or [H, W, 2..4], a latent int32 [C, H, W] in 1/16.
+    """
 
     image: Pixels
+    metadata: Metadata
     latents: dict[str, npt.NDArray[np.int32]]
 
     def latents_sha256(self) -> str:
@@ -102,9 +98,8 @@ class Codec:
         if not isinstance(quality, (int, np.integer)) or not 0 <= quality < QUALITY_LEVELS:
             raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
         timings = timings or Timings()
-        picture = as_picture(image)
+        picture = as_picture(image, limits)
         height, width = picture.rgb.shape[:2]
-        (limits or Limits()).check(width, height, InputError)
         evaluation = self._evaluation(height, width, quality, timings)
         source = PixelSource(picture.rgb, self.bundle.manifest.alignment)
 
@@ -127,8 +122,7 @@ class Codec:
         picture = quantised.picture
         with (timings or Timings()).stage("coder"):
             sections = [Section(k, latent.section(self._entropy)) for k, latent in enumerate(quantised.latents)]
-        if picture.alpha is not None:
-            sections.append(Section(ALPHA, pack_alpha(picture.alpha)))
+        sections += picture.sections()
         height, width = picture.rgb.shape[:2]
         header = Header(width, height, quantised.quality, picture.flags, self.bundle.id, len(sections))
         return write_stream(header, sections)
@@ -165,11 +159,8 @@ class Codec:
             tensor = evaluation.get("image", IMAGE, tile)
             with timings.stage("pixels"):
                 write_tensor(tensor, rgb, tile, manifest.alignment)
-        alpha = None
-        if header.flags & Flags.ALPHA:
-            alpha = unpack_alpha(stream.section(ALPHA).payload, header.height, header.width)
-        picture = Picture(rgb, alpha, bool(header.flags & Flags.GREY))
-        return Decoded(as_array(picture), integers)
+        picture = picture_of(stream, rgb, limits)
+        return Decoded(picture.array(), picture.metadata, integers)
 
     def _evaluation(self, height: int, width: int, quality: int, timings: Timings) -> Evaluation:
         def run(role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -190,9 +181,7 @@ class Codec:
                 f"the file was made with model {stream.header.bundle_id.hex()}, this is {self.bundle.id.hex()} "
                 f"({self.bundle.manifest.codec}-{self.bundle.manifest.preset}); give its bundle with --model"
             )
-        expected = set(range(len(self.bundle.manifest.latents)))
-        if stream.header.flags & Flags.ALPHA:
-            expected.add(ALPHA)
+        expected = set(range(len(self.bundle.manifest.latents))) | kinds_of(stream.header.flags)
         if {s.kind for s in stream.sections} != expected:
             raise StreamError("the file does not have the sections that its header and model call for")
 

@@ -2,48 +2,118 @@
 
 from __future__ import annotations
 
-import io
-import sys
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
-from condic.errors import InputError
-from condic.files import reason, writing
+from condic.errors import CondicWarning, InputError
+from condic.files import Source, name_of, opened, reason, writing
 from condic.runtime.bitstream import Limits
+from condic.runtime.metadata import Metadata
+from condic.runtime.pictures import Picture, Pixels, as_picture
 
+
+@dataclass(frozen=True)
+class Format:
+    """An image format: Pillow's name, modes with alpha that it holds, and whether it holds metadata."""
+
+    name: str
+    alpha: tuple[str, ...] = ()
+    metadata: bool = True
+
+
+_PNG, _JPEG = Format("PNG", ("LA", "RGBA")), Format("JPEG")
+_TIFF = Format("TIFF", ("LA", "RGBA"))
 FORMATS = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
-    ".ppm": "PPM",
+    ".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": Format("WEBP", ("LA", "RGBA")), ".tif": _TIFF,
+    ".tiff": _TIFF, ".bmp": Format("BMP", metadata=False), ".ppm": Format("PPM", metadata=False),
 }  # fmt: skip
-"""Pillow's names of the formats that decoded pictures are written in, by suffix."""
+"""The formats that decoded pictures are written in, by suffix."""
 SUFFIXES = tuple(FORMATS)
 
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True, "exact": True},
+}
+_LONGEST_MARKER = 65533
+"""Bytes of a JPEG file's marker segment."""
+_MARKED = {"exif": 6, "xmp": 29}
+"""Bytes before EXIF and XMP in such a segment."""
+_XMP_TAG = 700
 
-def read_image(source: Path, limits: Limits) -> Image.Image:
-    """An image file as Pillow reads it, turned as its EXIF says. The size is checked before pixels are read."""
+
+def read_picture(source: Source, limits: Limits | None = None) -> Picture:
+    """An image file that Pillow reads, given by path, as bytes or as an open file, or for `-` on standard input.
+
+    It is turned as its EXIF says. The size is checked before pixels are read. Raises InputError, which names the file;
+    warns (CondicWarning) about what is lost.
+    """
     try:
-        Image.MAX_IMAGE_PIXELS = None  # `limits` take its place
-        image = Image.open(io.BytesIO(sys.stdin.buffer.read()) if str(source) == "-" else source)
-        limits.check(image.width, image.height, InputError)
-        return ImageOps.exif_transpose(image)
+        with opened(source) as file, Image.open(file) as image:
+            image.filename = str(source) if isinstance(source, Path | str) else ""
+            return as_picture(image, limits)
     except UnidentifiedImageError as error:
-        raise InputError(f"{source}: not an image that Pillow reads") from error
+        raise InputError(f"{name_of(source)}: not an image that Pillow reads") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name_of(source)}: {error}; raise PIL.Image.MAX_IMAGE_PIXELS to accept it") from error
     except InputError as error:
-        raise InputError(f"{source}: {error}") from error
+        raise InputError(f"{name_of(source)}: {error}") from error
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{source}: {reason(error)}") from error
+        raise InputError(f"{name_of(source)}: {reason(error)}") from error
 
 
-def write_image(target: Path, pixels: Any, suffix: str | None = None, *, replace: bool = True) -> None:
+def write_image(
+    target: Path, pixels: Pixels, metadata: Metadata | None = None, suffix: str = ".png", *, replace: bool = True
+) -> None:
     """Writes uint8 [H, W] or [H, W, 2..4] in the format of the target's suffix, or of `suffix` where it has none.
 
-    Raises InputError.
+    JPEG has quality 95 without subsampling, WebP is lossless. Raises InputError; warns (CondicWarning) about metadata
+    that the format does not hold.
     """
-    kind = FORMATS[(target.suffix or suffix or ".png").lower()]
+    kind = FORMATS[(target.suffix or suffix).lower()]
+    image = Image.fromarray(pixels)
+    if "A" in image.getbands() and image.mode not in kind.alpha:
+        raise InputError(f"{target}: {kind.name} cannot hold mode {image.mode}; use .png, .webp or .tiff")
+    held = _held(metadata or Metadata(), kind, target)
     try:
         with writing(target, replace=replace) as file:
-            Image.fromarray(pixels).save(file, kind)
+            image.save(file, kind.name, **_OPTIONS.get(kind.name, {}), **_arguments(held, kind))
     except ValueError as error:
         raise InputError(f"{target}: {reason(error)}") from error
+
+
+def _held(metadata: Metadata, kind: Format, target: Path) -> Metadata:
+    """What a format holds of the metadata."""
+    left_out = {
+        name
+        for name, size in metadata.sizes().items()
+        if not kind.metadata or (kind is _JPEG and size > _LONGEST_MARKER - _MARKED.get(name, -(2**24)))
+    }
+    if not left_out:
+        return metadata
+    warnings.warn(CondicWarning(f"{target}: {kind.name} cannot hold {', '.join(sorted(left_out))}"), stacklevel=3)
+    return Metadata(**{name: getattr(metadata, name) for name in metadata.sizes() if name not in left_out})
+
+
+def _arguments(metadata: Metadata, kind: Format) -> dict[str, Any]:
+    """The metadata as the arguments that Pillow's writer of a format takes."""
+    arguments: dict[str, Any] = {"icc_profile": metadata.icc_profile} if metadata.icc_profile else {}
+    exif = b"Exif\0\0" + metadata.exif if metadata.exif else b""
+    if kind is _TIFF:
+        tags = Image.Exif()
+        tags.load(exif)
+        if metadata.xmp:
+            tags[_XMP_TAG] = metadata.xmp
+        return arguments | ({"exif": tags} if len(tags) else {})
+    if exif:
+        arguments["exif"] = exif
+    if metadata.xmp and kind is _PNG:
+        arguments["pnginfo"] = text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+    elif metadata.xmp:
+        arguments["xmp"] = metadata.xmp
+    return arguments

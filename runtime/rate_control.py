@@ -16,7 +16,7 @@ from condic.errors import InputError
 from condic.runtime.bitstream import Limits
 from condic.runtime.codec import Codec
 from condic.runtime.manifest import QUALITY_LEVELS
-from condic.runtime.pixels import Picture, as_picture
+from condic.runtime.pictures import Picture, as_picture
 from condic.runtime.timings import Timings
 
 
@@ -57,14 +57,13 @@ class _Search:
 
     def __init__(self, codec: Codec, image: Any, timings: Timings | None, limits: Limits | None) -> None:
         self._codec, self._timings, self._limits = codec, timings, limits
-        self._picture: Picture = as_picture(image)
-        self._image = image
+        self._picture: Picture = as_picture(image, limits)
         self.files: dict[int, bytes] = {}
 
     def file(self, level: int) -> bytes:
         """The file at a level."""
         if level not in self.files:
-            self.files[level] = self._codec.encode(self._image, level, self._timings, self._limits)
+            self.files[level] = self._codec.encode(self._picture, level, self._timings, self._limits)
         return self.files[level]
 
     def psnr(self, data: bytes) -> float:

@@ -11,7 +11,7 @@ import click
 
 from condic.command_line import TieredCommand
 from condic.errors import CondicError
-from condic.files import check_target, read_file
+from condic.files import check_target, read_source
 from condic.runtime.commands.setup import Setup, coding_facts, with_setup
 from condic.runtime.commands.tasks import Result, Task, in_out_arguments, perform, plan
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from condic.runtime.codec import Codec, Decoded
     from condic.runtime.timings import Timings
 
-    Decode = Callable[[Codec, bytes, Timings, Limits], Decoded]
+    Decode = Callable[[Codec, bytes | memoryview, Timings, Limits], Decoded]
 
 _format = click.option(
     "--format", "suffix", type=click.Choice(["png", "jpg", "webp", "tiff", "bmp", "ppm"]), default="png",
@@ -62,7 +62,7 @@ def _decode_all(
         from condic.runtime.timings import Timings
 
         check_target(task.target, SUFFIXES, replace=force)
-        data, timings = read_file(task.source), Timings()
+        data, timings = read_source(task.source), Timings()
         try:
             header = read_header(data, setup.limits)
             with timings.stage("load"):
@@ -72,7 +72,7 @@ def _decode_all(
             seconds = time.perf_counter() - start
         except CondicError as error:
             raise type(error)(f"{task.source}: {error}") from error
-        write_image(task.target, decoded.image, f".{suffix}", replace=force)
+        write_image(task.target, decoded.image, decoded.metadata, f".{suffix}", replace=force)
         facts = coding_facts(len(data), header, codec, timings, seconds)
         return Result(facts, f"{task.target}: {header.width}x{header.height}, {seconds:.2f} s, {codec.backend}")
 

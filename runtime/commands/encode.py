@@ -22,10 +22,11 @@ SUFFIX = ".cdic"
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Best level whose file is no larger; instead of -q.")
 @click.option("--bpp", type=click.FloatRange(min=0, min_open=True), help="The same limit in bits per pixel.")
 @click.option("--psnr", type=float, help="Smallest level whose picture has so many dB; instead of -q.")
+@click.option("--strip", is_flag=True, help="Leave out ICC profile, EXIF and XMP.")
 @with_setup
 def encode(
     setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, quality: int, max_bytes: int | None,
-    bpp: float | None, psnr: float | None,
+    bpp: float | None, psnr: float | None, strip: bool,
 ) -> None:  # fmt: skip
     """Compresses an image.
 
@@ -38,24 +39,29 @@ def encode(
         raise click.UsageError("-q, --max-bytes, --bpp and --psnr exclude each other: give one")
 
     def work(task: Task) -> Result:
+        from PIL import Image
+
         from condic.runtime.bitstream import read_header
-        from condic.runtime.image_files import read_image
+        from condic.runtime.image_files import read_picture
         from condic.runtime.rate_control import Chosen, encode_at_psnr, encode_within
         from condic.runtime.timings import Timings
 
         check_target(task.target, (SUFFIX,), replace=force)
-        image = read_image(task.source, setup.limits)
+        Image.MAX_IMAGE_PIXELS = None  # of this process; --max-pixels takes its place
+        picture = read_picture(task.source, setup.limits)
+        if strip:
+            picture = picture.without_metadata()
         timings = Timings()
         with timings.stage("load"):
             codec = setup.open()
         start = time.perf_counter()
-        most = max(1, int(bpp * image.width * image.height / 8)) if bpp is not None else max_bytes
+        most = max(1, int(bpp * picture.rgb.shape[0] * picture.rgb.shape[1] / 8)) if bpp is not None else max_bytes
         if most is not None:
-            chosen = encode_within(codec, image, most, timings, setup.limits)
+            chosen = encode_within(codec, picture, most, timings, setup.limits)
         elif psnr is not None:
-            chosen = encode_at_psnr(codec, image, psnr, timings, setup.limits)
+            chosen = encode_at_psnr(codec, picture, psnr, timings, setup.limits)
         else:
-            chosen = Chosen(codec.encode(image, quality, timings, setup.limits), quality, passes=1)
+            chosen = Chosen(codec.encode(picture, quality, timings, setup.limits), quality, passes=1)
         seconds, size = time.perf_counter() - start, len(chosen.data)
         write_file(task.target, chosen.data, replace=force)
         facts = coding_facts(size, read_header(chosen.data, setup.limits), codec, timings, seconds)

@@ -8,7 +8,7 @@ import click
 
 from condic.command_line import TieredCommand
 from condic.errors import StreamError
-from condic.files import read_file
+from condic.files import read_source
 from condic.runtime.commands.setup import json_option, max_pixels_option, report, source_argument
 
 
@@ -18,25 +18,31 @@ from condic.runtime.commands.setup import json_option, max_pixels_option, report
 @json_option
 def info(source: Path, max_pixels: int, as_json: bool) -> None:
     """Says what a file is, without decoding it."""
-    from condic.runtime.bitstream import ALPHA, Flags, Limits, read_stream
+    from condic.runtime.bitstream import ALPHA, METADATA, Flags, Limits, read_stream
+    from condic.runtime.metadata import Metadata, unpack_metadata
 
-    data = read_file(source)
+    data, metadata = read_source(source), Metadata()
     try:
         stream = read_stream(data, Limits(max_pixels))
+        if stream.header.flags & Flags.METADATA:
+            metadata = unpack_metadata(stream.section(METADATA).payload)
     except StreamError as error:
         raise type(error)(f"{source}: {error}") from error
     header = stream.header
     grey, alpha = bool(header.flags & Flags.GREY), bool(header.flags & Flags.ALPHA)
-    sections = {"alpha" if s.kind == ALPHA else f"latent {s.kind}": len(s.payload) for s in stream.sections}
+    names = {ALPHA: "alpha", METADATA: "metadata"}
+    sections = {names.get(s.kind, f"latent {s.kind}"): len(s.payload) for s in stream.sections}
     facts = {
         "bytes": len(data), "bpp": len(data) * 8 / (header.width * header.height), "width": header.width,
         "height": header.height, "quality": header.quality, "grey": grey, "alpha": alpha,
         "model": header.bundle_id.hex(), "sections": sections,
+        "metadata": metadata.sizes(),
     }  # fmt: skip
     kind = ("grey" if grey else "RGB") + (" with alpha" if alpha else "")
     lines = [
         f"{source}: {header.width}x{header.height} {kind}, quality {header.quality}, {len(data)} bytes, "
         f"{facts['bpp']:.3f} bpp, model {header.bundle_id.hex()}",
-        *(f"  {name:10} {size:9} bytes" for name, size in sections.items()),
+        *(f"  {name:11} {size:9} bytes" for name, size in sections.items()),
+        *(f"    {name:11} {size:7} bytes, uncompressed" for name, size in metadata.sizes().items()),
     ]
     report(facts, "\n".join(lines), as_json)

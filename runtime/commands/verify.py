@@ -10,7 +10,7 @@ import click
 
 from condic.command_line import FAILED, TieredCommand
 from condic.errors import CondicError, StreamError
-from condic.files import read_file
+from condic.files import read_source
 from condic.runtime.commands.setup import Setup, coding_facts, source_argument, with_setup
 
 
@@ -25,7 +25,7 @@ def verify(setup: Setup, source: Path) -> None:
     from condic.runtime.bitstream import read_header
     from condic.runtime.timings import Timings
 
-    data, timings = read_file(source), Timings()
+    data, timings = read_source(source), Timings()
     try:
         header = read_header(data, setup.limits)
         codec = setup.open()

@@ -17,6 +17,8 @@ import numpy as np
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.codec import Codec
+from condic.runtime.metadata import Metadata
+from condic.runtime.pictures import Picture, as_picture
 
 DATA = Path(__file__).parent
 
@@ -45,7 +47,8 @@ def main() -> None:
     """Writes the golden files that are missing."""
     bundle = read_bundle(DATA / "dcic-sgp-t.condic")
     codec = Codec(bundle, "ort", BackendOptions(threads=1))
-    wanted: dict[str, tuple[Codec, np.ndarray, int]] = {
+    with_metadata = replace(as_picture(image(20, 30, 3)), metadata=Metadata(b"a profile", b"II*\0 and on", b"<x/>"))
+    wanted: dict[str, tuple[Codec, np.ndarray | Picture, int]] = {
         "one-pixel": (codec, image(1, 1, 3), 32),
         "one-row": (codec, image(1, 4000, 3), 10),
         "lowest-quality": (codec, image(130, 250, 3), 0),
@@ -57,6 +60,7 @@ def main() -> None:
         "several-lanes": (codec, image(500, 600, 3, noise=60), 63),
         "several-groups": (codec, image(2048, 2048, 3, noise=30), 12),
         "saturated": (saturated(bundle), image(40, 150, 3), 63),
+        "metadata": (codec, with_metadata, 20),
     }
     index = DATA / "golden.json"
     facts = json.loads(index.read_text()) if index.exists() else {}

@@ -133,8 +133,8 @@ def test_what_is_wrong_with_a_file_is_said(data: bytes, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("position", "value"),
-    [(5, "04"), (5, "80"), (6, "40"), (6, "ff"), (16, "00000000"), (20, "00000000")],
-    ids=["flag-4", "flag-80", "quality-64", "quality-255", "width-0", "height-0"],
+    [(5, "08"), (5, "80"), (6, "40"), (6, "ff"), (16, "00000000"), (20, "00000000")],
+    ids=["flag-8", "flag-80", "quality-64", "quality-255", "width-0", "height-0"],
 )
 def test_an_impossible_header_is_refused_though_its_checksum_is_right(position: int, value: str) -> None:
     head = bytearray(BYTES[:HEADER_BYTES])

@@ -154,7 +154,7 @@ def test_info_says_what_a_file_is(run: Run, tmp_path: Path, codec: Any, drawing:
     }
     assert facts == {
         "bytes": size, "bpp": size * 8 / (33 * 44), "width": 44, "height": 33, "quality": 7, "grey": True,
-        "alpha": True, "model": codec.bundle.id.hex(), "sections": sections,
+        "alpha": True, "model": codec.bundle.id.hex(), "sections": sections, "metadata": {},
     }  # fmt: skip
     text = run("info", path)
     assert text.code == 0

@@ -22,6 +22,7 @@ from condic.errors import BundleError, CondicError, IntegrityError, StreamError
 from condic.runtime.bitstream import (
     ALPHA,
     HEADER_BYTES,
+    METADATA,
     Flags,
     Header,
     Limits,
@@ -31,6 +32,8 @@ from condic.runtime.bitstream import (
     write_stream,
 )
 from condic.runtime.codec import Codec, Decoded
+from condic.runtime.metadata import Metadata
+from condic.runtime.pictures import as_picture
 
 MUTATIONS = 5000
 RESEALED = 3000
@@ -43,8 +46,9 @@ Decode = Callable[[bytes], Decoded]
 
 @pytest.fixture(scope="module")
 def data(codec: Codec, drawing: Callable[..., np.ndarray]) -> bytes:
-    """A grey file with alpha: all kinds of sections."""
-    return codec.encode(drawing(50, 60, 2), 40)
+    """A grey file with alpha and metadata: all kinds of sections."""
+    metadata = Metadata(b"profile" * 9, b"II*\0exif", b"<x/>")
+    return codec.encode(replace(as_picture(drawing(50, 60, 2)), metadata=metadata), 40)
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +176,10 @@ def test_a_resealed_header_decodes_or_is_refused(data: bytes, decode: Decode, dr
         width=draws.draw(st.just(header.width) | st.integers(1, 300) | st.integers(1, 2**32 - 1)),
         height=draws.draw(st.just(header.height) | st.integers(1, 300) | st.integers(1, 2**32 - 1)),
         quality=draws.draw(st.just(header.quality) | st.integers(0, 255)),
-        flags=draws.draw(st.sampled_from([Flags(k) for k in range(4)])),
+        flags=draws.draw(st.sampled_from([Flags(k) for k in range(8)])),
     )
     order = draws.draw(st.permutations(range(len(sections))))
-    kinds = draws.draw(st.just([k for k, _ in sections]) | st.lists(st.integers(0, 255), min_size=4, max_size=4))
+    kinds = draws.draw(st.just([k for k, _ in sections]) | st.lists(st.integers(0, 255), min_size=5, max_size=5))
     count = draws.draw(st.just(len(sections)) | st.integers(0, len(sections)))
     shuffled = [(kinds[k], sections[k][1]) for k in order[:count]]
     decodes_or_is_refused(decode, resealed(header, shuffled))
@@ -225,6 +229,20 @@ def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     )
+
+
+@settings(max_examples=1000)
+@given(draws=st.data())
+def test_resealed_metadata_decodes_or_is_refused(data: bytes, decode: Decode, draws: st.DataObject) -> None:
+    header, sections = parts(data)
+    kind, payload = sections[4]
+    assert kind == METADATA
+    plain = zlib.decompress(payload[4:])
+    change = draws.draw(edits(len(plain)))
+    sections[4] = (kind, struct.pack("<I", len(change(plain))) + zlib.compress(change(plain)))
+    if draws.draw(st.booleans()):
+        sections[4] = (kind, draws.draw(edits(len(payload)))(payload))
+    decodes_or_is_refused(decode, resealed(header, sections))
 
 
 def test_an_alpha_plane_of_another_size_is_refused(data: bytes, decode: Decode, codec: Codec) -> None:

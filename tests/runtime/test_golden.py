@@ -12,6 +12,7 @@ import pytest
 
 from condic.runtime.bitstream import read_stream
 from condic.runtime.codec import Codec
+from condic.runtime.metadata import Metadata
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -41,7 +42,7 @@ GOLDEN = golden_files()
 
 def test_every_golden_file_is_tested() -> None:
     assert {path.stem for path in (DATA / "golden").iterdir()} == set(GOLDEN)
-    assert len(GOLDEN) >= 11
+    assert len(GOLDEN) >= 12
 
 
 @pytest.mark.parametrize("setting", ["torch", "ort-1-thread", "ort-2-threads", "ort-as-written", "openvino"])
@@ -61,6 +62,10 @@ def test_a_golden_file_says_what_it_is(name: str) -> None:
     header = read_stream(golden.data).header
     assert (header.height, header.width, header.quality) == (*golden.shape[:2], golden.quality)
     assert header.bundle_id.hex() == "80803a3f85d83c55"
+
+
+def test_golden_metadata_is_read(codec: Codec) -> None:
+    assert codec.decode(GOLDEN["metadata"].data).metadata == Metadata(b"a profile", b"II*\0 and on", b"<x/>")
 
 
 def test_golden_files_reach_every_part_of_the_coder() -> None:

@@ -1,0 +1,141 @@
+"""From whatever Pillow reads to 8-bit grey or RGB with its metadata, and a warning where something is lost."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, ImageOps
+
+from condic.errors import CondicWarning, InputError
+from condic.files import reason
+from condic.runtime.metadata import Metadata, bare_exif
+
+_GREY = ("1", "L", "LA", "La", "I", "F")
+_ORIENTATION = 0x0112
+_OF_TIFF = {
+    254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 290, 291, 292, 293, 297, 301, 317, 318, 319,
+    320, 322, 323, 324, 325, 330, 332, 333, 336, 337, 338, 339, 340, 341, 342, 347, 512, 513, 514, 515, 517, 518, 519,
+    520, 521, 529, 530, 531, 532, 700, 33723, 34377, 34675,
+}  # fmt: skip
+"""Tags of a TIFF file's directory that describe how its pixels lie there, or hold what is carried apart."""
+
+
+def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
+    """An image of mode L, LA, RGB or RGBA, upright, and its metadata.
+
+    CMYK and Lab become sRGB, through the profile if there is one. All other colours keep their values, and their
+    profile is carried along. Warns (CondicWarning) about frames and bits that are lost. Raises InputError where Pillow
+    cannot decode the image.
+    """
+    try:
+        _warn_of_losses(image)
+        image.load()
+        metadata = _metadata(image)
+        if _orientation(image) != 1:
+            image, metadata = ImageOps.exif_transpose(image), metadata.upright()
+        if image.mode in ("CMYK", "LAB"):
+            image, metadata = _to_srgb(image, metadata.icc_profile), Metadata(b"", metadata.exif, metadata.xmp)
+        return _reduced(image), metadata
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise InputError(f"Pillow cannot decode it ({reason(error)})") from error
+
+
+def _warn_of_losses(image: Image.Image) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        _warn(image, f"{frames} frames; only one, the {'first' if not image.tell() else 'current'}, is encoded")
+    if image.mode == "F":
+        _warn(image, "32-bit floating-point values are clipped to 0..255")
+    elif image.mode.startswith("I") or _stored_bits(image) > 8:
+        _warn(image, "more than 8 bits a sample are reduced to 8")
+
+
+def _stored_bits(image: Image.Image) -> int:
+    """Bits a sample in the file, as far as Pillow tells before it decodes: colours then have 8 in all its modes."""
+    bits = getattr(image, "tag_v2", {}).get(258, (8,))
+    if isinstance(bits, tuple) and max(bits) > 8:
+        return int(max(bits))
+    for tile in getattr(image, "tile", ()):
+        arguments: Any = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if any(isinstance(x, str) and ";16" in x for x in arguments):
+            return 16
+        if tile[0] == "ppm" and isinstance(arguments[-1], int) and arguments[-1] > 255:
+            return 16
+    return 8
+
+
+def _metadata(image: Image.Image) -> Metadata:
+    xmp = image.info.get("xmp") or b""
+    return Metadata(
+        image.info.get("icc_profile") or b"", _exif(image), xmp.encode() if isinstance(xmp, str) else bytes(xmp)
+    )
+
+
+def _exif(image: Image.Image) -> bytes:
+    stored = image.info.get("exif")
+    if isinstance(stored, bytes):
+        return bare_exif(stored)
+    try:
+        exif = image.getexif()
+        for tag in [tag for tag in exif if image.format == "TIFF" and tag in _OF_TIFF]:
+            del exif[tag]
+        return bare_exif(exif.tobytes()) if len(exif) else b""
+    except Exception:  # Pillow's reader of broken EXIF raises nearly anything
+        _warn(image, "the EXIF data is unreadable and left out")
+        return b""
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # as above; such an image stays as it is
+        return 1
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    try:
+        if image.mode == "LAB":
+            source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        elif profile:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        else:
+            return image.convert("RGB")
+        intent = ImageCms.Intent(ImageCms.getDefaultIntent(source))
+        converted = ImageCms.profileToProfile(image, source, srgb, intent, "RGB")
+        assert converted is not None
+        return converted
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        if image.mode == "LAB":
+            raise InputError(f"Lab colours cannot be converted ({error})") from error
+        _warn(image, f"the {image.mode} profile is unusable; colours are converted without it")
+        return image.convert("RGB")
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if image.mode != "I" or values.max(initial=0) > 255:  # Pillow's own conversion clips instead of scaling
+            image = Image.fromarray(_from_16_bits(values))
+    if image.mode in ("RGBa", "La"):
+        image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
+    transparent = "A" in image.getbands() or "transparency" in image.info
+    target = ("LA" if transparent else "L") if image.mode in _GREY else ("RGBA" if transparent else "RGB")
+    return image if image.mode == target else image.convert(target)
+
+
+def _from_16_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Rounds v * 255 / 65535."""
+    wide = np.clip(values, 0, 65535).astype(np.uint32)
+    narrow: npt.NDArray[np.uint8] = ((wide * 255 + 32895) >> 16).astype(np.uint8)
+    return narrow
+
+
+def _warn(image: Image.Image, message: str) -> None:
+    name = getattr(image, "filename", "") or "image"
+    warnings.warn(CondicWarning(f"{name}: {message}"), stacklevel=2)

@@ -1,0 +1,105 @@
+"""An image taken apart into what is coded how: colour by the networks, alpha and metadata without loss."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from condic.errors import CondicWarning, InputError
+from condic.runtime.alpha import pack_alpha, unpack_alpha
+from condic.runtime.bitstream import ALPHA, METADATA, Flags, Limits, Section, Stream
+from condic.runtime.metadata import Metadata, pack_metadata, unpack_metadata
+
+Pixels = npt.NDArray[np.uint8]
+_NONE = Metadata()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`rgb` uint8 [H, W, 3], `alpha` uint8 [H, W] or None, whether the image was grey, and its metadata."""
+
+    rgb: Pixels
+    alpha: Pixels | None
+    grey: bool
+    metadata: Metadata = _NONE
+
+    @property
+    def flags(self) -> Flags:
+        """The header's flags."""
+        return (
+            (Flags.GREY if self.grey else Flags.NONE)
+            | (Flags.NONE if self.alpha is None else Flags.ALPHA)
+            | (Flags.METADATA if self.metadata else Flags.NONE)
+        )
+
+    def sections(self) -> list[Section]:
+        """What is coded without loss."""
+        sections = [] if self.alpha is None else [Section(ALPHA, pack_alpha(self.alpha))]
+        return sections + ([Section(METADATA, pack_metadata(self.metadata))] if self.metadata else [])
+
+    def array(self) -> Pixels:
+        """The image as it was given: uint8 [H, W] if grey, else [H, W, 2..4]."""
+        planes = [self.rgb.mean(axis=2, keepdims=True).round().astype(np.uint8)] if self.grey else [self.rgb]
+        if self.alpha is not None:
+            planes.append(self.alpha[:, :, None])
+        result: Pixels = np.concatenate(planes, axis=2)
+        return result[:, :, 0] if result.shape[2] == 1 else result
+
+    def without_metadata(self) -> Picture:
+        """The same with no metadata."""
+        return replace(self, metadata=_NONE)
+
+
+def as_picture(image: Any, limits: Limits | None = None) -> Picture:
+    """Takes uint8 arrays [H, W], [H, W, 1..4] (grey, grey+alpha, RGB, RGBA) or a PIL image with its metadata.
+
+    The size is checked before pixels are touched. Raises InputError.
+    """
+    if isinstance(image, Picture):
+        return image
+    limits, metadata = limits or Limits(), _NONE
+    if not isinstance(image, np.ndarray):
+        from PIL import Image
+
+        from condic.runtime.conversion import eight_bits
+
+        if isinstance(image, Image.Image):
+            limits.check(image.width, image.height, InputError)
+            image, metadata = eight_bits(image)
+    if sum(metadata.sizes().values()) > limits.metadata - 64:
+        warnings.warn(CondicWarning(f"metadata of over {limits.metadata} bytes is left out"), stacklevel=2)
+        metadata = _NONE
+    try:
+        array = np.asarray(image)
+    except ValueError as error:
+        raise InputError(f"image is a {type(image).__name__}, not an array: {error}") from error
+    if array.dtype != np.uint8:
+        raise InputError(f"image has dtype {array.dtype}; give uint8 values 0..255")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or not array.size:
+        raise InputError(f"image has shape {np.shape(image)}; give [H, W] or [H, W, 1..4] with at least one pixel")
+    limits.check(array.shape[1], array.shape[0], InputError)
+    channels = array.shape[2]
+    alpha = array[:, :, -1] if channels in (2, 4) else None
+    rgb = np.repeat(array[:, :, :1], 3, axis=2) if channels < 3 else array[:, :, :3]
+    return Picture(rgb, alpha, channels < 3, metadata)
+
+
+def picture_of(stream: Stream, rgb: Pixels, limits: Limits | None = None) -> Picture:
+    """Decoded colour uint8 [H, W, 3] together with what the file has without loss. Raises StreamError."""
+    header, alpha, metadata = stream.header, None, _NONE
+    if header.flags & Flags.ALPHA:
+        alpha = unpack_alpha(stream.section(ALPHA).payload, header.height, header.width)
+    if header.flags & Flags.METADATA:
+        metadata = unpack_metadata(stream.section(METADATA).payload, limits)
+    return Picture(rgb, alpha, bool(header.flags & Flags.GREY), metadata)
+
+
+def kinds_of(flags: Flags) -> set[int]:
+    """Kinds of the sections, besides latents, that a header's flags call for."""
+    return {kind for flag, kind in ((Flags.ALPHA, ALPHA), (Flags.METADATA, METADATA)) if flags & flag}

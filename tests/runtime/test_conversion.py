@@ -1,0 +1,235 @@
+"""Whatever Pillow reads becomes 8-bit grey or RGB that looks the same, or a warning says what is lost."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from condic.errors import CondicWarning, InputError
+from condic.runtime.bitstream import Limits
+from condic.runtime.image_files import read_picture
+from condic.runtime.pictures import Picture, as_picture
+
+Draw = Callable[..., np.ndarray]
+ORIENTATION = 0x0112
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_errors() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def stored(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def same(picture: Picture, image: Image.Image) -> None:
+    """The picture is the image as Pillow converts it."""
+    mode = ("L" if picture.grey else "RGB") + ("" if picture.alpha is None else "A")
+    assert np.array_equal(picture.array(), np.asarray(image.convert(mode)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "grey", "alpha"),
+    [
+        ("1", True, False), ("L", True, False), ("LA", True, True), ("La", True, True), ("P", False, False),
+        ("PA", False, True), ("RGB", False, False), ("RGBA", False, True), ("RGBa", False, True),
+        ("RGBX", False, False), ("YCbCr", False, False), ("HSV", False, False), ("CMYK", False, False),
+    ],
+)  # fmt: skip
+def test_every_8_bit_mode_is_taken(drawing: Draw, mode: str, grey: bool, alpha: bool) -> None:
+    start = Image.fromarray(drawing(9, 11, 4))
+    start = start.convert({"La": "LA", "PA": "P", "P": "RGB", "LA": "RGBA"}.get(mode, start.mode)).convert(mode)
+    picture = as_picture(start)
+    assert (picture.grey, picture.alpha is not None) == (grey, alpha)
+    if mode not in ("La", "RGBa"):
+        same(picture, start)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_palette_with_transparency_has_alpha(drawing: Draw, kind: str) -> None:
+    image = Image.fromarray(drawing(20, 20)).quantize(8)
+    with Image.open(io.BytesIO(stored(image, kind, transparency=3))) as read:
+        expected = np.asarray(read.convert("RGBA"))
+        assert 0 < np.count_nonzero(expected[:, :, 3] == 0) < 400
+    assert np.array_equal(read_picture(stored(image, kind, transparency=3)).array(), expected)
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 7), ("RGB", (1, 2, 3))])
+def test_a_transparent_colour_becomes_alpha(mode: str, colour: object) -> None:
+    image = Image.new(mode, (4, 4), colour)
+    image.putpixel((1, 1), 9 if mode == "L" else (9, 9, 9))
+    picture = read_picture(stored(image, "PNG", transparency=colour))
+    assert picture.alpha is not None
+    assert picture.alpha.sum() == 255
+
+
+def png_of_16_bits(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits a sample; Pillow itself writes only grey ones."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width, channels = values.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bit_pngs_are_reduced_with_a_warning(channels: int) -> None:
+    values = np.linspace(0, 65535, 8 * 9 * channels).astype(np.uint16).reshape(8, 9, channels)
+    with pytest.warns(CondicWarning, match="image: more than 8 bits a sample are reduced to 8"):
+        picture = read_picture(png_of_16_bits(values))
+    assert (picture.alpha is not None) == (channels in (2, 4))
+    colours = np.broadcast_to(values[:, :, : (channels - 1) // 2 * 2 + 1], (8, 9, 3)) / 257
+    assert np.abs(picture.rgb - colours).max() <= (0.5 if channels == 1 else 1)
+    if picture.alpha is not None:
+        assert np.abs(picture.alpha - values[:, :, -1] / 257).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PPM", "PNG"])
+def test_16_bit_grey_is_rounded_in_every_format(kind: str, tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 8 * 9).astype(np.uint16).reshape(8, 9)
+    path = tmp_path / f"deep.{kind.lower()}"
+    path.write_bytes(stored(Image.fromarray(values), kind))
+    with pytest.warns(CondicWarning, match=rf"deep.{kind.lower()}: more than 8 bits"):
+        picture = read_picture(path)
+    assert np.array_equal(picture.array(), np.round(values / 257))
+
+
+def test_a_16_bit_colour_ppm_warns() -> None:
+    values = np.arange(4 * 5 * 3) * 1000
+    data = b"P6 5 4 65535\n" + values.astype(">u2").tobytes()
+    with pytest.warns(CondicWarning, match="more than 8 bits"):
+        picture = read_picture(data)
+    assert np.abs(picture.rgb.ravel() - values / 257).max() <= 1
+
+
+def test_floating_point_is_clipped_with_a_warning() -> None:
+    with pytest.warns(CondicWarning, match="floating-point values are clipped"):
+        picture = as_picture(Image.fromarray(np.array([[-5, 3.2, 700]], np.float32)))
+    assert picture.array().tolist() == [[0, 3, 255]]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken_with_a_warning(drawing: Draw, kind: str) -> None:
+    frames = [Image.fromarray(drawing(20, 30)), Image.new("RGB", (30, 20), "red"), Image.new("RGB", (30, 20), "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = stored(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    with pytest.warns(CondicWarning, match="3 frames; only one, the first, is encoded"):
+        picture = read_picture(data)
+    error = np.abs(picture.rgb.astype(int) - np.asarray(frames[0])).mean()
+    assert error < (12 if kind == "GIF" else 1e-9), "a palette in GIF, else lossless"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_and_reset(kind: str, orientation: int) -> None:
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:8, :8] = 255
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[0x010F] = orientation, "Camera"
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = stored(Image.fromarray(pixels), kind, exif=exif, **options)
+    picture = read_picture(data)
+    turned = {
+        1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.swapaxes(0, 1),
+        6: np.rot90(pixels, -1), 7: pixels[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(pixels),
+    }[orientation]  # fmt: skip
+    assert np.abs(picture.rgb.astype(int) - turned).max() < 40
+    carried = Image.Exif()
+    carried.load(picture.metadata.exif)
+    assert carried.get(ORIENTATION, 1) == 1
+    assert carried[0x010F] == "Camera"
+
+
+def test_a_tiff_s_exif_does_not_say_how_its_pixels_lie(drawing: Draw) -> None:
+    picture = read_picture(stored(Image.fromarray(drawing(20, 30)), "TIFF", tiffinfo={0x013B: "Somebody"}))
+    carried = Image.Exif()
+    carried.load(picture.metadata.exif)
+    assert dict(carried) == {0x013B: "Somebody"}
+    assert not read_picture(stored(Image.fromarray(drawing(20, 30)), "TIFF")).metadata
+
+
+def adobe_like_cmyk_profile() -> bytes:
+    """A CMYK profile made of nothing but its tables: A2B0 of a simple ink model, 5 points a side."""
+    import struct
+
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 5)] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
+    # Darker than Pillow's own (1 - c)(1 - k), and warmer: the two conversions must be told apart.
+    rgb = (1 - grid[:, :3] * [0.7, 0.9, 1.0]) * (1 - 0.8 * grid[:, 3:])
+    srgb_to_xyz = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])
+    xyz = (rgb**2.2) @ srgb_to_xyz.T / [0.9642, 1.0, 0.8249]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    codes = np.clip(np.stack([lab[:, 0] * 655.35, (lab[:, 1] + 128) * 257, (lab[:, 2] + 128) * 257], axis=1), 0, 65535)
+    identity = struct.pack(">9i", *(65536 if k % 4 == 0 else 0 for k in range(9)))
+    ramp = struct.pack(">2H", 0, 65535)
+    table = (
+        b"mft2\0\0\0\0" + bytes([4, 3, 5, 0]) + identity + struct.pack(">HH", 2, 2) + ramp * 4
+        + codes.astype(">u2").tobytes() + ramp * 3
+    )  # fmt: skip
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    tags = {b"A2B0": table, b"wtpt": white}
+    offset, directory, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, value in tags.items():
+        directory += name + struct.pack(">II", offset + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    head = bytearray(128)
+    struct.pack_into(">I4sI4s4s4s", head, 0, offset + len(body), b"none", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head[36:40] = b"acsp"
+    struct.pack_into(">3i", head, 68, 63190, 65536, 54061)
+    return bytes(head) + struct.pack(">I", len(tags)) + directory + body
+
+
+def test_cmyk_is_converted_through_its_profile() -> None:
+    inks = np.zeros((4, 4, 4), np.uint8)
+    inks[..., 0], inks[1:, :, 1], inks[2:, :, 2], inks[3:, :, 3] = 200, 120, 60, 90
+    image = Image.fromarray(inks, "CMYK")
+    plain = read_picture(stored(image, "TIFF"))
+    same(plain, image)
+    profile = adobe_like_cmyk_profile()
+    picture = read_picture(stored(image, "TIFF", icc_profile=profile))
+    assert not picture.metadata.icc_profile, "the pixels are sRGB now"
+    expected = 255 * (1 - inks[..., :3] / 255 * [0.7, 0.9, 1.0]) * (1 - 0.8 * inks[..., 3:] / 255)
+    assert np.abs(picture.rgb - expected).max() < 12
+    assert np.abs(plain.rgb - expected).max() > 40
+
+
+def test_an_unusable_cmyk_profile_warns(drawing: Draw) -> None:
+    image = Image.fromarray(drawing(8, 8, 4), "CMYK")
+    with pytest.warns(CondicWarning, match="CMYK profile is unusable"):
+        picture = read_picture(stored(image, "TIFF", icc_profile=b"no profile at all"))
+    same(picture, image)
+
+
+def test_lab_becomes_srgb() -> None:
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    colours = Image.fromarray(np.array([[[200, 30, 40], [20, 120, 220], [128, 128, 128]]], np.uint8))
+    converted = ImageCms.profileToProfile(colours, srgb, lab, outputMode="LAB")
+    assert np.abs(as_picture(converted).rgb.astype(int) - np.asarray(colours)).max() <= 6, "8 bits of Lab"
+
+
+def test_sizes_are_checked_before_pixels_are_read() -> None:
+    data = stored(Image.new("L", (300, 200)), "PNG")
+    with pytest.raises(InputError, match="300x200 is over the limits"):
+        read_picture(data[:60], Limits(pixels=59999))
+
+
+def test_metadata_over_the_limit_is_left_out_with_a_warning() -> None:
+    data = stored(Image.new("L", (3, 2)), "PNG", exif=b"Exif\0\0" + bytes(5000))
+    with pytest.warns(CondicWarning, match="over 4000 bytes is left out"):
+        assert not as_picture(Image.open(io.BytesIO(data)), Limits(metadata=4000)).metadata
