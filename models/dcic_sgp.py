@@ -12,7 +12,7 @@ the queries of their attention; its integers enter the hyper synthesis, and so t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,22 @@ class Output:
     image: Tensor
     preview: Tensor
     bits: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """An image's three coded latents, and what the decoded prior gives the transforms."""
+
+    prior: Coded
+    hyper: Coded
+    main: Coded
+    f8: Tensor
+    f16: Tensor
+    preview: Tensor
+
+    def bits(self) -> dict[str, Tensor]:
+        """Estimated bits [B] per stream, in coding order."""
+        return {"prior": self.prior.bits, "hyper": self.hyper.bits, "main": self.main.bits}
 
 
 class DcicSgp(nn.Module):
@@ -80,6 +96,12 @@ class DcicSgp(nn.Module):
             **{f"context_{k}": net for k, net in enumerate(self.context)},
         }
 
+    def entropy_path_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of what rates alone depend on: hyper transforms, contexts, their tables."""
+        own = ("prior_context", "hyper_analysis", "hyper_synthesis", "context", "prior_first", "hyper_first",
+               "quality_bias")  # fmt: skip
+        return ((name, p) for name, p in self.named_parameters() if name.partition(".")[0] in own)
+
     def bias_rows(self) -> dict[str, Tensor]:
         """The quality biases of the exact networks by role, float32 [64, width] each."""
         return {role: table.rows() for role, table in self.quality_bias.items()}
@@ -93,16 +115,21 @@ class DcicSgp(nn.Module):
 
         In evaluation mode the rates are those of the rounded latents.
         """
+        latents = self.code(image, level)
+        _, inverse = self.main_gain(level)
+        x_hat = self.synthesis(latents.main.hat, inverse, latents.f8, latents.f16, latents.preview)
+        return Output(x_hat, latents.preview, latents.bits())
+
+    def code(self, image: Tensor, level: Tensor) -> Latents:
+        """Everything but the synthesis: what the three streams hold, and what they cost."""
         gain, inverse = self.prior_gain(level)
         prior = self._code_prior(self.prior_analysis(image, gain), level)
         f8, f16, preview = self.prior_synthesis(prior.hat, inverse)
-        gain, inverse = self.main_gain(level)
+        gain, _ = self.main_gain(level)
         y = self.analysis(image, f8, f16, gain)
         hyper = self._code_hyper(self.hyper_analysis(y, prior.hat), level)
         parameters = self.hyper_synthesis(hyper.hat, prior.hat, self._bias("hyper_synthesis", level))
-        main = self._code_main(y, parameters, level)
-        x_hat = self.synthesis(main.hat, inverse, f8, f16, preview)
-        return Output(x_hat, preview, {"prior": prior.bits, "hyper": hyper.bits, "main": main.bits})
+        return Latents(prior, hyper, self._code_main(y, parameters, level), f8, f16, preview)
 
     def freeze(self) -> None:
         """Turns the entropy path into integers, from the ranges that forward passes under `observe` recorded."""

@@ -32,6 +32,11 @@ def scale_of_index(index: Tensor) -> Tensor:
     return SCALE_MIN * torch.exp(_LOG_STEP * index.clamp(0, SCALES - 1))
 
 
+def index_of_scale(sigma: Tensor) -> Tensor:
+    """Real-valued index of a standard deviation, clamped to the table."""
+    return (torch.log(sigma / SCALE_MIN) / _LOG_STEP).clamp(0, SCALES - 1)
+
+
 def gaussian_bits(residual: Tensor, index: Tensor) -> Tensor:
     """Bits of `residual` (any real: y - mu, with noise or rounded) under N(0, sigma(index)) on unit intervals.
 

@@ -17,7 +17,7 @@ LAMBDA_RANGE = {"mse": (0.0016, 0.09), "ms-ssim": (2.4, 135.0)}
 """Lowest and highest lambda per loss; lambda multiplies 255^2 * MSE, or 1 - MS-SSIM."""
 
 
-def lambda_of_level(level: Tensor, loss: str = "mse") -> Tensor:
+def lambda_of_level(level: Tensor | float, loss: str = "mse") -> Tensor | float:
     """Lagrangian weight of the distortion at a level, log-spaced over `LAMBDA_RANGE[loss]`; level in 0..63."""
     low, high = LAMBDA_RANGE[loss]
     return low * (high / low) ** (level / (LEVELS - 1))

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from condic.errors import InputError
+from condic.models.dcic_sgp import Output
+from condic.models.quality import LevelTable
 from condic.models.weights import save_weights
 from condic.training.calibration import calibrate
 from condic.training.checkpoint import Checkpoint, save_checkpoint
@@ -24,10 +26,15 @@ from condic.training.evaluation import Point, evaluate, to_batch
 from condic.training.losses import Loss, psnr, rate_distortion
 from condic.version import __version__
 
-WARM_UP_STEPS, WARM_UP_FRACTION = 200, 0.05
-"""Warm-up ends after so many steps or so much of the run, whichever comes first."""
+WARM_UP_FRACTION = 0.05
+"""Of a run, or of each of its two parts (see `ENTROPY_FRACTION`)."""
 CLIP_NORM = 1.0
 EMA_DECAY = 0.999
+ENTROPY_FRACTION = 0.1
+"""Part of a run from the linear start in which the entropy path alone learns: its steps cost a quarter of whole ones."""
+ENTROPY_SPEED, TABLE_SPEED = 3.0, 3.0
+"""Learning rates of the entropy path in that part, and of tables afterwards, relative to the run's. A crop touches only
+the rows of a table that are near its level."""
 MOST_BAD_STEPS = 10
 """Steps in a row with a loss that is not finite before the run stops."""
 
@@ -48,6 +55,8 @@ class Settings:
     out: Path
     checkpoint_every: float = 180.0
     evaluate_every: int = 2000
+    entropy_fraction: float = 0.0
+    """Part of the run in which the entropy path alone learns."""
 
     @property
     def checkpoint_path(self) -> Path:
@@ -91,9 +100,16 @@ class Trainer:
         self.settings, self.device = settings, device
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        entropy = dict(self.model.entropy_path_parameters())
+        self._transforms = [p for name, p in self.model.named_parameters() if name not in entropy]
+        tables = {id(p) for m in self.model.modules() if isinstance(m, LevelTable) for p in m.parameters()}
+        groups = ([], [], [])
+        for name, p in self.model.named_parameters():
+            groups[0 if id(p) in tables else 1 if name in entropy else 2].append(p)
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
-        )
+            [{"params": group} for group in groups],
+            settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True,
+        )  # fmt: skip
         self._forward = torch.compile(self.model) if compile_model else self.model
         self.step, self.seconds, self.skipped, self._stop = 0, 0.0, 0, False
 
@@ -190,11 +206,18 @@ class Trainer:
         save_weights(self.ema, s.weights_path, metadata)
 
     def _train_step(self, pixels: np.ndarray, levels: np.ndarray) -> Loss | None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate()
+        for group, rate in zip(self.optimiser.param_groups, self._learning_rates(), strict=True):
+            group["lr"] = rate
+        entropy_only = self._entropy_only()
+        for parameter in self._transforms:
+            parameter.requires_grad_(not entropy_only)
         image, level = to_batch(pixels, self.device), torch.from_numpy(levels).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            output = self._forward(image, level)
+            if entropy_only:
+                latents = self.model.code(image, level)
+                output = Output(latents.preview, latents.preview, latents.bits())
+            else:
+                output = self._forward(image, level)
         loss = rate_distortion(output, image, level, self.settings.loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
@@ -212,11 +235,17 @@ class Trainer:
         averaged: list[Tensor] = list(self.ema.values())
         torch._foreach_lerp_(averaged, [state[name] for name in self.ema], 1 - decay)
 
-    def _learning_rate(self) -> float:
-        fraction = min(1.0, self.fraction())
-        warm = min(1.0, max((self.step + 1) / WARM_UP_STEPS, fraction / WARM_UP_FRACTION))
-        cosine = 0.5 * (1 + math.cos(math.pi * fraction))
-        return self.settings.learning_rate * warm * (0.01 + 0.99 * cosine)
+    def _entropy_only(self) -> bool:
+        return self.fraction() < self.settings.entropy_fraction
+
+    def _learning_rates(self) -> tuple[float, float, float]:
+        """Of tables, entropy path and transforms: warm-up and cosine over each of the run's two parts."""
+        first, fraction = self.settings.entropy_fraction, min(1.0, self.fraction())
+        begin, end = (0.0, first) if self._entropy_only() else (first, 1.0)
+        done = (fraction - begin) / (end - begin)
+        warm = min(1.0, 0.1 + done / WARM_UP_FRACTION)
+        rate = self.settings.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        return rate * TABLE_SPEED, rate * (ENTROPY_SPEED if self._entropy_only() else 1.0), rate
 
     def _progress(self, loss: Loss, speed: float) -> Progress:
         bpp = {name: float(value) for name, value in loss.bpp.items()}

@@ -8,14 +8,20 @@ import torch
 from torch import Tensor
 
 from condic.models.dcic_sgp import Output
-from condic.models.quality import lambda_of_level
+from condic.models.quality import LEVELS, lambda_of_level
 
 PREVIEW_WEIGHT = 0.1
+BALANCE = -0.5
+"""Power of lambda that weighs the levels: R + lambda D grows about as sqrt(lambda), and each level is to count alike."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """`total`: mean over the batch of bits per pixel + lambda * (D + 0.1 * D_preview); the rest is for the log."""
+    """What a step minimises, and parts of it for the log.
+
+    `total`: mean over the batch of w * (R + lambda * (D + 0.1 * D_preview)), R in bits per pixel, with w = 1 in the
+    middle of lambda's range (see `BALANCE`).
+    """
 
     total: Tensor
     bpp: dict[str, Tensor]
@@ -35,7 +41,8 @@ def rate_distortion(output: Output, image: Tensor, level: Tensor, kind: str) -> 
         distortion = _one_minus_ms_ssim(output.image, image) + PREVIEW_WEIGHT * _one_minus_ms_ssim(
             output.preview, image
         )
-    total = (rate + lambda_of_level(level, kind) * distortion).mean()
+    weight = (lambda_of_level(level, kind) / lambda_of_level((LEVELS - 1) / 2, kind)) ** BALANCE
+    total = (weight * (rate + lambda_of_level(level, kind) * distortion)).mean()
     return Loss(total, {name: x.detach().mean() for name, x in bpp.items()}, mse.detach(), preview_mse.detach())
 
 

@@ -20,7 +20,7 @@ from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
 from condic.training.data import CropSampler, Photographs, load_photographs
 from condic.training.evaluation import Point, to_batch
-from condic.training.start import start_from_principal_components
+from condic.training.start import start_from_photographs
 
 _SHOWN_SKIPS = 5
 _CROPS_TO_START_FROM = 256
@@ -37,7 +37,7 @@ def run_session(
     """Runs training as the command line asked; raises CondicError for what the input made impossible."""
     console = Console(stderr=True)
     device = _device(device_name)
-    settings = loop.Settings(**options)
+    settings = loop.Settings(**options, entropy_fraction=0.0 if init else loop.ENTROPY_FRACTION)
     settings.out.mkdir(parents=True, exist_ok=True)
     checkpoint = load_checkpoint(resume, settings.model, settings.preset) if resume else None
     torch.manual_seed(settings.seed)
@@ -51,7 +51,7 @@ def run_session(
     sampler = CropSampler(photographs.images, settings.crop, settings.batch, LEVELS, settings.seed)
     if not (checkpoint or init):
         crops = [sampler.at(step)[0] for step in range(-(-_CROPS_TO_START_FROM // settings.batch))]
-        start_from_principal_components(model, to_batch(np.concatenate(crops), torch.device("cpu")))
+        start_from_photographs(model, to_batch(np.concatenate(crops), torch.device("cpu")))
     trainer = loop.Trainer(settings, model, device, compile_model=device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)

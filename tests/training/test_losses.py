@@ -19,14 +19,15 @@ def test_lambda_is_log_spaced_over_its_range() -> None:
     assert torch.allclose(ratios, ratios[0].expand(3))
 
 
-def test_the_loss_is_rate_plus_lambda_times_squared_error() -> None:
+def test_the_loss_is_rate_plus_lambda_times_squared_error_weighed_by_level() -> None:
     image = torch.full((2, 3, 8, 8), 0.5)
     output = Output(image + 0.1, image - 0.2, {"prior": torch.tensor([64.0, 128.0]), "main": torch.tensor([0.0, 64.0])})
     level = torch.tensor([0, 63])
     loss = rate_distortion(output, image, level, "mse")
     rate = torch.tensor([1.0, 3.0])
     distortion = 255**2 * (0.01 + 0.1 * 0.04)
-    expected = (rate + torch.tensor([0.0016, 0.09]) * distortion).mean()
+    weight = torch.tensor([(0.09 / 0.0016) ** 0.25, (0.0016 / 0.09) ** 0.25])  # lambda ** -0.5, 1 in the middle
+    expected = (weight * (rate + torch.tensor([0.0016, 0.09]) * distortion)).mean()
     assert loss.total == pytest.approx(float(expected), rel=1e-5)
     assert loss.bpp["prior"] == pytest.approx(1.5)
     assert psnr(loss.mse)[0] == pytest.approx(20.0, abs=1e-3)
