@@ -31,7 +31,7 @@ WARM_UP_FRACTION = 0.05
 CLIP_NORM = 1.0
 EMA_DECAY = 0.999
 ENTROPY_FRACTION = 0.1
-"""Part of a run from the linear start in which the entropy path alone learns: its steps cost a quarter of whole ones."""
+"""Part of a run from the linear start in which the entropy path alone learns, at a quarter of the cost of a step."""
 ENTROPY_SPEED, TABLE_SPEED = 3.0, 3.0
 """Learning rates of the entropy path in that part, and of tables afterwards, relative to the run's. A crop touches only
 the rows of a table that are near its level."""

@@ -12,7 +12,7 @@ from condic.models.quality import LEVELS, lambda_of_level
 
 PREVIEW_WEIGHT = 0.1
 BALANCE = -0.5
-"""Power of lambda that weighs the levels: R + lambda D grows about as sqrt(lambda), and each level is to count alike."""
+"""Power of lambda that weighs the levels: R + lambda D grows about as its root, and each level is to count alike."""
 
 
 @dataclass(frozen=True)
