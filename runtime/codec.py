@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,22 +92,19 @@ class Codec:
         return self.pack(self.quantise(image, quality, timings, limits), timings)
 
     def quantise(
-        self, image: Any, quality: int, timings: Timings | None = None, limits: Limits | None = None
+        self,
+        image: Any,
+        quality: int,
+        timings: Timings | None = None,
+        limits: Limits | None = None,
+        known: Mapping[str, Tensor] | None = None,
     ) -> Quantised:
-        """The first half of `encode`: everything but the entropy coder."""
+        """The first half of `encode`: everything but the entropy coder. `known` are tensors that need no computing."""
         if not isinstance(quality, (int, np.integer)) or not 0 <= quality < QUALITY_LEVELS:
             raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
-        timings = timings or Timings()
         picture = as_picture(image, limits)
-        height, width = picture.rgb.shape[:2]
-        evaluation = self._evaluation(height, width, quality, timings)
-        source = PixelSource(picture.rgb, self.bundle.manifest.alignment)
-
-        def pixels(region: Region) -> Tensor:
-            with timings.stage("pixels"):
-                return source.tensor(region)
-
-        evaluation.source = pixels
+        evaluation = self.evaluation(picture, quality, timings or Timings())
+        evaluation.tensors.update(known or {})
         latents: list[Coded] = []
         for step in self.bundle.manifest.encode:
             if step.op == "run":
@@ -117,12 +114,36 @@ class Codec:
                 latents.append(encode_latent(latent, evaluation, self._entropy, quality))
         return Quantised(picture, quality, tuple(latents))
 
+    def evaluation(self, picture: Picture, quality: int, timings: Timings) -> Evaluation:
+        """The tensors of a picture at a level, before any step of encoding."""
+        height, width = picture.rgb.shape[:2]
+        evaluation = self._evaluation(height, width, quality, timings)
+        source = PixelSource(picture.rgb, self.bundle.manifest.alignment)
+
+        def pixels(region: Region) -> Tensor:
+            with timings.stage("pixels"):
+                return source.tensor(region)
+
+        evaluation.source = pixels
+        return evaluation
+
+    def reconstruct(self, quantised: Quantised, timings: Timings | None = None) -> Pixels:
+        """What decoding will give, uint8 [H, W, 3], without coding anything."""
+        height, width = quantised.picture.rgb.shape[:2]
+        evaluation = self._evaluation(height, width, quantised.quality, timings or Timings())
+        for latent in quantised.latents:
+            evaluation.sixteenths[f"{latent.name}.hat"] = latent.integers[None]
+        for step in self.bundle.manifest.decode:
+            if step.op == "run":
+                evaluation.note(step)
+        return self._pixels(evaluation, height, width, timings or Timings())
+
     def pack(self, quantised: Quantised, timings: Timings | None = None) -> bytes:
         """The second half of `encode`: symbols to bytes."""
         picture = quantised.picture
         with (timings or Timings()).stage("coder"):
             sections = [Section(k, latent.section(self._entropy)) for k, latent in enumerate(quantised.latents)]
-        sections += picture.sections()
+        sections += picture.sections
         height, width = picture.rgb.shape[:2]
         header = Header(width, height, quantised.quality, picture.flags, self.bundle.id, len(sections))
         return write_stream(header, sections)
@@ -154,13 +175,17 @@ class Codec:
                 latent = manifest.latent(step.target)
                 payload = stream.section(len(integers)).payload
                 integers[latent.name] = decode_latent(latent, payload, evaluation, self._entropy, header.quality)
-        rgb = np.empty((header.height, header.width, 3), np.uint8)
+        rgb = self._pixels(evaluation, header.height, header.width, timings)
+        picture = picture_of(stream, rgb, limits)
+        return Decoded(picture.array(), picture.metadata, integers)
+
+    def _pixels(self, evaluation: Evaluation, height: int, width: int, timings: Timings) -> Pixels:
+        rgb = np.empty((height, width, 3), np.uint8)
         for tile in evaluation.tiles(evaluation.whole):
             tensor = evaluation.get("image", IMAGE, tile)
             with timings.stage("pixels"):
-                write_tensor(tensor, rgb, tile, manifest.alignment)
-        picture = picture_of(stream, rgb, limits)
-        return Decoded(picture.array(), picture.metadata, integers)
+                write_tensor(tensor, rgb, tile, self.bundle.manifest.alignment)
+        return rgb
 
     def _evaluation(self, height: int, width: int, quality: int, timings: Timings) -> Evaluation:
         def run(role: str, inputs: Sequence[Tensor]) -> list[Tensor]:

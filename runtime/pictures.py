@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,19 @@ class Picture:
             | (Flags.METADATA if self.metadata else Flags.NONE)
         )
 
+    @cached_property
     def sections(self) -> list[Section]:
         """What is coded without loss."""
         sections = [] if self.alpha is None else [Section(ALPHA, pack_alpha(self.alpha))]
         return sections + ([Section(METADATA, pack_metadata(self.metadata))] if self.metadata else [])
 
+    def colours(self) -> Pixels:
+        """uint8 [H, W, 3], or [H, W, 1] if the image was grey."""
+        return self.rgb.mean(axis=2, keepdims=True).round().astype(np.uint8) if self.grey else self.rgb
+
     def array(self) -> Pixels:
         """The image as it was given: uint8 [H, W] if grey, else [H, W, 2..4]."""
-        planes = [self.rgb.mean(axis=2, keepdims=True).round().astype(np.uint8)] if self.grey else [self.rgb]
-        if self.alpha is not None:
-            planes.append(self.alpha[:, :, None])
+        planes = [self.colours()] + ([] if self.alpha is None else [self.alpha[:, :, None]])
         result: Pixels = np.concatenate(planes, axis=2)
         return result[:, :, 0] if result.shape[2] == 1 else result
 
