@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -66,13 +64,6 @@ def measure_coder(codec: Codec, file: str, pixels: NDArray[np.uint8], level: int
         scales=tuple(np.bincount(indexes, minlength=len(tables)).tolist()),
         magnitudes=tuple(np.bincount(np.minimum(np.abs(symbols), 31), minlength=32).tolist()),
     )
-
-
-def cpu_name() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _fastest(run: Callable[[], T], repeats: int) -> tuple[T, float]:

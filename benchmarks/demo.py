@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from condic.benchmarks.images import read_rgb
 from condic.benchmarks.metrics import ms_ssim, psnr
-from condic.benchmarks.speed import measure_speed
+from condic.benchmarks.timing import measure
 from condic.command_line import run_program
 from condic.files import replace_whole, write_file
 from condic.runtime.bitstream import HEADER_BYTES, SECTION_BYTES, read_stream
@@ -62,10 +62,13 @@ def demo(image: Path, quality: int, model: str, backend: str, threads: int, out:
         codec.graphs.load(graph.role)
     loading = time.perf_counter() - start
 
-    speed, data, decoded = measure_speed(codec, image.name, pixels, quality, repeats=3)
-    preview = codec.preview(data).image
+    data = codec.encode(pixels, quality)
+    decoded, preview = codec.decode(data).image, codec.preview(data).image
+    encode = measure(lambda _, timings: codec.encode(pixels, quality, timings), runs=3)
+    decode = measure(lambda _, timings: codec.decode(data, timings), runs=3)
+    height, width = pixels.shape[:2]
     needed = preview_bytes(data, sum(step.op == "code" for step in codec.bundle.manifest.preview))
-    bpp = len(data) * 8 / (speed.width * speed.height)
+    bpp = len(data) * 8 / (width * height)
 
     original = image.stat().st_size
     sheet = side_by_side([
@@ -85,12 +88,12 @@ def demo(image: Path, quality: int, model: str, backend: str, threads: int, out:
     manifest = codec.bundle.manifest
     click.echo(f"condic {__version__}, {manifest.codec}-{manifest.preset} ({codec.bundle.id.hex()}), {codec.backend}")
     for name, value in (
-        ("image", f"{image}, {speed.width}x{speed.height}, {original:,} bytes"),
+        ("image", f"{image}, {width}x{height}, {original:,} bytes"),
         ("file", f"quality {quality}: {len(data):,} bytes, {bpp:.3f} bpp"),
         ("PSNR", f"{psnr(decoded, pixels):.2f} dB"),
         ("MS-SSIM", f"{ms_ssim(decoded, pixels):.4f}"),
-        ("encode", f"{speed.encode.seconds:.3f} s, median of 3"),
-        ("decode", f"{speed.decode.seconds:.3f} s, median of 3"),
+        ("encode", f"{encode.seconds.median:.3f} s, median of 3"),
+        ("decode", f"{decode.seconds.median:.3f} s, median of 3"),
         ("loading", f"{loading:.2f} s, once: model and known-answer tests"),
         ("written", ", ".join(map(str, files))),
     ):

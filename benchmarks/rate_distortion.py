@@ -2,80 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from condic.benchmarks.anchors import Anchor
 from condic.benchmarks.bd_rate import BdRate, Curve, bd_rate
 from condic.benchmarks.images import read_rgb
 from condic.benchmarks.metrics import decibels, ms_ssim, psnr
+from condic.benchmarks.peers import ImageCodec
 from condic.errors import CondicError
-from condic.runtime.codec import Codec
-
-Pixels = npt.NDArray[np.uint8]
 
 RUN_HERE = "run here"
 """The source of a curve that is measured, not published."""
-
-
-class ImageCodec(Protocol):
-    """A codec under test."""
-
-    @property
-    def name(self) -> str:
-        """What reports call it."""
-        ...
-
-    @property
-    def levels(self) -> Sequence[int]:
-        """Its settings, from small files to large ones."""
-        ...
-
-    @property
-    def settings(self) -> str:
-        """What else it runs with."""
-        ...
-
-    def encode(self, image: Pixels, level: int) -> bytes:
-        """uint8 [H, W, 3] to a whole file."""
-        ...
-
-    def decode(self, data: bytes) -> Pixels:
-        """A file to uint8 [H, W, 3]."""
-        ...
-
-
-@dataclass(frozen=True)
-class Condic:
-    """A condic codec under test."""
-
-    codec: Codec
-    levels: Sequence[int]
-
-    @property
-    def name(self) -> str:
-        """Codec and preset."""
-        manifest = self.codec.bundle.manifest
-        return f"condic {manifest.codec}-{manifest.preset}"
-
-    @property
-    def settings(self) -> str:
-        """Model and backend."""
-        return f"model {self.codec.bundle.id.hex()}, {self.codec.backend}"
-
-    def encode(self, image: Pixels, level: int) -> bytes:
-        """A condic file."""
-        return self.codec.encode(image, level)
-
-    def decode(self, data: bytes) -> Pixels:
-        """The decoded image."""
-        return self.codec.decode(data).image
 
 
 @dataclass(frozen=True)
@@ -112,34 +52,57 @@ class Comparison:
     ms_ssim: BdRate | None
 
 
-def measure(codec: ImageCodec, images: Sequence[Path], done: Callable[[], None]) -> list[Result]:
-    """Codes every image at every level; `done` is called after each of them. Errors name the image."""
+@dataclass(frozen=True)
+class RateDistortion:
+    """A whole run. `settings` and `means` are by codec, the one under test first; `images` are all single results.
+
+    `bd_rate` compares that one with the others and, on Kodak's images, with published curves.
+    """
+
+    settings: Mapping[str, str]
+    images: tuple[Result, ...]
+    means: Mapping[str, tuple[Mean, ...]]
+    bd_rate: tuple[Comparison, ...]
+
+    @property
+    def codec(self) -> str:
+        """The codec under test."""
+        return next(iter(self.settings))
+
+    @property
+    def published(self) -> bool:
+        """Whether published curves are compared too."""
+        return any(c.source != RUN_HERE for c in self.bd_rate)
+
+
+def measure(codec: ImageCodec, images: Sequence[Path], begin: Callable[[str], None]) -> list[Result]:
+    """Codes every image at every level; `begin` is called before each of them. Errors name the image."""
     results = []
     for path in images:
         pixels = read_rgb(path)
         try:
             for level in codec.levels:
+                begin(f"{codec.name} {level} {path.name}")
                 data = codec.encode(pixels, level)
                 decoded = codec.decode(data)
                 bpp = len(data) * 8 / (pixels.shape[0] * pixels.shape[1])
                 quality = psnr(decoded, pixels), ms_ssim(decoded, pixels)
                 results.append(Result(codec.name, path.name, level, len(data), bpp, *quality))
-                done()
         except CondicError as error:
             raise type(error)(f"{path}: {error}") from error
     return results
 
 
-def means(results: Sequence[Result]) -> dict[str, list[Mean]]:
+def means(results: Sequence[Result]) -> dict[str, tuple[Mean, ...]]:
     """Per codec, one mean per level."""
     groups: dict[str, dict[int, list[Result]]] = {}
     for result in results:
         groups.setdefault(result.codec, {}).setdefault(result.level, []).append(result)
     return {
-        codec: [
+        codec: tuple(
             Mean(level, mean(r.bpp for r in rows), mean(r.psnr for r in rows), mean(r.ms_ssim for r in rows))
             for level, rows in levels.items()
-        ]
+        )
         for codec, levels in groups.items()
     }
 
@@ -150,7 +113,7 @@ def curves(points: Sequence[Mean]) -> tuple[Curve, Curve]:
     return Curve(bpp, tuple(p.psnr for p in points)), Curve(bpp, tuple(decibels(p.ms_ssim) for p in points))
 
 
-def compare(codec: str, measured: dict[str, list[Mean]], anchors: Iterable[Anchor]) -> list[Comparison]:
+def compare(codec: str, measured: Mapping[str, Sequence[Mean]], anchors: Iterable[Anchor]) -> list[Comparison]:
     """One measured codec against the other measured ones, then against published curves."""
     own_psnr, own_ms_ssim = curves(measured[codec])
     rows = []

@@ -12,9 +12,8 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("numbers.md")
 COMMANDS = (
-    "condic-bench rd KODAK --against jpeg,webp,avif",
+    "condic-bench rd KODAK --against jpeg,webp,avif,jxl",
     "condic-bench size KODAK",
-    "condic-bench speed KODAK --levels 32 --repeats 3 --threads 2",
     "condic-bench coder KODAK --levels 32",
 )
 HEAD = """# Numbers

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from condic.runtime.typed_json import typed
 
 FORMAT_VERSION = 0
 QUALITY_LEVELS = 64
@@ -140,32 +142,5 @@ def parse_manifest(data: dict[str, Any]) -> Manifest:
     if data["format_version"] != FORMAT_VERSION:
         raise ValueError(f"bundle format {data['format_version']}, this condic reads {FORMAT_VERSION}")
 
-    manifest: Manifest = _typed(Manifest, data)
+    manifest: Manifest = typed(Manifest, data)
     return manifest
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    """`value`, as JSON has it, turned into a `kind`: a dataclass, or what the fields of these dataclasses are."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind):
-        kinds = get_type_hints(kind)
-        return kind(**{name: _typed(kinds[name], item) for name, item in _a(dict, value).items()})
-    if origin is tuple and arguments[-1] is Ellipsis:
-        return tuple(_typed(arguments[0], item) for item in _a(list, value))
-    if origin is tuple:
-        return tuple(_typed(*pair) for pair in zip(arguments, _a(list, value), strict=True))
-    if origin is Mapping:
-        return {name: _typed(arguments[1], item) for name, item in _a(dict, value).items()}
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{value!r} is none of {', '.join(arguments)}")
-        return value
-    if type(None) in arguments:
-        return None if value is None else _typed(arguments[0], value)
-    return float(value) if kind is float and type(value) is int else _a(kind, value)
-
-
-def _a(kind: type, value: Any) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"{value!r} is not a {kind.__name__}")
-    return value

@@ -57,8 +57,6 @@ def test_commands_of_the_readme_work_in_their_order(command: str, folder: Path):
 
 @pytest.mark.parametrize("command", [c for c in _commands() if not c.startswith(CHEAP)])
 def test_options_of_the_longer_commands_exist(command: str, folder: Path):
-    if command.startswith("condic-bench"):
-        pytest.importorskip("rich")
     program, *words = shlex.split(command)
     group = [words[0]] if program == "condic-bench" else []
     help_text = _run(" ".join([program, *group, "--help"]), folder).stdout

@@ -1,0 +1,42 @@
+"""condic's own codecs behind the interface of the peers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from condic.runtime.codec import Codec
+
+Pixels = npt.NDArray[np.uint8]
+
+USUAL_LEVEL = 32
+
+
+@dataclass(frozen=True)
+class CondicCodec:
+    """A condic codec under test."""
+
+    codec: Codec
+    levels: Sequence[int]
+    usual_level: int = USUAL_LEVEL
+
+    @property
+    def name(self) -> str:
+        """Codec and preset."""
+        return f"condic {self.codec.bundle.manifest.codec}-{self.codec.bundle.manifest.preset}"
+
+    @property
+    def settings(self) -> str:
+        """Model and backend."""
+        return f"model {self.codec.bundle.id.hex()}, {self.codec.backend}"
+
+    def encode(self, image: Pixels, level: int) -> bytes:
+        """A condic file."""
+        return self.codec.encode(image, level)
+
+    def decode(self, data: bytes) -> Pixels:
+        """The decoded image."""
+        return self.codec.decode(data).image

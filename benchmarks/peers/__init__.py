@@ -1,0 +1,67 @@
+"""Other image codecs, to run beside condic: one interface, one file per library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from condic.errors import InputError
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class ImageCodec(Protocol):
+    """A codec under test, condic's own included."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
+
+    @property
+    def settings(self) -> str:
+        """What it runs with: versions, options."""
+        ...
+
+    @property
+    def levels(self) -> Sequence[int]:
+        """The levels of its rate-distortion curve, from small files to large ones; none where weights are random."""
+        ...
+
+    @property
+    def usual_level(self) -> int:
+        """The level at which its speed is measured."""
+        ...
+
+    def encode(self, image: Pixels, level: int) -> bytes:
+        """uint8 [H, W, 3] to a whole file."""
+        ...
+
+    def decode(self, data: bytes) -> Pixels:
+        """A file to uint8 [H, W, 3]."""
+        ...
+
+
+class MissingError(InputError):
+    """Something whose library is not installed here; the message says how to get it."""
+
+
+COMPRESSAI = ("bmshj2018-hyperprior", "mbt2018-mean", "cheng2020-anchor")
+_MODULES = {name: name for name in ("jpeg", "webp", "avif", "jxl")} | dict.fromkeys(COMPRESSAI, "compressai")
+PEERS = tuple(_MODULES)
+"""All peers by name."""
+
+
+def open_peer(name: str, threads: int = 0) -> ImageCodec:
+    """A peer by name on so many threads (0: as it likes). Raises InputError if there is none of this name.
+
+    Raises MissingError where its library is not installed.
+    """
+    if name not in _MODULES:
+        raise InputError(f"unknown peer {name!r}; known: {', '.join(PEERS)}")
+    peer: ImageCodec = import_module(f"condic.benchmarks.peers.{_MODULES[name]}").open_codec(name, threads)
+    return peer
