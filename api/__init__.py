@@ -1,13 +1,15 @@
 """Conditional learned image codecs, from PyTorch to a real bitstream.
 
-    data = condic.encode(image, quality=32)      # uint8 array or PIL image to bytes
-    image = condic.decode(data)                  # bytes to uint8 array
+    data = condic.encode(image, quality=32)      # array, PIL image or image file to bytes
+    image = condic.decode(data)                  # file or bytes to a uint8 array
+    coded = condic.open("photo.cdic")            # size, mode, metadata; decode() and preview()
 
-Everything that input can cause is a `CondicError`.
+Everything that input can cause is a `CondicError`; what is lost on the way is a `CondicWarning`.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from condic.errors import (
@@ -22,27 +24,52 @@ from condic.errors import (
 from condic.version import __version__
 
 if TYPE_CHECKING:
+    from condic.coded_image import CodedImage, open
     from condic.functions import decode, encode, open_codec
+    from condic.runtime.bitstream import Limits
+    from condic.runtime.codec import Codec, Decoded
+    from condic.runtime.metadata import Metadata
 
 __all__ = [
     "BackendError",
     "BundleError",
+    "Codec",
+    "CodedImage",
     "CondicError",
     "CondicWarning",
+    "Decoded",
     "InputError",
     "IntegrityError",
+    "Limits",
+    "Metadata",
     "StreamError",
     "__version__",
     "decode",
     "encode",
+    "open",
     "open_codec",
 ]
 
+_LATE = {
+    "Codec": "condic.runtime.codec:Codec",
+    "CodedImage": "condic.coded_image:CodedImage",
+    "Decoded": "condic.runtime.codec:Decoded",
+    "Limits": "condic.runtime.bitstream:Limits",
+    "Metadata": "condic.runtime.metadata:Metadata",
+    "decode": "condic.functions:decode",
+    "encode": "condic.functions:encode",
+    "open": "condic.coded_image:open",
+    "open_codec": "condic.functions:open_codec",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Loads the functions, and numpy behind them, when first used: `import condic` costs milliseconds."""
-    if name in ("decode", "encode", "open_codec"):
-        from condic import functions
+    """Loads what is heavy, and numpy behind it, when first used: `import condic` costs milliseconds."""
+    if name not in _LATE:
+        raise AttributeError(f"module 'condic' has no attribute {name!r}")
+    module, _, attribute = _LATE[name].partition(":")
+    return getattr(import_module(module), attribute)
 
-        return getattr(functions, name)
-    raise AttributeError(f"module 'condic' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

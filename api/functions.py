@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from condic.coded_image import CodedImage
+from condic.files import Source
 from condic.runtime.bitstream import Limits
 from condic.runtime.codec import Codec, load_codec
+from condic.runtime.pictures import as_picture
+from condic.runtime.rate_control import encode_for
 from condic.runtime.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -18,33 +22,54 @@ if TYPE_CHECKING:
 
 
 def encode(
-    image: npt.NDArray[np.uint8] | Image.Image,
-    quality: int = 32,
+    image: npt.NDArray[np.uint8] | Image.Image | Source,
+    quality: int | None = None,
     model: str | Path = DEFAULT_MODEL,
-    backend: str = "ort",
+    backend: str = "auto",
+    *,
+    max_bytes: int | None = None,
+    bpp: float | None = None,
+    psnr: float | None = None,
+    strip: bool = False,
+    limits: Limits | None = None,
 ) -> bytes:
     """Compresses an image.
 
-    `image`: uint8 array [H, W] (grey), [H, W, 2] (grey, alpha), [H, W, 3] (RGB) or [H, W, 4] (RGBA), or a PIL image;
-    at most 2^28 pixels and 65535 a side. `quality`: level 0 (smallest) to 63 (best). `model`: a shipped model's name or
-    a bundle's path. `backend`: `ort`, `openvino`, `torch` or `auto`. Raises CondicError.
+    `image`: uint8 array [H, W] (grey), [H, W, 2] (grey, alpha), [H, W, 3] (RGB) or [H, W, 4] (RGBA); a PIL image; or an
+    image file by path, as bytes, or open for reading. ICC profile, EXIF and XMP of the latter two are kept, unless
+    `strip`. `quality`: level 0 (smallest) to 63 (best), default 32. Instead of it one limit: `max_bytes` or `bpp`, bits
+    per pixel, gives the best level whose file is no larger, `psnr` the smallest level whose picture has so many dB over
+    RGB. `model`: a shipped model's name or a bundle's path. `backend`: `ort`, `openvino`, `torch`, or `auto` for the
+    first of them that works. `limits`: by default at most 2^28 pixels and 65535 a side.
+
+    Raises CondicError: InputError for what cannot be encoded as asked. Warns (CondicWarning) about what is lost.
     """
-    return open_codec(model, backend).encode(image, quality)
+    picture = as_picture(image, limits)
+    picture = picture.without_metadata() if strip else picture
+    codec = open_codec(model, backend)
+    chosen = encode_for(codec, picture, quality=quality, max_bytes=max_bytes, bpp=bpp, psnr=psnr, limits=limits)
+    return chosen.data
 
 
 def decode(
-    data: bytes | memoryview, model: str | Path = DEFAULT_MODEL, backend: str = "ort", limits: Limits | None = None
+    source: Source, model: str | Path | None = None, backend: str = "auto", limits: Limits | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Decompresses a file made by `encode` or condic-run, on any backend, with the same model.
+    """Decompresses a file made by `encode` or condic-run, on any backend.
+
+    `source`: the file as bytes, by path, or open for reading. `model`: by default the shipped one that the file names.
 
     Returns uint8 [H, W] or [H, W, 2..4], as the image was given. Raises CondicError: StreamError for what is no condic
     file or a damaged one (IntegrityError where a checksum says so), BundleError for another model's file.
     """
-    return open_codec(model, backend).decode(data, limits=limits).image
+    return CodedImage(source, model, backend, limits).decode().image
 
 
-def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "ort", threads: int = 0) -> Codec:
-    """A codec object that keeps its sessions; safe to share between threads. Opened once per set of arguments."""
+def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads: int = 0) -> Codec:
+    """A codec that keeps its sessions; safe to share between threads. Opened once per set of arguments.
+
+    `threads`: of the backend; 0 lets it choose. `codec.backend` says which backend `auto` has found. Raises
+    BundleError and BackendError.
+    """
     return _open(str(model), backend, threads)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from condic.benchmarks.machine import Machine, this_machine
 from condic.errors import InputError
-from condic.files import read_file, write_file
+from condic.files import read_source, write_file
 from condic.runtime.typed_json import typed
 from condic.version import __version__
 
@@ -53,7 +53,7 @@ def write_results(path: Path, results: Results) -> None:
 def read_results(path: Path, kinds: Mapping[str, type]) -> Results:
     """Reads a file of results of one of `kinds`. Raises InputError for anything else."""
     try:
-        facts = json.loads(read_file(path))
+        facts = json.loads(bytes(read_source(path)))
         content = facts.pop("results")
         found: Origin = typed(Origin, facts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

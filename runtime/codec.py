@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from condic import kernels
 from condic.errors import BundleError, InputError, StreamError
-from condic.runtime.backends import BackendOptions, LoadedGraphs, open_backend
+from condic.files import Source, read_source
+from condic.runtime.backends import BackendOptions, open_graphs
 from condic.runtime.bitstream import Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent
@@ -59,15 +60,14 @@ class Codec:
     """A bundle opened on a backend. Safe to share between threads; holds sessions, no state of any image."""
 
     def __init__(
-        self, bundle: Bundle, backend: str = "ort", options: BackendOptions | None = None, tile: int | None = None
+        self, bundle: Bundle, backend: str = "auto", options: BackendOptions | None = None, tile: int | None = None
     ) -> None:
-        """Graphs load when first run. Raises BackendError where the backend is missing (later: fails its test).
+        """Opens the backend (see `open_graphs`). Raises BackendError where it is missing (later: fails its test).
 
         `tile` is the side in pixels of the tiles that float graphs run in; by default images beyond 4K have tiles.
         """
         self.bundle, self._tile = bundle, tile
-        self._backend = open_backend(backend, options)
-        self.graphs = LoadedGraphs(bundle, self._backend)
+        self.graphs = open_graphs(bundle, backend, options)
         tables = bundle.tables
         try:
             coder = kernels.Tables(tables["cdf"], tables["radius"])
@@ -79,15 +79,18 @@ class Codec:
     @property
     def backend(self) -> str:
         """The backend's name, library and version."""
-        return f"{self._backend.name} ({self._backend.describe()})"
+        return f"{self.backend_name} ({self.graphs.backend.describe()})"
 
     @property
     def backend_name(self) -> str:
         """The backend's name."""
-        return self._backend.name
+        return self.graphs.backend.name
 
     def encode(self, image: Any, quality: int, timings: Timings | None = None, limits: Limits | None = None) -> bytes:
-        """Compresses an image (see `as_picture`) at a quality level 0..63. Raises InputError."""
+        """Compresses an image at a quality level 0..63: an array, a PIL image, or an image file (see `as_picture`).
+
+        Raises InputError.
+        """
         timings = timings or Timings()
         return self.pack(self.quantise(image, quality, timings, limits), timings)
 
@@ -148,21 +151,20 @@ class Codec:
         header = Header(width, height, quantised.quality, picture.flags, self.bundle.id, len(sections))
         return write_stream(header, sections)
 
-    def decode(self, data: bytes | memoryview, timings: Timings | None = None, limits: Limits | None = None) -> Decoded:
-        """Decompresses a file.
+    def decode(self, source: Source, timings: Timings | None = None, limits: Limits | None = None) -> Decoded:
+        """Decompresses a file, given as bytes, by path, or open for reading.
 
-        Raises StreamError or IntegrityError for what is wrong with it, BundleError if it was made with another model.
+        Raises InputError if it cannot be read, StreamError or IntegrityError for what is wrong with it, BundleError if
+        it was made with another model.
         """
-        return self._decode(data, "decode", timings or Timings(), limits)
+        return self._decode(source, "decode", timings or Timings(), limits)
 
-    def preview(
-        self, data: bytes | memoryview, timings: Timings | None = None, limits: Limits | None = None
-    ) -> Decoded:
+    def preview(self, source: Source, timings: Timings | None = None, limits: Limits | None = None) -> Decoded:
         """Like `decode`, from the first latents alone (the bundle's preview steps)."""
-        return self._decode(data, "preview", timings or Timings(), limits)
+        return self._decode(source, "preview", timings or Timings(), limits)
 
-    def _decode(self, data: bytes | memoryview, kind: str, timings: Timings, limits: Limits | None) -> Decoded:
-        stream = read_stream(data, limits)
+    def _decode(self, source: Source, kind: str, timings: Timings, limits: Limits | None) -> Decoded:
+        stream = read_stream(read_source(source), limits)
         self._check_fits(stream)
         header, manifest = stream.header, self.bundle.manifest
         evaluation = self._evaluation(header.height, header.width, header.quality, timings)
@@ -204,13 +206,13 @@ class Codec:
         if stream.header.bundle_id != self.bundle.id:
             raise BundleError(
                 f"the file was made with model {stream.header.bundle_id.hex()}, this is {self.bundle.id.hex()} "
-                f"({self.bundle.manifest.codec}-{self.bundle.manifest.preset}); give its bundle with --model"
+                f"({self.bundle.manifest.codec}-{self.bundle.manifest.preset}); give its bundle as model (--model)"
             )
         expected = set(range(len(self.bundle.manifest.latents))) | kinds_of(stream.header.flags)
         if {s.kind for s in stream.sections} != expected:
             raise StreamError("the file does not have the sections that its header and model call for")
 
 
-def load_codec(model: str, backend: str = "ort", threads: int = 0) -> Codec:
+def load_codec(model: str, backend: str = "auto", threads: int = 0) -> Codec:
     """A shipped model (by name) or a bundle (by path) on a backend; `threads` 0 lets it choose. Raises CondicError."""
     return Codec(read_bundle(find_bundle(model)), backend, BackendOptions(threads=threads))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -59,12 +60,17 @@ class Picture:
 
 
 def as_picture(image: Any, limits: Limits | None = None) -> Picture:
-    """Takes uint8 arrays [H, W], [H, W, 1..4] (grey, grey+alpha, RGB, RGBA) or a PIL image with its metadata.
+    """Takes a uint8 array [H, W] or [H, W, 1..4] (grey, grey+alpha, RGB, RGBA), a PIL image, or an image file.
 
+    A file is given by path, as bytes, or open for reading; it and a PIL image come with their metadata.
     The size is checked before pixels are touched. Raises InputError.
     """
     if isinstance(image, Picture):
         return image
+    if isinstance(image, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(image, "read"):
+        from condic.runtime.image_files import read_picture
+
+        return read_picture(image, limits)
     limits, metadata = limits or Limits(), _NONE
     if not isinstance(image, np.ndarray):
         from PIL import Image

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -29,3 +32,26 @@ def find_bundle(model: str) -> Path:
     if model not in shipped:
         raise BundleError(f"{model}: no such bundle, and not a shipped one ({', '.join(shipped) or 'none here'})")
     return shipped[model]
+
+
+def model_of(bundle_id: bytes) -> str:
+    """The name of the shipped model with the id that a file names; the default one if there is no choice.
+
+    Raises BundleError if several are shipped and none is it.
+    """
+    shipped = shipped_bundles()
+    if len(shipped) < 2:
+        return DEFAULT_MODEL
+    for name, path in shipped.items():
+        if _id_of(path) == bundle_id:
+            return name
+    raise BundleError(
+        f"the file was made with model {bundle_id.hex()}, none of those shipped ({', '.join(shipped)}); give its "
+        "bundle as model (--model)"
+    )
+
+
+@cache
+def _id_of(path: Path) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        return bytes.fromhex(json.loads(archive.read("manifest.json"))["bundle_id"])[:8]

@@ -25,7 +25,10 @@ Runner = Callable[[Sequence[Array]], list[Array]]
 """Runs a graph on its inputs, float32 in the order of `Graph.inputs`; gives its outputs. Safe to call from threads."""
 
 PREFERENCE = ("ort", "openvino", "torch")
-"""What `auto` tries, in this order."""
+"""What `auto` tries, in this order: by the time to the first picture.
+
+OpenVINO takes longer to load a model and less for each picture that follows (docs/python.md has figures).
+"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class LoadedGraphs:
     """
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
-        self._bundle, self._backend = bundle, backend
+        self._bundle, self.backend = bundle, backend
         self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()
 
@@ -75,7 +78,7 @@ class LoadedGraphs:
         return (self._runners.get(role) or self.load(role))(inputs)
 
     def _load(self, graph: Graph) -> Runner:
-        backend = self._backend
+        backend = self.backend
         try:
             runner = backend.load(graph, self._bundle.graphs[graph.role])
         except Exception as error:
@@ -91,21 +94,33 @@ def backend_names() -> list[str]:
     return [n for n in PREFERENCE if n in found] + sorted(found.keys() - set(PREFERENCE))
 
 
+def open_graphs(bundle: Bundle, name: str = "auto", options: BackendOptions | None = None) -> LoadedGraphs:
+    """A bundle's graphs on the backend with a name; each loads when first run.
+
+    `auto` is the first of `PREFERENCE` that is installed and passes every known-answer test of the bundle; its exact
+    graphs are loaded then. Raises BackendError.
+    """
+    if name != "auto":
+        return LoadedGraphs(bundle, open_backend(name, options))
+    reasons = []
+    for candidate in backend_names():
+        try:
+            graphs = LoadedGraphs(bundle, open_backend(candidate, options))
+            for graph in bundle.manifest.graphs:
+                if graph.precision == "exact":
+                    graphs.load(graph.role)
+            return graphs
+        except BackendError as error:
+            reasons.append(str(error))
+    raise BackendError("no backend works here: " + "; ".join(reasons))
+
+
 def open_backend(name: str, options: BackendOptions | None = None) -> Backend:
-    """The backend with a name, or with `auto` the first of `PREFERENCE` that opens. Raises BackendError."""
-    options = options or BackendOptions()
-    if name == "auto":
-        reasons = []
-        for candidate in backend_names():
-            try:
-                return open_backend(candidate, options)
-            except BackendError as error:
-                reasons.append(str(error))
-        raise BackendError("no backend works here: " + "; ".join(reasons))
+    """The backend with a name. Raises BackendError."""
     if name not in _registered():
         raise BackendError(f"unknown backend {name!r}; known: auto, {', '.join(backend_names())}")
     try:
-        backend: Backend = _registered()[name].load()(options)
+        backend: Backend = _registered()[name].load()(options or BackendOptions())
     except ImportError as error:
         raise BackendError(f"backend {name} is not installed ({error}); {_install_hint(name)}") from error
     return backend

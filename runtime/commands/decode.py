@@ -66,7 +66,7 @@ def _decode_all(
         try:
             header = read_header(data, setup.limits)
             with timings.stage("load"):
-                codec = setup.open()
+                codec = setup.open(header)
             start = time.perf_counter()
             decoded = run(codec, data, timings, setup.limits)
             seconds = time.perf_counter() - start

@@ -12,7 +12,7 @@ import click
 
 from condic import command_line
 from condic.command_line import Rare
-from condic.runtime.shipped import DEFAULT_MODEL
+from condic.runtime.shipped import DEFAULT_MODEL, model_of
 
 if TYPE_CHECKING:
     from condic.runtime.bitstream import Header, Limits
@@ -26,7 +26,7 @@ Facts = dict[str, Any]
 class Setup:
     """The shared options."""
 
-    model: str
+    model: str | None
     backend: str
     threads: int
     max_pixels: int
@@ -39,9 +39,10 @@ class Setup:
 
         return Limits(pixels=self.max_pixels)
 
-    def open(self) -> Codec:
-        """The model on the backend, opened once."""
-        return _opened(self.model, self.backend, self.threads)
+    def open(self, header: Header | None = None) -> Codec:
+        """The model on the backend, opened once: the one asked for, else the one that a file's header names."""
+        model = self.model or (model_of(header.bundle_id) if header else DEFAULT_MODEL)
+        return _opened(model, self.backend, self.threads)
 
     def report(self, facts: Facts, text: str, *, aside: bool = False) -> None:
         """Prints one JSON object, or the text for people; `aside`, on standard error."""
@@ -60,8 +61,8 @@ max_pixels_option = click.option(
 )
 with_setup = command_line.with_setup(
     Setup,
-    click.option("--model", default=DEFAULT_MODEL, help="Shipped model, or path of a bundle."),
-    click.option("--backend", cls=Rare, default="ort", help="ort, openvino, torch or auto."),
+    click.option("--model", help=f"Shipped model, or path of a bundle; default {DEFAULT_MODEL}, or what a file names."),
+    click.option("--backend", cls=Rare, default="auto", help="ort, openvino, torch, or the first of them that works."),
     click.option("--threads", type=click.IntRange(min=0), default=0, help="0: as many as the backend likes."),
     max_pixels_option,
     json_option,

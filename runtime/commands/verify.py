@@ -28,7 +28,7 @@ def verify(setup: Setup, source: Path) -> None:
     data, timings = read_source(source), Timings()
     try:
         header = read_header(data, setup.limits)
-        codec = setup.open()
+        codec = setup.open(header)
         start = time.perf_counter()
         digest = codec.decode(data, timings, setup.limits).latents_sha256()
         seconds = time.perf_counter() - start

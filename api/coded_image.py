@@ -1,0 +1,74 @@
+"""A compressed image that is looked at before it is decoded, if at all. Imports no numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from condic.errors import CondicError
+from condic.files import Source, name_of, read_source
+from condic.runtime.bitstream import METADATA, Flags, Limits, read_stream
+from condic.runtime.metadata import Metadata, unpack_metadata
+from condic.runtime.shipped import model_of
+
+if TYPE_CHECKING:
+    from condic.runtime.codec import Codec, Decoded
+
+
+def open(
+    source: Source, model: str | Path | None = None, backend: str = "auto", limits: Limits | None = None
+) -> CodedImage:
+    """A condic file, given as bytes, by path, or open for reading: what it is, and ways to decode it.
+
+    `model` (a shipped model's name or a bundle's path; by default the shipped one that the file names) and `backend`
+    are for decoding. Raises InputError if the file cannot be read, StreamError if it is no condic file, is damaged, or
+    is over the limits; the message names the file.
+    """
+    return CodedImage(source, model, backend, limits)
+
+
+class CodedImage:
+    """A condic file in memory. Its checksums have been verified; its model is loaded when something is decoded.
+
+    Attributes:
+        size: width and height in pixels.
+        mode: `L`, `LA`, `RGB` or `RGBA`, as Pillow calls them.
+        quality: the level, 0 to 63.
+        model_id: the first 8 bytes of the id of the model that decodes the file, in hexadecimal.
+        metadata: ICC profile, EXIF and XMP.
+        data: the file.
+    """
+
+    def __init__(
+        self, source: Source, model: str | Path | None = None, backend: str = "auto", limits: Limits | None = None
+    ) -> None:
+        """See `open`."""
+        self.data = read_source(source)
+        try:
+            stream = read_stream(self.data, limits)
+            header, self.metadata = stream.header, Metadata()
+            if header.flags & Flags.METADATA:
+                self.metadata = unpack_metadata(stream.section(METADATA).payload, limits)
+        except CondicError as error:
+            raise type(error)(f"{name_of(source)}: {error}") from error
+        self.size = header.width, header.height
+        self.mode = ("L" if header.flags & Flags.GREY else "RGB") + ("A" if header.flags & Flags.ALPHA else "")
+        self.quality, self.model_id = header.quality, header.bundle_id.hex()
+        self._model, self._backend, self._limits = model, backend, limits
+
+    def __repr__(self) -> str:
+        width, height = self.size
+        return f"<CodedImage {width}x{height} {self.mode}, quality {self.quality}, {len(self.data)} bytes>"
+
+    def decode(self) -> Decoded:
+        """The image, uint8 [H, W] or [H, W, 2..4], with its latents. Raises CondicError."""
+        return self._codec().decode(self.data, limits=self._limits)
+
+    def preview(self) -> Decoded:
+        """A rough image of the same size, from the first part of the file alone. Raises CondicError."""
+        return self._codec().preview(self.data, limits=self._limits)
+
+    def _codec(self) -> Codec:
+        from condic.functions import open_codec
+
+        return open_codec(self._model or model_of(bytes.fromhex(self.model_id)), self._backend)
