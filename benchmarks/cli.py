@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from condic.benchmarks.commands.coder import coder
+from condic.benchmarks.commands.compare import compare
 from condic.benchmarks.commands.rd import rd
 from condic.benchmarks.commands.report import report
 from condic.benchmarks.commands.size import size
@@ -18,7 +19,7 @@ def cli() -> None:
     """Measures speed, file sizes and rate-distortion of condic's codecs, and of others beside them."""
 
 
-for command in (throughput, rd, size, coder, report):
+for command in (throughput, rd, size, coder, report, compare):
     cli.add_command(command)
 
 
