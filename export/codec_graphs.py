@@ -149,7 +149,8 @@ def tables(model: DcicSgp) -> dict[str, npt.NDArray[np.generic]]:
             result[f"quality.{name}_{kind}"] = gains.float().numpy()
     rows = model.bias_rows()
     for role, network in model.exact_networks().items():
-        result[f"quality.{role}"] = network.trunk.entry.extra_as_integers(rows[role]).numpy()
+        integers = network.trunk.entry.extra_as_integers(rows[role])
+        result[f"quality.{role}"] = integers.to(torch.int32).numpy()
     for name, table in (("prior", model.prior_first), ("hyper", model.hyper_first)):
         mean, index = table.rows().double().chunk(2, dim=1)
         mu16 = torch.round(mean * 2**MEAN_EXPONENT).clamp(-(2**15), 2**15 - 1)

@@ -13,7 +13,7 @@ from condic.export.build import Row, build_bundle
 from condic.export.codec_graphs import source_graphs
 from condic.files import replace_whole
 from condic.models.dcic_sgp import DcicSgp
-from condic.models.weights import load_weights, read_metadata
+from condic.models.weights import check_calibrated, load_weights, read_metadata
 from condic.runtime.bundle import Bundle, bundle_files, write_bundle
 from condic.runtime.shipped import shipped_folder
 
@@ -27,8 +27,10 @@ def run_export(model_name: str, preset: str, weights: Path | None, half: bool, o
     model = DcicSgp(preset)
     load_weights(model, weights)
     model.eval()
-    if not any(bool(r.peak.any()) for r in model.ranges()):
-        raise InputError(f"{weights}: not calibrated; run condic-train --init {weights} --steps 0 --data PHOTOGRAPHS")
+    check_calibrated(model, weights)
+    metadata = read_metadata(weights)
+    if blind := metadata.get("blind"):
+        raise InputError(f"{weights}: an ablation (blind {blind}), which the exported graphs would not be")
     rows: list[Row] = []
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("exporting", total=len(source_graphs(model)))
@@ -37,7 +39,7 @@ def run_export(model_name: str, preset: str, weights: Path | None, half: bool, o
             rows.append(row)
             bar.update(task, advance=1, description=f"exported {row.role}")
 
-        bundle = build_bundle(model, read_metadata(weights), half=half, report=report)
+        bundle = build_bundle(model, metadata, half=half, report=report)
     _write(bundle, out)
     console.print(_table(rows))
     console.print(f"{model_name}-{preset} {bundle.manifest.bundle_id[:16]} in {out}")

@@ -12,15 +12,23 @@ the queries of their attention; its integers enter the hyper synthesis, and so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from condic.models.context import INDEX_EXPONENT, Context, HyperSynthesis, latent_exponents
-from condic.models.entropy import SCALES, gaussian_bits, quadtree_mask, round_straight_through
-from condic.models.exact import Range
+from condic.models.context import (
+    CONTEXT_EXPONENT,
+    CONTEXT_LIMIT,
+    INDEX_EXPONENT,
+    MEAN_EXPONENT,
+    Context,
+    HyperSynthesis,
+    latent_exponents,
+)
+from condic.models.entropy import SCALES, gaussian_bits, quadtree_mask
+from condic.models.exact import Range, floor_straight_through, round_straight_through
 from condic.models.presets import PRESETS
 from condic.models.quality import GainPair, LevelTable
 from condic.models.transforms import Analysis, HyperAnalysis, PriorAnalysis, PriorSynthesis, Synthesis
@@ -66,10 +74,12 @@ class Latents:
 class DcicSgp(nn.Module):
     """The codec's networks and tables. Quality levels are int64 [B] in 0..63; images float32 [B, 3, H, W] in [0, 1]."""
 
-    def __init__(self, preset: str = "s") -> None:
+    def __init__(self, preset: str = "s", blind: str | None = None) -> None:
+        """`blind` names a transform that gets zeros for the prior's features, `analysis` or `synthesis`: ablations."""
         super().__init__()
         p = PRESETS[preset]
         self.preset_name, self.preset = preset, p
+        self.blind = blind
         self.prior_analysis = PriorAnalysis(p)
         self.prior_context = nn.ModuleList([
             Context(p.prior, p.prior, p.entropy, p.entropy_blocks) for _ in range(1, STEPS)
@@ -117,7 +127,8 @@ class DcicSgp(nn.Module):
         """
         latents = self.code(image, level)
         _, inverse = self.main_gain(level)
-        x_hat = self.synthesis(latents.main.hat, inverse, latents.f8, latents.f16, latents.preview)
+        features = self.features("synthesis", latents.f8, latents.f16)
+        x_hat = self.synthesis(latents.main.hat, inverse, *features, latents.preview)
         return Output(x_hat, latents.preview, latents.bits())
 
     def code(self, image: Tensor, level: Tensor) -> Latents:
@@ -126,9 +137,10 @@ class DcicSgp(nn.Module):
         prior = self._code_prior(self.prior_analysis(image, gain), level)
         f8, f16, preview = self.prior_synthesis(prior.hat, inverse)
         gain, _ = self.main_gain(level)
-        y = self.analysis(image, f8, f16, gain)
+        y = self.analysis(image, *self.features("analysis", f8, f16), gain)
         hyper = self._code_hyper(self.hyper_analysis(y, prior.hat), level)
-        parameters = self.hyper_synthesis(hyper.hat, prior.hat, self._bias("hyper_synthesis", level))
+        inputs = (self._as_context(hyper.hat), self._as_context(prior.hat))
+        parameters = self._run_exact("hyper_synthesis", inputs, level)
         return Latents(prior, hyper, self._code_main(y, parameters, level), f8, f16, preview)
 
     def freeze(self) -> None:
@@ -141,11 +153,44 @@ class DcicSgp(nn.Module):
         for k, net in enumerate(self.context):
             net.freeze(torch.cat([main, parameters]) if k else parameters, rows[f"context_{k}"])
 
+    def features(self, transform: str, f8: Tensor, f16: Tensor) -> tuple[Tensor, Tensor]:
+        """What a transform sees of the prior: its features, or zeros if it is blind."""
+        return (torch.zeros_like(f8), torch.zeros_like(f16)) if transform == self.blind else (f8, f16)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the entropy path is in its integer form."""
+        return self.hyper_synthesis.lift.frozen
+
+    def _run_exact(self, role: str, inputs: Sequence[Tensor], level: Tensor) -> Tensor:
+        """An exact network's output; once frozen, inputs and output are integers and nothing may round them."""
+        network, bias = self.exact_networks()[role], self.quality_bias[role](level)
+        if not self.frozen:
+            return network(*inputs, bias[:, :, None, None])
+        with torch.autocast(bias.device.type, enabled=False):
+            bias = network.trunk.entry.extra_as_integers(bias).float()
+            return network(*inputs, bias[:, :, None, None])
+
+    def _distribution(self, role: str, x: Tensor, level: Tensor) -> Tensor:
+        """Mean and scale index as reals, [B, 2 C, H, W]."""
+        out = self._run_exact(role, [x], level)
+        if not self.frozen:
+            return out
+        mu16, index = out.chunk(2, dim=1)
+        return torch.cat([mu16 * 2.0**-MEAN_EXPONENT, index], dim=1)
+
+    def _as_context(self, hat: Tensor) -> Tensor:
+        """A decoded latent as exact networks read it: once frozen, in integer steps, clipped as the runtime does."""
+        if not self.frozen:
+            return hat
+        steps = floor_straight_through(hat.float() * 2**CONTEXT_EXPONENT + 0.5)
+        return steps.clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT)
+
     def _code_prior(self, y: Tensor, level: Tensor) -> Coded:
         def predict(step: int, hat: Tensor) -> Tensor:
             if step == 0:
                 return _predict_from_table(self.prior_first, level, y)
-            return self.prior_context[step - 1](hat, self._bias(f"prior_context_{step}", level))
+            return self._distribution(f"prior_context_{step}", self._as_context(hat), level)
 
         return self._code_quadtree(y, predict)
 
@@ -155,8 +200,8 @@ class DcicSgp(nn.Module):
 
     def _code_main(self, y: Tensor, parameters: Tensor, level: Tensor) -> Coded:
         def predict(step: int, hat: Tensor) -> Tensor:
-            x = torch.cat([hat, parameters], dim=1) if step else parameters
-            return self.context[step](x, self._bias(f"context_{step}", level))
+            x = torch.cat([self._as_context(hat), parameters], dim=1) if step else parameters
+            return self._distribution(f"context_{step}", x, level)
 
         return self._code_quadtree(y, predict)
 
@@ -172,9 +217,6 @@ class DcicSgp(nn.Module):
     def _bits(self, residual: Tensor, index: Tensor) -> Tensor:
         coded = residual + torch.rand_like(residual) - 0.5 if self.training else torch.round(residual)
         return gaussian_bits(coded, index).sum(dim=(1, 2, 3))
-
-    def _bias(self, role: str, level: Tensor) -> Tensor:
-        return self.quality_bias[role](level)[:, :, None, None]
 
 
 def _parameter_table(channels: int) -> LevelTable:

@@ -56,11 +56,6 @@ def gaussian_bits(residual: Tensor, index: Tensor) -> Tensor:
     return -(log_inner + torch.log1p(-torch.exp(log_ratio.clamp(max=-1e-6)))) / math.log(2)
 
 
-def round_straight_through(x: Tensor) -> Tensor:
-    """round(x) forward, identity backward."""
-    return x + (torch.round(x) - x).detach()
-
-
 def quadtree_mask(step: int, like: Tensor) -> Tensor:
     """Where step 0..3 of the quadtree codes: 0/1 tensor [1, C, H, W] shaped and typed like `like` [B, C, H, W].
 

@@ -9,8 +9,9 @@ with integers w (|w| <= 2047) and b (rounding term included) and a shift s >= 1 
 `sum|w| * max|x| + |b| < 2**24`: then every partial sum is an exact float32 integer, whatever the order of summation,
 SIMD width, FMA or TF32 rounding of operands, and all backends agree bit for bit.
 
-Every module has two forms behind one `forward`: float, with gradients, and after `freeze` the integer one, which is
-what export writes. `observe` records the range of activations between the two.
+Every module has two forms behind one `forward`: float, and after `freeze` the integer one, which is what export writes.
+`observe` records the range of activations between the two. The integer form trains as well (straight-through rounding);
+it is to be frozen again afterwards.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class ExactConv(nn.Module):
     int_bias: Tensor
     scale: Tensor
     unit: Tensor
+    weight_unit: Tensor
 
     def __init__(
         self, in_channels: int, out_channels: int, *, relu: bool, depthwise: bool = False, limit: int = HIDDEN_LIMIT
@@ -95,10 +97,20 @@ class ExactConv(nn.Module):
         return stream + self.forward(x)
 
     def _requantised(self, x: Tensor, extra: Tensor | None) -> Tensor:
-        accumulator = F.conv2d(x, self.int_weight, self.int_bias, padding=self.padding, groups=self.groups)
+        weight, bias = self._trained_integers() if self.training else (self.int_weight, self.int_bias)
+        accumulator = F.conv2d(x, weight, bias, padding=self.padding, groups=self.groups)
         if extra is not None:
             accumulator = accumulator + extra
-        return torch.floor(accumulator * self.scale)
+        out = accumulator * self.scale
+        return floor_straight_through(out) if self.training else torch.floor(out)
+
+    def _trained_integers(self) -> tuple[Tensor, Tensor]:
+        """The integers that the real parameters stand for now, with gradients to these."""
+        rounding = 0.5 / self.scale.flatten()
+        return (
+            round_straight_through(self.weight * self.weight_unit),
+            round_straight_through(self.bias * self.unit.float()) + rounding,
+        )
 
     def freeze(
         self, exponent: Tensor, limit: int, *, out_exponent: Tensor, bounds: tuple[int, int] | None = None,
@@ -135,12 +147,14 @@ class ExactConv(nn.Module):
         self.register_buffer("int_bias", int_bias.float(), persistent=False)
         self.register_buffer("scale", (2.0**-shift).float().view(1, -1, 1, 1), persistent=False)
         self.register_buffer("unit", unit, persistent=False)
+        weight_unit = unit.view(-1, 1, 1, 1) * 2.0 ** -exponent.view(shape)
+        self.register_buffer("weight_unit", weight_unit.float(), persistent=False)
         self.bound, self.frozen = bound, True
         return out_exponent
 
     def extra_as_integers(self, extra: Tensor) -> Tensor:
-        """Rows of the extra bias [rows, C_out] in units of the frozen accumulator, int32."""
-        return torch.round(extra.detach().double() * self.unit).to(torch.int32)
+        """Rows of the extra bias [rows, C_out] in units of the frozen accumulator, integers held in float64."""
+        return round_straight_through(extra.double() * self.unit)
 
 
 class ExactBlock(nn.Module):
@@ -190,6 +204,16 @@ class ExactTrunk(nn.Module):
             if torch.equal(allowed, stream):
                 return stream
             stream = allowed
+
+
+def round_straight_through(x: Tensor) -> Tensor:
+    """round(x) forward, identity backward."""
+    return x + (torch.round(x) - x).detach()
+
+
+def floor_straight_through(x: Tensor) -> Tensor:
+    """floor(x) forward, identity backward."""
+    return x + (torch.floor(x) - x).detach()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from condic.errors import InputError
 from condic.files import replace_whole
+from condic.models.exact import Range
 
 SHARD_BYTES = 15 * 2**20
 """Largest size of one file."""
@@ -55,6 +56,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if unknown := sorted(state.keys() - expected.keys()):
         raise InputError(f"{path}: unknown tensor {unknown[0]}; weights of another model or preset?")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+def check_calibrated(model: nn.Module, path: Path) -> None:
+    """Raises InputError unless the weights from `path` come with the ranges that freezing needs."""
+    if not any(bool(m.peak.any()) for m in model.modules() if isinstance(m, Range)):
+        raise InputError(f"{path}: not calibrated; run condic-train --init {path} --steps 0 --data PHOTOGRAPHS")
 
 
 def read_metadata(path: Path) -> dict[str, str]:

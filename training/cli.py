@@ -39,11 +39,15 @@ class Duration(click.ParamType):
 @click.option("--time-budget", "budget", type=Duration(), help="Length of the run in time: 90s, 25m, 1.5h.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue this checkpoint's run.")
 @click.option("--init", type=click.Path(path_type=Path), help="Start from these weights with a fresh optimiser.")
+@click.option("--integers", is_flag=True,
+              help="Fine-tune only the entropy path of --init, in its integer form.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), default=4, help="Crops per step.")
 @click.option("--crop", type=click.IntRange(min=128), default=256, help="Side of a crop, a multiple of 128.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, help="Peak learning rate.")
 @click.option("--evaluate", "validation", type=click.Path(path_type=Path), help="Folder of images to evaluate on.")
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=2000, help="Steps between evaluations.")
+@click.option("--blind", type=click.Choice(["analysis", "synthesis"]), default=None,
+              help="Ablation, not for export: this transform gets zeros for the prior's features.")  # fmt: skip
 @click.option("--seed", type=int, default=0, help="Seed of weights and batches.")
 @click.option("--device", default="auto", help="cpu, cuda or auto.")
 @click.option(
@@ -66,6 +70,8 @@ def train(
         raise click.UsageError("give the run a length: --steps N or --time-budget 25m")
     if resume and init:
         raise click.UsageError("--resume continues a run, --init starts one: give one of them")
+    if options["integers"] and not init:
+        raise click.UsageError("--integers fine-tunes calibrated weights: give them with --init")
     if options["crop"] % 128:
         raise click.UsageError(f"--crop {options['crop']}: must be a multiple of 128")
     try:

@@ -25,6 +25,11 @@ class Point:
     psnr: float
     preview_psnr: float
 
+    @property
+    def rate(self) -> float:
+        """Bits per pixel of all streams."""
+        return sum(self.bpp.values())
+
 
 def to_batch(pixels: np.ndarray, device: torch.device) -> Tensor:
     """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in [0, 1], channels last in memory."""
@@ -54,8 +59,7 @@ def _evaluate_one(
     image = to_batch(pixels[None], device)
     h, w = image.shape[-2:]
     padded = F.pad(image, (0, -w % ALIGNMENT, 0, -h % ALIGNMENT), mode="replicate")
-    with torch.autocast(device.type, torch.bfloat16):
-        output = model(padded, torch.tensor([level], device=device))
+    output = model(padded, torch.tensor([level], device=device))
     quality = []
     for x in (output.image, output.preview):
         rounded = torch.round(x[..., :h, :w].float().clamp(0, 1) * 255) / 255

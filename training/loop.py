@@ -57,6 +57,10 @@ class Settings:
     evaluate_every: int = 2000
     entropy_fraction: float = 0.0
     """Part of the run in which the entropy path alone learns."""
+    integers: bool = False
+    """Whether the entropy path trains in its integer form."""
+    blind: str | None = None
+    """The transform that does not see the prior's features (an ablation)."""
 
     @property
     def checkpoint_path(self) -> Path:
@@ -182,9 +186,16 @@ class Trainer:
         """Evaluates the EMA weights."""
         current = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.model.load_state_dict(self.ema)
+        if self.model.frozen:
+            self.model.freeze()
         points = evaluate(self.model, images, self.device)
         self.model.load_state_dict(current)
         return points
+
+    def cost_of_freezing(self, images: Sequence[np.ndarray], before: Sequence[Point]) -> list[float]:
+        """Freezes the model, if it is not; the rate's relative change at each level of `before`."""
+        self.model.freeze()
+        return [a.rate / b.rate - 1 for a, b in zip(self.evaluate(images), before, strict=True)]
 
     def save(self) -> None:
         """Writes the checkpoint and the EMA weights."""
@@ -202,7 +213,7 @@ class Trainer:
         metadata = {
             "model": s.model, "preset": s.preset, "loss": s.loss, "step": str(self.step), "licence": "Apache-2.0",
             "minutes": f"{self.seconds / 60:.0f}", "batch": str(s.batch), "crop": str(s.crop), "condic": __version__,
-        }  # fmt: skip
+        } | ({"blind": s.blind} if s.blind else {})  # fmt: skip
         save_weights(self.ema, s.weights_path, metadata)
 
     def _train_step(self, pixels: np.ndarray, levels: np.ndarray) -> Loss | None:

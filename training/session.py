@@ -15,14 +15,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from condic.errors import InputError
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.quality import LEVELS
-from condic.models.weights import load_weights
+from condic.models.weights import check_calibrated, load_weights
 from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
 from condic.training.data import CropSampler, Photographs, load_photographs
+from condic.training.evaluation import LEVELS as EVALUATED_LEVELS
 from condic.training.evaluation import Point, to_batch
 from condic.training.start import start_from_photographs
 
 _SHOWN_SKIPS = 5
+_MOST_FREEZING_COST = 0.005
+"""Rise of the rate above which the integer form is worth fine-tuning (DESIGN section 4)."""
 _CROPS_TO_START_FROM = 256
 
 
@@ -37,13 +40,16 @@ def run_session(
     """Runs training as the command line asked; raises CondicError for what the input made impossible."""
     console = Console(stderr=True)
     device = _device(device_name)
-    settings = loop.Settings(**options, entropy_fraction=0.0 if init else loop.ENTROPY_FRACTION)
+    settings = loop.Settings(**options, entropy_fraction=_entropy_fraction(init, **options))
     settings.out.mkdir(parents=True, exist_ok=True)
     checkpoint = load_checkpoint(resume, settings.model, settings.preset) if resume else None
     torch.manual_seed(settings.seed)
-    model = DcicSgp(settings.preset)
+    model = DcicSgp(settings.preset, settings.blind)
     if init:
         load_weights(model, init)
+    if settings.integers:
+        check_calibrated(model, init)
+        model.freeze()
     with console.status("decoding photographs"):
         photographs = load_photographs(data, settings.crop)
         images = load_photographs([validation], 1).images if validation else []
@@ -59,14 +65,32 @@ def run_session(
     workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
     with _Display(console) as display:
         trainer.run(sampler, workers, [log, display], images)
-    with console.status("calibrating"):
-        trainer.calibrate(sampler)
+    if not settings.integers:
+        with console.status("calibrating"):
+            trainer.calibrate(sampler)
     if images:
         points = trainer.evaluate(images)
         log.points(trainer.step, points)
         display.points(trainer.step, points)
+        if not settings.integers:
+            _report_freezing(console, trainer.cost_of_freezing(images, points), settings.weights_path)
     minutes = trainer.seconds / 60
     console.print(f"{trainer.step} steps in {minutes:.1f} min, {trainer.skipped} skipped: {settings.weights_path}")
+
+
+def _entropy_fraction(init: Path | None, *, integers: bool, **_: object) -> float:
+    if integers:
+        return 1.0
+    return 0.0 if init else loop.ENTROPY_FRACTION
+
+
+def _report_freezing(console: Console, changes: Sequence[float], weights: Path) -> None:
+    """Says what the integer form of the entropy path costs, and the way out if it is much."""
+    shown = ", ".join(f"{level}: {change:+.2%}" for level, change in zip(EVALUATED_LEVELS, changes, strict=True))
+    mean = sum(changes) / len(changes)
+    console.print(f"integers on the entropy path change the rate by {mean:+.2%} (level {shown})")
+    if mean > _MOST_FREEZING_COST:
+        console.print(f"  more than {_MOST_FREEZING_COST:.1%}: fine-tune with --init {weights} --integers")
 
 
 class _Display:

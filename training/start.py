@@ -55,15 +55,17 @@ def start_from_principal_components(model: DcicSgp, image: Tensor) -> None:
     _transpose(prior.preview.conv, stem)
 
     f8 = prior.at_8[0](prior.at_16[0](prior.at_32[0](features)))
-    features = x - prior.preview(f8)
+    seen = model.blind != "analysis"
+    features = x - prior.preview(f8) if seen else x
     for layer in (model.analysis.stem, model.analysis.down, model.analysis.head):
         features = _project(layer, features)
     _transpose(model.synthesis.stem, model.analysis.head)
     _transpose(model.synthesis.up.conv, model.analysis.down)
     _transpose(model.synthesis.head.conv, model.analysis.stem)
-    # analysis: stem(x) + shift(f8) = stem(x - preview)
+    # analysis: stem(x) + shift(f8) = stem(x - preview); if it is blind, the synthesis takes the preview away again
     shift = model.analysis.stem.weight.flatten(1) @ prior.preview.conv.weight.flatten(1)
-    model.analysis.modulate_8.maps.weight[shift.shape[0] :, :, 0, 0] = -shift
+    modulation = (model.analysis if seen else model.synthesis).modulate_8
+    modulation.maps.weight[shift.shape[0] :, :, 0, 0] = -shift
 
 
 @torch.no_grad()
@@ -105,7 +107,7 @@ def _statistics(model: DcicSgp, image: Tensor, level: int) -> dict[str, tuple[Te
     prior = model.prior_analysis(image, gain)
     hat = torch.round(prior)
     f8, f16, _ = model.prior_synthesis(hat, inverse)
-    main = model.analysis(image, f8, f16, model.main_gain(at)[0])
+    main = model.analysis(image, *model.features("analysis", f8, f16), model.main_gain(at)[0])
     latents = {"prior": prior, "hyper": model.hyper_analysis(main, hat), "main": main}
     return {
         name: (y.mean(dim=(0, 2, 3)), index_of_scale(y.std(dim=(0, 2, 3)).clamp(min=1e-3)))

@@ -68,6 +68,19 @@ def test_a_frozen_context_agrees_with_the_float_one() -> None:
     assert torch.equal(frozen_index, frozen_index.round())
 
 
+def test_integers_in_training_are_the_frozen_ones_and_have_gradients() -> None:
+    network, x, bias = frozen_context()
+    network.freeze(latent_exponents(16), bias)
+    extra = network.trunk.entry.extra_as_integers(bias)[36][None, :, None, None].float()
+    steps = (x * 2**CONTEXT_EXPONENT).round().clip(-CONTEXT_LIMIT, CONTEXT_LIMIT)
+    with torch.no_grad():
+        frozen = network.eval()(steps, extra)
+    trained = network.train()(steps, extra)
+    assert torch.equal(trained, frozen)
+    trained.sum().backward()
+    assert all(bool(p.grad.any()) for name, p in network.named_parameters() if name.endswith("weight"))
+
+
 def test_a_frozen_context_gives_the_same_bits_in_float32_and_float64() -> None:
     network, _, bias = frozen_context()
     with torch.no_grad():

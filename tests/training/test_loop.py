@@ -12,12 +12,14 @@ import torch
 from click.testing import CliRunner
 
 from condic.errors import InputError
+from condic.export.cli import export
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.weights import load_weights, read_metadata, save_weights
 from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
 from condic.training.cli import train
 from condic.training.data import CropSampler, load_photographs
+from condic.training.evaluation import evaluate
 
 _CPU = torch.device("cpu")
 
@@ -128,9 +130,55 @@ def test_the_command_trains_evaluates_and_calibrates(tmp_path: Path, photographs
         (["--steps", "1", "--resume", "a", "--init", "b"], "give one of them"),
         (["--time-budget", "soon"], "write it like 90s"),
         (["--steps", "1", "--crop", "200"], "multiple of 128"),
+        (["--steps", "1", "--integers"], "give them with --init"),
     ],
 )
 def test_wrong_arguments_get_a_sentence(photographs: Path, extra: list[str], message: str) -> None:
     result = CliRunner().invoke(train, ["--data", str(photographs), *extra])
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_integers_train_straight_through_and_stay_integers(tmp_path: Path, photographs: Path) -> None:
+    arguments = ["--preset", "t", "--data", str(photographs), "--crop", "128", "--batch", "2"]
+    start = [*arguments, "--steps", "20", "--out", str(tmp_path / "start")]
+    weights = tmp_path / "start" / "dcic-sgp-t.safetensors"
+    tune = [*arguments, "--steps", "30", "--init", str(weights), "--integers", "--out", str(tmp_path / "tuned")]
+    for line in (start, tune):
+        result = CliRunner().invoke(train, line, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    images = load_photographs([photographs], 128).images[:3]
+    before, after = DcicSgp("t").eval(), DcicSgp("t").eval()
+    load_weights(before, weights)
+    load_weights(after, tmp_path / "tuned" / "dcic-sgp-t.safetensors")
+    for model in (before, after):
+        model.freeze()
+    assert torch.equal(before.synthesis.head.conv.weight, after.synthesis.head.conv.weight)
+    rates = [[p.rate for p in evaluate(model, images, _CPU)] for model in (before, after)]
+    assert sum(rates[1]) < sum(rates[0])
+
+
+def test_the_cost_of_freezing_is_reported(tmp_path: Path, photographs: Path) -> None:
+    arguments = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 5 --evaluate {photographs}".split()
+    result = CliRunner().invoke(train, [*arguments, "--out", str(tmp_path / "o")], catch_exceptions=False)
+    assert "integers on the entropy path change the rate by" in result.stderr
+
+
+def test_an_ablation_is_not_exported(tmp_path: Path, photographs: Path) -> None:
+    arguments = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 2 --blind analysis".split()
+    CliRunner().invoke(train, [*arguments, "--out", str(tmp_path / "o")], catch_exceptions=False)
+    result = CliRunner().invoke(
+        export,
+        [
+            "--model",
+            "dcic-sgp",
+            "--preset",
+            "t",
+            "--weights",
+            str(tmp_path / "o" / "dcic-sgp-t.safetensors"),
+            "--out",
+            "x.condic",
+        ],
+    )
+    assert isinstance(result.exception, InputError)
+    assert "blind analysis" in str(result.exception)
