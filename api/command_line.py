@@ -7,17 +7,19 @@ import functools
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from condic.errors import CondicError, CondicWarning
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_INTERRUPTED = "interrupted; nothing was left half-written"
 _HELP_ALL = "condic.help_all"
 """Key in a context's `meta` that says which tier is printed."""
 
@@ -32,31 +34,55 @@ def run_program(name: str, command: click.Command, extras: str = "") -> None:
     are lines on standard error. A bug shows its traceback. `extras` are the optional parts of the installation that the
     program needs: a missing one is named.
     """
-    with warnings.catch_warnings(), _ended_by_closed_pipes():
+    with warnings.catch_warnings(), _ended_by_closed_pipes(), _interruptions() as interruptions:
         warnings.simplefilter("always", CondicWarning)
         warnings.showwarning = lambda message, *_, **__: _say(name, f"warning: {message}")
         try:
             code = command.main(prog_name=name, standalone_mode=False) or 0
             sys.stdout.flush()
             sys.exit(code)
-        except CondicError as error:
-            _fail(name, str(error), BAD_INPUT)
-        except click.UsageError as error:
-            program = error.ctx.command_path if error.ctx else name
-            _fail(name, f"{error.format_message()} (see {program} --help)", BAD_INPUT)
-        except click.ClickException as error:
-            _fail(name, error.format_message(), BAD_INPUT)
-        except (click.Abort, KeyboardInterrupt):
-            _fail(name, "interrupted; nothing was left half-written", INTERRUPTED)
-        except ModuleNotFoundError as error:
-            if not extras or (error.name or "condic").startswith("condic"):
+        except (click.Abort, KeyboardInterrupt, _Interruption):
+            _fail(name, _INTERRUPTED, INTERRUPTED)
+        except Exception as error:
+            if interruptions:  # a library has turned Ctrl-C into an error of its own
+                _fail(name, _INTERRUPTED, INTERRUPTED)
+            message = _what_input_caused(name, error, extras)
+            if message is None:
                 raise
-            _fail(name, f"this needs {error.name}: pip install 'condic[{extras}]'", BAD_INPUT)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:  # what is written to files is dealt with where it is written
-                raise
+            _fail(name, message, BAD_INPUT)
+
+
+def _what_input_caused(name: str, error: Exception, extras: str) -> str | None:
+    """The line about an error, or None for a bug."""
+    match error:
+        case CondicError():
+            return str(error)
+        case click.UsageError():
+            return f"{error.format_message()} (see {error.ctx.command_path if error.ctx else name} --help)"
+        case click.ClickException():
+            return error.format_message()
+        case ModuleNotFoundError() if extras and not (error.name or "condic").startswith("condic"):
+            return f"this needs {error.name}: pip install 'condic[{extras}]'"
+        case OSError() if error.errno == errno.ENOSPC:  # files say so where they are written
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again when it exits
-            _fail(name, "standard output: the disk is full", BAD_INPUT)
+            return "standard output: the disk is full"
+    return None
+
+
+@contextmanager
+def interruptions_held() -> Iterator[None]:
+    """Within it, Ctrl-C waits for the end: libraries turn it into errors of their own while they load."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def with_setup(kind: type[Any], *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -125,6 +151,29 @@ def _print_all(context: click.Context, parameter: click.Parameter, value: bool) 
     context.exit()
 
 
+class _Interruption(BaseException):
+    """Ctrl-C; click prints an empty line about KeyboardInterrupt."""
+
+
+@contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """A list that grows with every Ctrl-C, which raises `_Interruption`."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        raise _Interruption
+
+    if signal.getsignal(signal.SIGINT) != signal.default_int_handler:  # a shell's job in the background ignores it
+        yield received
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextmanager
 def _ended_by_closed_pipes() -> Iterator[None]:
     """Within it, writing to a pipe that nobody reads ends the process, as it ends other programs."""
@@ -138,7 +187,7 @@ def _ended_by_closed_pipes() -> Iterator[None]:
         signal.signal(signal.SIGPIPE, before)
 
 
-def _fail(name: str, message: str, code: int) -> None:
+def _fail(name: str, message: str, code: int) -> NoReturn:
     _say(name, message)
     sys.exit(code)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,7 +100,7 @@ def check_target(target: Path, suffixes: tuple[str, ...] = (), *, replace: bool 
             raise InputError("standard output is a terminal; redirect it to a file or a program")
         return
     if target.is_dir():
-        raise InputError(f"{target}: is a folder; give a file name")
+        raise InputError(f"{target}: is a folder; give a file name, or --out-dir")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such folder; make it first")
     if suffixes and target.suffix.lower() not in suffixes:
@@ -109,7 +108,7 @@ def check_target(target: Path, suffixes: tuple[str, ...] = (), *, replace: bool 
     if not replace and target.exists():
         raise InputError(_EXISTS.format(target))
     if not os.access(target.parent, os.W_OK):
-        raise InputError(f"{target}: {reason(OSError(errno.EACCES, ''))}")
+        raise InputError(f"{target}: the folder is not writable; choose another, or change its permissions")
 
 
 @contextmanager
@@ -119,7 +118,7 @@ def replace_whole(path: Path) -> Iterator[Path]:
     Where `path` is a link, what it leads to is replaced.
     """
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.stem[:64]}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:64]}.{os.urandom(4).hex()}{path.suffix}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary

@@ -49,7 +49,7 @@ class Limits:
         if max(width, height) > self.side or width * height > self.pixels:
             raise error(
                 f"image of {width}x{height} is over the limits ({self.pixels} pixels, {self.side} a side); "
-                "raise them explicitly to accept it"
+                "raise them to accept it (--max-pixels)"
             )
 
 

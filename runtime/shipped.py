@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -53,5 +51,8 @@ def model_of(bundle_id: bytes) -> str:
 
 @cache
 def _id_of(path: Path) -> bytes:
+    import json
+    import zipfile
+
     with zipfile.ZipFile(path) as archive:
         return bytes.fromhex(json.loads(archive.read("manifest.json"))["bundle_id"])[:8]

@@ -72,9 +72,10 @@ with_setup = command_line.with_setup(
 
 @cache
 def _opened(model: str, backend: str, threads: int) -> Codec:
-    from condic.runtime.codec import load_codec
+    with command_line.interruptions_held():
+        from condic.runtime.codec import load_codec
 
-    return load_codec(model, backend, threads)
+        return load_codec(model, backend, threads)
 
 
 def coding_facts(size: int, header: Header, codec: Codec, timings: Timings, seconds: float) -> Facts:

@@ -51,7 +51,8 @@ def plan(paths: Sequence[Path], out_dir: Path | None, suffix: str) -> list[Task]
     """
     if out_dir is None:
         if len(paths) != 2:
-            raise click.UsageError(f"{len(paths)} paths: give IN and OUT, or several IN and --out-dir")
+            given = "one path" if len(paths) == 1 else f"{len(paths)} paths"
+            raise click.UsageError(f"{given}: give IN and OUT, or any number of IN and --out-dir")
         return [Task(*paths)]
     tasks: dict[Path, Task] = {}
     for source in paths:

@@ -1,0 +1,90 @@
+"""Ctrl-C at any moment: one line, exit code 130, and nothing half-written."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from condic.runtime.codec import Codec
+
+Program = Callable[..., Any]
+LINE = "condic-run: interrupted; nothing was left half-written\n"
+INTERRUPT = "import os, signal\ninterrupt = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+def test_while_a_picture_is_written(program: Program, pictures: list[Path], tmp_path: Path, codec: Codec) -> None:
+    (tmp_path / "a.cdic").write_bytes(codec.encode(pictures[0], 3))
+    before = sorted(tmp_path.iterdir())
+    after_writing = INTERRUPT + (
+        "from PIL import Image\nsave = Image.Image.save\n"
+        "Image.Image.save = lambda *words, **options: (save(*words, **options), interrupt())\n"
+    )
+    done = program("decode", "a.cdic", "out.png", before=after_writing)
+    assert (done.code, done.out, done.err) == (130, b"", LINE)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_while_a_file_is_written_over_another(program: Program, pictures: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "a.cdic").write_bytes(b"here before")
+    before = sorted(tmp_path.iterdir())
+    while_writing = INTERRUPT + (
+        "import pathlib\nreplace = pathlib.Path.replace\n"
+        "pathlib.Path.replace = lambda *words: (interrupt(), replace(*words))\n"
+    )
+    done = program("encode", "a.png", "a.cdic", "--force", before=while_writing)
+    assert (done.code, done.out, done.err) == (130, b"", LINE)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "a.cdic").read_bytes() == b"here before"
+
+
+def test_while_a_backend_loads(program: Program, pictures: list[Path], tmp_path: Path) -> None:
+    """Even where the interrupted library says that it is not installed, and another one would be."""
+    while_loading = INTERRUPT + (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'onnxruntime':\n"
+        "            try:\n"
+        "                interrupt()\n"
+        "            except KeyboardInterrupt:\n"
+        "                raise ImportError('multiarray failed to import') from None\n"
+        "sys.meta_path.insert(0, Finder)\n"
+    )
+    done = program("encode", "a.png", "out.cdic", before=while_loading)
+    assert (done.code, done.out, done.err) == (130, b"", LINE)
+    assert not (tmp_path / "out.cdic").exists()
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.6, 1.0])
+def test_after_any_time(seconds: float, pictures: list[Path], tmp_path: Path, bundle_path: Path) -> None:
+    """The program waits for standard input, having started; then it is done or interrupted, never in between."""
+    words = ["encode", "-", "out.cdic"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from condic.runtime.cli import main\nmain()", *words, "--model", bundle_path],
+        cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(pictures[0].read_bytes())
+    process.stdin.flush()
+    time.sleep(2)
+    process.stdin.close()
+    process.stdin = None
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    if process.returncode == 130:
+        assert err.decode() == LINE
+        assert not (tmp_path / "out.cdic").exists()
+    else:  # it was done, or Python was about to exit
+        assert (process.returncode, err) in ((0, b""), (-signal.SIGINT, b""))
+        assert (tmp_path / "out.cdic").read_bytes().startswith(b"CDIC")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

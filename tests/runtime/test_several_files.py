@@ -1,0 +1,99 @@
+"""Several files in one run: all that can be done is done, what fails is named, and the summary says both."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from condic.runtime.codec import Codec
+
+Program = Callable[..., Any]
+
+
+def test_pictures_become_files_of_their_names_and_files_pictures(
+    program: Program, pictures: list[Path], tmp_path: Path, codec: Codec
+) -> None:
+    done = program("encode", *pictures, "--out-dir", "coded", "-q", 9)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.decode().startswith("3 done, 0 failed; ")
+    coded = [tmp_path / "coded" / f"{name}.cdic" for name in "abc"]
+    for path, picture in zip(coded, pictures, strict=True):
+        assert path.read_bytes() == codec.encode(picture, 9)
+    done = program("decode", *coded, "--out-dir", "decoded", "--format", "webp", "--json")
+    assert (done.code, done.err) == (0, "")
+    facts = json.loads(done.out)
+    assert [x["source"] for x in facts["done"]] == [str(x) for x in coded]
+    assert [x["target"] for x in facts["done"]] == [str(Path("decoded", f"{name}.webp")) for name in "abc"]
+    assert facts["failed"] == []
+    with Image.open(tmp_path / "decoded" / "b.webp") as image:
+        assert np.array_equal(np.asarray(image), codec.decode(coded[1]).image)
+
+
+def test_one_that_fails_does_not_stop_the_others(program: Program, pictures: list[Path], tmp_path: Path) -> None:
+    pictures[1].write_text("no image")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "c.cdic").write_bytes(b"here before")
+    done = program("encode", "a.png", "b.png", "c.png", "d.png", "--out-dir", "out")
+    assert done.code == 1
+    assert done.out.decode().startswith("1 done, 3 failed; ")
+    assert done.err.splitlines() == [
+        "condic-run: b.png: not an image that Pillow reads",
+        f"condic-run: {Path('out') / 'c.cdic'}: exists; give --force to replace it",
+        "condic-run: d.png: No such file or directory",
+    ]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.cdic", "c.cdic"}
+    assert (tmp_path / "out" / "c.cdic").read_bytes() == b"here before"
+    done = program("encode", "a.png", "b.png", "c.png", "--out-dir", "out", "--force", "--json")
+    assert done.code == 1
+    facts = json.loads(done.out)
+    assert [x["source"] for x in facts["failed"]] == ["b.png"]
+    assert len(facts["done"]) == 2
+    assert (tmp_path / "out" / "c.cdic").read_bytes() != b"here before"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.png", "b.png", "c.png"], "3 paths: give IN and OUT, or any number of IN and --out-dir"),
+        (["a.png"], "one path: give IN and OUT"), (["a.png", "-", "--out-dir", "out"], "standard input has no name"),
+        (["a.png", "sub/a.png", "--out-dir", "out"], "would both become"),
+        (["a.png", "b.png", "--out-dir", "c.png"], "c.png: cannot be made a folder"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_planned_is_refused_before_any_work(
+    program: Program, pictures: list[Path], tmp_path: Path, words: list[str], message: str
+) -> None:
+    done = program("encode", *words)
+    assert (done.code, done.out) == (2, b"")
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png", "c.png"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of POSIX")
+def test_a_terminal_shows_a_bar_and_a_pipe_does_not(
+    program: Program, pictures: list[Path], bundle_path: Path, tmp_path: Path
+) -> None:
+    import pty
+
+    reader, terminal = pty.openpty()
+    words = ["encode", *map(str, pictures), "--out-dir", "out", "--model", str(bundle_path), "--force"]
+    code = "from condic.runtime.cli import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=terminal, check=False
+    )
+    os.close(terminal)
+    shown = os.read(reader, 100000).decode()
+    os.close(reader)
+    assert done.returncode == 0
+    assert "100%" in shown
+    assert done.stdout.startswith(b"3 done")

@@ -1,0 +1,103 @@
+"""`-` is standard input or output: nothing but the bytes on the one, messages on standard error."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from condic.runtime.codec import Codec
+
+Program = Callable[..., Any]
+
+
+def test_a_pipeline_gives_what_files_give(program: Program, pictures: list[Path], codec: Codec) -> None:
+    encoded = program("encode", "-", "-", "-q", 11, stdin=pictures[1].read_bytes())
+    assert encoded.code == 0
+    assert encoded.out == codec.encode(pictures[1], 11)
+    assert encoded.err.startswith(f"-: {len(encoded.out)} bytes")
+    decoded = program("decode", "-", "-", stdin=encoded.out)
+    assert decoded.code == 0
+    assert decoded.err.startswith("-: 50x40")
+    with Image.open(io.BytesIO(decoded.out)) as image:
+        assert image.format == "PNG"
+        assert np.array_equal(np.asarray(image), codec.decode(encoded.out).image)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp", "tiff", "bmp", "ppm"])
+def test_a_picture_on_standard_output_has_the_format_asked_for(
+    program: Program, pictures: list[Path], codec: Codec, kind: str
+) -> None:
+    done = program("preview", "-", "-", "--format", kind, stdin=codec.encode(pictures[0], 3))
+    with Image.open(io.BytesIO(done.out)) as image:
+        assert image.size == (50, 40)
+        assert image.format == {"jpg": "JPEG"}.get(kind, kind.upper())
+
+
+def test_facts_about_bytes_on_standard_output_go_to_standard_error(program: Program, pictures: list[Path]) -> None:
+    done = program("encode", pictures[0], "-", "--json")
+    assert done.out.startswith(b"CDIC")
+    assert json.loads(done.err)["bytes"] == len(done.out)
+
+
+def test_info_and_verify_read_standard_input(program: Program, pictures: list[Path], codec: Codec) -> None:
+    data = codec.encode(pictures[2], 5)
+    assert program("info", "-", stdin=data).out.startswith(b"-: 50x40 grey, quality 5")
+    digest = codec.decode(data).latents_sha256()
+    assert program("verify", "-", stdin=data).out.decode() == f"-: intact\nlatents_sha256 {digest}\n"
+    damaged = program("verify", "-", stdin=data[:-1])
+    assert (damaged.code, damaged.out) == (1, b"")
+    assert damaged.err.startswith("condic-run: -: truncated")
+
+
+def test_an_empty_or_foreign_standard_input_is_refused(program: Program) -> None:
+    for words, stdin in ((["encode", "-", "-"], b""), (["decode", "-", "-"], b"GIF89a"), (["info", "-"], b"")):
+        done = program(*words, stdin=stdin)
+        assert (done.code, done.out) == (2, b"")
+        assert len(done.err.splitlines()) == 1
+        assert done.err.startswith("condic-run: -: ")
+
+
+def test_a_terminal_gets_no_bytes(program: Program, pictures: list[Path]) -> None:
+    if sys.platform == "win32":
+        pytest.skip("needs a terminal of POSIX")
+    import pty
+
+    _, terminal = pty.openpty()
+    done = program("encode", pictures[0], "-", stdout=terminal)
+    assert done.code == 2
+    assert "standard output is a terminal; redirect it" in done.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["encode", "a.png", "-"], ["info", "a.cdic"], ["--help"]])
+def test_a_full_disk_behind_standard_output_is_one_line(
+    program: Program, pictures: list[Path], tmp_path: Path, codec: Codec, words: list[str]
+) -> None:
+    (tmp_path / "a.cdic").write_bytes(codec.encode(pictures[0], 3))
+    with Path("/dev/full").open("wb") as full:
+        done = program(*words, stdout=full)
+    assert done.code == 2
+    assert done.err == "condic-run: standard output: the disk is full\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_closed_pipe_ends_the_program_quietly(pictures: list[Path], bundle_path: Path) -> None:
+    command = [sys.executable, "-c", "from condic.runtime.cli import main\nmain()"]
+    process = subprocess.Popen(
+        [*command, "encode", pictures[0], "-", "--model", bundle_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == -13, "SIGPIPE; a shell says 141"
