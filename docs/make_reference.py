@@ -1,0 +1,154 @@
+"""Writes the references: docs/cli.md from the commands of condic-run, docs/python.md from signatures and docstrings.
+
+`python docs/make_reference.py` rewrites what is between the markers of both pages; what is above them is written by
+hand. A test compares the pages with what this makes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+import condic
+import condic.pillow
+from condic import errors
+from condic.command_line import Rare
+from condic.runtime.cli import cli
+
+DOCS = Path(__file__).parent
+BEGIN, END = "<!-- made by docs/make_reference.py -->\n", "<!-- end -->\n"
+_FUNCTIONS = ("encode", "decode", "open", "open_codec")
+_CLASSES = {
+    "CodedImage": ("decode", "preview"),
+    "Codec": ("encode", "decode", "preview", "backend", "backend_name"),
+    "Decoded": ("latents_sha256",),
+    "Metadata": ("sizes",),
+    "Limits": (),
+}
+_MADE_BY_CONDIC = ("Decoded",)
+"""Classes whose instances are results: nobody needs to know how to make one."""
+
+
+def replaced(page: str, text: str) -> str:
+    """The page with other text between its markers."""
+    return page[: page.index(BEGIN) + len(BEGIN)] + text + page[page.index(END) :]
+
+
+def cli_reference() -> str:
+    """Every command of condic-run with its arguments and options."""
+    return "\n".join(line for name, command in cli.commands.items() for line in _command(name, command))
+
+
+def python_reference() -> str:
+    """The public names of condic."""
+    lines: list[str] = []
+    for name in _FUNCTIONS:
+        lines += _function(f"condic.{name}", getattr(condic, name))
+    for name, members in _CLASSES.items():
+        kind = getattr(condic, name)
+        lines += [f"### `condic.{name}`", ""]
+        if is_dataclass(kind) and kind.__name__ not in _MADE_BY_CONDIC:
+            lines += ["```python", *_signature(name, kind), "```", ""]
+        lines += [*_text(kind), ""]
+        for member in members:
+            lines += _member(f"{name}.{member}", inspect.getattr_static(kind, member))
+    lines += ["### Errors and warnings", "", "| name | is a | for |", "|---|---|---|"]
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and kind.__module__ == errors.__name__:
+            parent = kind.__bases__[0].__name__
+            lines.append(f"| `condic.{name}` | `{parent}` | {' '.join(inspect.cleandoc(kind.__doc__ or '').split())} |")
+    lines += ["", *_function("condic.pillow.register", condic.pillow.register)]
+    return "\n".join(lines)
+
+
+def _command(name: str, command: click.Command) -> Iterator[str]:
+    arguments = [p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)]
+    yield from (f"## condic-run {name}", "", f"    condic-run {name} [OPTIONS] {' '.join(arguments)}".rstrip(), "")
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        as_it_is = paragraph.startswith("\b")
+        yield from ([f"    {line}" for line in paragraph.splitlines()[1:]] if as_it_is else paragraph.splitlines())
+        yield ""
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    if options:
+        yield from ("| option | value | |", "|---|---|---|")
+        for option in options:
+            yield f"| {', '.join(f'`{x}`' for x in option.opts)} | {_value(option)} | {_help(option)} |"
+        yield ""
+
+
+def _value(option: click.Option) -> str:
+    kind = option.type
+    if option.is_flag:
+        return ""
+    if isinstance(kind, click.Choice):
+        return ", ".join(f"`{choice}`" for choice in kind.choices)
+    if isinstance(kind, click.IntRange | click.FloatRange):
+        number = "integer" if isinstance(kind, click.IntRange) else "number"
+        low = "" if kind.min is None else f" above {kind.min}" if kind.min_open else f" from {kind.min}"
+        return number + low + (f" to {kind.max}" if kind.max is not None else "")
+    return {"float": "number", "integer": "integer", "path": "path"}.get(kind.name, "text")
+
+
+def _help(option: click.Option) -> str:
+    text = option.help or ""
+    if isinstance(option.default, str | int | float) and not option.is_flag:
+        text += f" Default: {option.default}."
+    return text + (" (Listed by `--help-all`.)" if isinstance(option, Rare) else "")
+
+
+def _function(name: str, function: Callable[..., Any]) -> list[str]:
+    return [
+        f"### `{name}`",
+        "",
+        "```python",
+        *_signature(name.rpartition(".")[2], function),
+        "```",
+        "",
+        *_text(function),
+        "",
+    ]
+
+
+def _member(name: str, member: Any) -> list[str]:
+    if isinstance(member, property):
+        return [f"#### `{name}`", "", *_text(member), ""]
+    return [f"#### `{name}`", "", "```python", *_signature(name, member), "```", "", *_text(member), ""]
+
+
+def _signature(name: str, function: Callable[..., Any]) -> list[str]:
+    """One line if it fits, else a line per parameter; annotations as they stand in the source."""
+    parts, star = [], False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not star:
+            parts, star = [*parts, "*"], True
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        parts.append(f"{parameter.name}: {parameter.annotation}{default}")
+    head, tail = f"{name}(", f") -> {inspect.signature(function).return_annotation}"
+    line = head + ", ".join(parts) + tail
+    return [line] if len(line) <= 100 else [head, *(f"    {part}," for part in parts), tail]
+
+
+def _text(thing: Any) -> list[str]:
+    """A docstring as Markdown: a list of attributes becomes one, everything else is Markdown already."""
+    text = inspect.cleandoc(thing.__doc__ or "")
+    text = re.sub(r"(?m)^Attributes:\n", "Attributes:\n\n", text)
+    return re.sub(r"(?m)^    (\w+): ", r" - `\1`: ", text).splitlines()
+
+
+def main() -> None:
+    """Rewrites both pages."""
+    for name, make in (("cli.md", cli_reference), ("python.md", python_reference)):
+        page = DOCS / name
+        page.write_text(replaced(page.read_text(), make()))
+
+
+if __name__ == "__main__":
+    main()
