@@ -17,7 +17,7 @@ FOLDERS := api models training export engines runtime kernels benchmarks weights
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find $(FOLDERS) -type f -not -name '*.pyc')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types wheel check-wheel picture hexdump reference numbers clean
+.PHONY: demo test lint types wheel check-wheel picture hexdump figure reference numbers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m condic.benchmarks.demo $(PHOTOGRAPH) --out out
@@ -46,6 +46,9 @@ picture: $(VENV)/.demo
 
 hexdump: $(VENV)/.test
 	$(BIN)/python docs/make_hexdump.py
+
+figure: $(BIN)/python
+	$(BIN)/python docs/make_figure.py
 
 # The references of the command line and of the Python functions, from the program itself.
 reference: $(VENV)/.test

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -17,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
-    "target", ["demo", "test", "lint", "wheel", "picture", "hexdump", "reference", "numbers", "clean"]
+    "target", ["demo", "test", "lint", "wheel", "picture", "hexdump", "figure", "reference", "numbers", "clean"]
 )
 def test_make_knows_its_targets(target: str):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
@@ -41,6 +42,14 @@ def test_examples_of_the_exactness_page_come_out_as_shown():
     failures, examples = doctest.testfile(str(ROOT / "docs" / "exactness.md"), module_relative=False)
     assert examples >= 4
     assert failures == 0
+
+
+def test_the_figure_is_what_its_script_draws():
+    code = "import runpy, sys; print(runpy.run_path(sys.argv[1])['figure'](), end='')"
+    script = ROOT / "docs" / "make_figure.py"
+    done = subprocess.run([sys.executable, "-c", code, script], capture_output=True, text=True, check=True)
+    assert done.stdout == (ROOT / "docs" / "pictures" / "exactness.svg").read_text(), "run `make figure`"
+    ElementTree.fromstring(done.stdout)
 
 
 def test_the_models_page_shows_what_the_program_prints():
