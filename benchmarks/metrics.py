@@ -18,6 +18,8 @@ SMALLEST_SIDE = 161
 
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+_LUMA = np.array([0.299, 0.587, 0.114])
+_GRADIENT_C = 170.0
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -44,6 +46,26 @@ def ms_ssim(image: Pixels, reference: Pixels) -> float:
         raise InputError(f"MS-SSIM needs [H, W, C] with sides of at least {SMALLEST_SIDE}, not {image.shape}")
     channels = [_ms_ssim_of_plane(image[:, :, c], reference[:, :, c]) for c in range(image.shape[2])]
     return float(np.mean(channels))
+
+
+def gradient_similarity(image: Pixels, reference: Pixels) -> float:
+    """Gradient magnitude similarity (Xue et al., IEEE TIP 2014), mean over the image, 1 if equal: edges kept in shape.
+
+    Both uint8 [H, W, 3] of one shape, sides of at least 6; InputError otherwise. Luma, halved by averaging 2x2 pixels,
+    Prewitt gradients, c = 170 on the scale 0..255.
+    """
+    _check(image, reference)
+    if image.ndim != 3 or min(image.shape[:2]) < 6:
+        raise InputError(f"gradient similarity needs [H, W, 3] with sides of at least 6, not {image.shape}")
+    a, b = (_prewitt(_halve(x[:, :, :3] @ _LUMA)) for x in (image, reference))
+    return float(np.mean((2 * a * b + _GRADIENT_C) / (a * a + b * b + _GRADIENT_C)))
+
+
+def _prewitt(x: Plane) -> Plane:
+    """Magnitude of the gradient in 3x3 windows, [H - 2, W - 2]."""
+    rows, columns = (x[:-2] + x[1:-1] + x[2:]) / 3, (x[:, :-2] + x[:, 1:-1] + x[:, 2:]) / 3
+    magnitude: Plane = np.hypot(rows[:, 2:] - rows[:, :-2], columns[2:] - columns[:-2])
+    return magnitude
 
 
 def decibels(similarity: float) -> float:

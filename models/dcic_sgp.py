@@ -75,7 +75,7 @@ class DcicSgp(nn.Module):
     """The codec's networks and tables. Quality levels are int64 [B] in 0..63; images float32 [B, 3, H, W] in [0, 1]."""
 
     def __init__(self, preset: str = "s", blind: str | None = None) -> None:
-        """`blind` names a transform that gets zeros for the prior's features, `analysis` or `synthesis`: ablations."""
+        """`blind` names what gets zeros for the prior's features, in ablations: `analysis`, `synthesis` or `both`."""
         super().__init__()
         p = PRESETS[preset]
         self.preset_name, self.preset = preset, p
@@ -155,7 +155,7 @@ class DcicSgp(nn.Module):
 
     def features(self, transform: str, f8: Tensor, f16: Tensor) -> tuple[Tensor, Tensor]:
         """What a transform sees of the prior: its features, or zeros if it is blind."""
-        return (torch.zeros_like(f8), torch.zeros_like(f16)) if transform == self.blind else (f8, f16)
+        return (torch.zeros_like(f8), torch.zeros_like(f16)) if self.blind in (transform, "both") else (f8, f16)
 
     @property
     def frozen(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from condic.benchmarks.metrics import decibels, ms_ssim, psnr
+from condic.benchmarks.metrics import decibels, gradient_similarity, ms_ssim, psnr
 from condic.errors import InputError
 
 Draw = Callable[..., np.ndarray]
@@ -52,8 +52,27 @@ def test_more_noise_is_less_similar(drawing: Draw):
     assert values == sorted(values, reverse=True)
 
 
+def test_gradient_similarity_of_one_edge_is_that_of_the_formula():
+    flat, edge = np.full((16, 16, 3), 100, np.uint8), np.full((16, 16, 3), 100, np.uint8)
+    edge[:, 8:] = 140
+    # halved to 8x8, Prewitt gives 40 in two of six columns and 0 elsewhere
+    expected = (4 + 2 * 170 / (40**2 + 170)) / 6
+    assert gradient_similarity(edge, flat) == pytest.approx(expected)
+    assert gradient_similarity(edge, edge) == 1
+
+
+def test_a_displaced_edge_is_less_similar_than_a_fainter_one():
+    edge, displaced, fainter = (np.full((32, 32, 3), 100, np.uint8) for _ in range(3))
+    edge[:, 16:] = 200
+    displaced[:, 22:] = 200
+    fainter[:, 16:] = 190
+    assert gradient_similarity(displaced, edge) < gradient_similarity(fainter, edge)
+
+
 def test_what_cannot_be_compared_is_refused(drawing: Draw):
     with pytest.raises(InputError, match="one shape"):
         psnr(drawing(8, 8), drawing(8, 9))
     with pytest.raises(InputError, match="161"):
         ms_ssim(drawing(160, 400), drawing(160, 400))
+    with pytest.raises(InputError, match="at least 6"):
+        gradient_similarity(drawing(5, 9), drawing(5, 9))

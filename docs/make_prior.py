@@ -1,0 +1,179 @@
+"""Writes docs/prior.md and its picture: what the self-generated prior of dcic-sgp does, measured on Kodak's images.
+
+python docs/make_prior.py KODAK --seeing RUN/dcic-sgp-s.safetensors --blind RUN/dcic-sgp-s.safetensors
+
+The two runs are short ones of equal length, with and without `condic-train --blind analysis`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+from condic.benchmarks.bd_rate import Curve, bd_rate
+from condic.benchmarks.demo import side_by_side
+from condic.benchmarks.images import read_rgb
+from condic.benchmarks.metrics import gradient_similarity, psnr
+from condic.benchmarks.peers import ImageCodec, open_peer
+from condic.models.dcic_sgp import DcicSgp
+from condic.models.weights import load_weights, read_metadata
+from condic.runtime.bitstream import read_stream
+from condic.runtime.codec import Codec, load_codec
+from condic.runtime.shipped import DEFAULT_MODEL, shipped_folder
+from condic.training.evaluation import Point, evaluate
+
+DOCS = Path(__file__).parent
+PICTURE = DOCS / "pictures" / "low-rate.jpg"
+SHARE_LEVELS = range(0, 64, 9)
+LOW_RATE = 0.15
+"""Bits per pixel that files of the panel stay below."""
+PANEL_IMAGES, CROP = 3, 192
+BLIND = {None: "as trained", "analysis": "zeros in the analysis", "synthesis": "zeros in the synthesis",
+         "both": "zeros in both"}  # fmt: skip
+
+
+def shares(codec: Codec, images: Sequence[Path]) -> Iterator[str]:
+    """Rows: level, mean bits per pixel of the file, percent of each latent's section in it."""
+    names = [latent.name for latent in codec.bundle.manifest.latents]
+    yield f"| level | bpp | {' | '.join(names)} |"
+    yield "|---:|---:|" + "---:|" * len(names)
+    for level in SHARE_LEVELS:
+        bpp, parts = [], []
+        for path in images:
+            pixels = read_rgb(path)
+            data = codec.encode(pixels, level)
+            bpp.append(len(data) * 8 / (pixels.shape[0] * pixels.shape[1]))
+            parts.append([len(section.payload) / len(data) for section in read_stream(data).sections])
+        percent = " | ".join(f"{share:.0%}" for share in np.mean(parts, axis=0))
+        yield f"| {level} | {mean(bpp):.3f} | {percent} |"
+
+
+def model_from(weights: Path, blind: str | None) -> DcicSgp:
+    """Preset s in float form with the given weights."""
+    model = DcicSgp("s", blind).eval()
+    load_weights(model, weights)
+    return model
+
+
+def points(model: DcicSgp, images: Sequence[Path]) -> list[Point]:
+    """The float model's estimated rates and PSNR."""
+    return evaluate(model, [read_rgb(path) for path in images], torch.device("cpu"))
+
+
+def table(columns: dict[str, list[Point]]) -> Iterator[str]:
+    """One row per level, bits per pixel and PSNR of each column."""
+    yield "| level | " + " | ".join(columns) + " |"
+    yield "|---:|" + "---:|" * len(columns)
+    for row in zip(*columns.values(), strict=True):
+        yield f"| {row[0].level} | " + " | ".join(f"{p.rate:.3f} bpp, {p.psnr:.2f} dB" for p in row) + " |"
+
+
+def curve(found: Sequence[Point]) -> Curve:
+    """The rate-distortion curve of an evaluation."""
+    return Curve(tuple(p.rate for p in found), tuple(p.psnr for p in found))
+
+
+@dataclass(frozen=True)
+class Coded:
+    """An image through a codec."""
+
+    codec: str
+    bytes: int
+    pixels: np.ndarray
+
+
+def at_most(peer: ImageCodec, pixels: np.ndarray, size: int) -> Coded:
+    """The peer's largest file of at most `size` bytes; its smallest if all are larger."""
+    files = {quality: peer.encode(pixels, quality) for quality in range(1, 60)}
+    fitting = [q for q, data in files.items() if len(data) <= size] or [min(files, key=lambda q: len(files[q]))]
+    data = files[max(fitting, key=lambda q: len(files[q]))]
+    return Coded(peer.name, len(data), peer.decode(data))
+
+
+def panel(codec: Codec, images: Sequence[Path]) -> Iterator[str]:
+    """Rows of the comparison at low rate; writes the picture."""
+    yield "| image | codec | bytes | PSNR dB | gradient similarity |"
+    yield "|---|---|---:|---:|---:|"
+    files = {path: codec.encode(read_rgb(path), 0) for path in images}
+    smallest = sorted(images, key=lambda path: len(files[path]))[:PANEL_IMAGES]
+    peers = [open_peer(name) for name in ("jxl", "avif")]
+    strips = []
+    for path in smallest:
+        pixels = read_rgb(path)
+        level, data = highest_level(codec, pixels)
+        own = Coded(f"condic, level {level}", len(data), codec.decode(data).image)
+        results = [own, *(at_most(peer, pixels, len(data)) for peer in peers)]
+        for r in results:
+            quality = psnr(r.pixels, pixels), gradient_similarity(r.pixels, pixels)
+            yield f"| {path.stem} | {r.codec} | {r.bytes:,} | {quality[0]:.2f} | {quality[1]:.4f} |"
+        window = sharpest_crop(pixels)
+        panels = [(path.stem, pixels), *((f"{r.codec}, {r.bytes:,} bytes", r.pixels) for r in results)]
+        strips.append(side_by_side([
+            (caption, np.repeat(np.repeat(image[window], 2, axis=0), 2, axis=1)) for caption, image in panels
+        ]))  # fmt: skip
+    sheet = Image.new("RGB", (strips[0].width, sum(s.height for s in strips)), "white")
+    for k, strip in enumerate(strips):
+        sheet.paste(strip, (0, sum(s.height for s in strips[:k])))
+    sheet.save(PICTURE, quality=88)
+
+
+def highest_level(codec: Codec, pixels: np.ndarray) -> tuple[int, bytes]:
+    """The highest level whose file has at most `LOW_RATE` bits per pixel (0 if none has), and the file."""
+    limit = LOW_RATE * pixels.shape[0] * pixels.shape[1] / 8
+    best = 0, codec.encode(pixels, 0)
+    for level in range(1, 64):
+        data = codec.encode(pixels, level)
+        if len(data) > limit:
+            break
+        best = level, data
+    return best
+
+
+def sharpest_crop(pixels: np.ndarray) -> tuple[slice, slice]:
+    """The window with the strongest gradients."""
+    grey = pixels.astype(float).mean(axis=2)
+    energy = np.abs(np.gradient(grey)[0]) + np.abs(np.gradient(grey)[1])
+    height, width = grey.shape
+    corners = [(t, x) for t in range(0, height - CROP + 1, 32) for x in range(0, width - CROP + 1, 32)]
+    top, left = max(corners, key=lambda c: float(energy[c[0] : c[0] + CROP, c[1] : c[1] + CROP].sum()))
+    return slice(top, top + CROP), slice(left, left + CROP)
+
+
+@click.command()
+@click.argument("kodak", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--seeing", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--blind", type=click.Path(exists=True, path_type=Path), required=True)
+def main(kodak: Path, seeing: Path, blind: Path) -> None:
+    """Measures everything and writes the page."""
+    images = sorted(kodak.glob("*.png"))
+    codec = load_codec(DEFAULT_MODEL)
+    shipped = shipped_folder() / f"{DEFAULT_MODEL}.safetensors"
+    zeroed = {title: points(model_from(shipped, name), images) for name, title in BLIND.items()}
+    trained = {
+        "sees the prior": points(model_from(seeing, None), images),
+        "blind analysis": points(model_from(blind, "analysis"), images),
+    }
+    change = bd_rate(*(curve(found) for found in trained.values()))
+    about = read_metadata(seeing)
+    page = (DOCS / "prior.md.in").read_text()
+    for name, text in {
+        "share": "\n".join(shares(codec, images)),
+        "zeroed": "\n".join(table(zeroed)),
+        "trained": "\n".join(table(trained)),
+        "run": f"{about['step']} steps of {about['batch']} crops of {about['crop']}x{about['crop']}",
+        "change": f"{change.percent:+.1f} %" if change else "not comparable",
+        "panel": "\n".join(panel(codec, images)),
+    }.items():
+        page = page.replace(f"@{name}@", text)
+    (DOCS / "prior.md").write_text(page)
+
+
+if __name__ == "__main__":
+    main()
