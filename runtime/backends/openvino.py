@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import openvino
 
 from condic.runtime.backends import Array, BackendOptions, Runner
+from condic.runtime.cache import user_cache
 from condic.runtime.manifest import Graph
 
 
@@ -19,26 +20,40 @@ class OpenVinoBackend:
 
     def __init__(self, options: BackendOptions) -> None:
         self._core = openvino.Core()
+        self._device: str = self._core.get_property("CPU", "FULL_DEVICE_NAME")
+        self._cache = user_cache("openvino")
         self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if options.threads:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
 
     def describe(self) -> str:
         """Library, version and device, for people."""
-        device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
-        return f"OpenVINO {openvino.__version__.split('-')[0]}, {device}"
+        return f"OpenVINO {openvino.__version__.split('-')[0]}, {self._device}"
 
     def load(self, graph: Graph, model: bytes) -> Runner:
-        """A compiled model; each call makes its own request, so threads do not share buffers."""
+        """A compiled model, from the user's cache if it is there, which takes a quarter of the time.
+
+        Each call makes its own request, so threads do not share buffers.
+        """
         config = dict(self._config)
         if graph.precision == "exact":
             config["INFERENCE_PRECISION_HINT"] = "f32"  # the default may be bfloat16, which changes integers
-        compiled = self._core.compile_model(self._core.read_model(model, b""), "CPU", config)
+        compiled = self._compile(model, config)
 
         def run(inputs: Sequence[Array]) -> list[Array]:
             request = compiled.create_infer_request()
             named = {x.name: value for x, value in zip(graph.inputs, inputs, strict=True)}
-            results = request.infer(named, share_inputs=True)
-            return [np.array(results[x.name]) for x in graph.outputs]
+            results = request.infer(named, share_inputs=True, share_outputs=True)
+            return [results[x.name] for x in graph.outputs]  # the request's own, and nobody runs it again
 
         return run
+
+    def _compile(self, model: bytes, config: Mapping[str, Any]) -> Any:
+        abilities = " ".join(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        key = (model, openvino.__version__, self._device, abilities, repr(config))
+        if blob := self._cache.get(*key):
+            with suppress(RuntimeError):  # of a build that calls itself the same and is not
+                return self._core.import_model(blob, "CPU", dict(config))
+        compiled = self._core.compile_model(self._core.read_model(model, b""), "CPU", dict(config))
+        self._cache.put(compiled.export_model().getvalue(), *key)
+        return compiled
