@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +71,11 @@ def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads
     `threads`: of the backend; 0 lets it choose. `codec.backend` says which backend `auto` has found. Raises
     BundleError and BackendError.
     """
-    return _open(str(model), backend, threads)
+    with _OPENING:  # or threads that come at once would each open one
+        return _open(str(model), backend, threads)
+
+
+_OPENING = threading.Lock()
 
 
 @lru_cache(maxsize=4)

@@ -13,7 +13,6 @@ group `PIL.plugins` find it there.
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -41,6 +40,9 @@ class CdicImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         assert self.fp is not None
         data = self.fp.read()
+        if self._exclusive_fp:
+            self.fp.close()
+            self.fp = None
         try:
             # Pillow has its own limit on pixels, and applies it to what it opens.
             self._coded: CodedImage | None = CodedImage(data, self._model, self._backend, Limits(pixels=2**32))
@@ -59,9 +61,8 @@ class CdicImageFile(ImageFile.ImageFile):
                 pixels = self._coded.decode().image
             except CondicError as error:
                 raise OSError(str(error)) from error
-            self._coded = None
-            self.fp, self.tile = io.BytesIO(pixels.tobytes()), [("raw", (0, 0, *self.size), 0, self.mode)]  # type: ignore[list-item]
-        return super().load()
+            self.im, self._coded = Image.fromarray(pixels).im, None
+        return Image.Image.load(self)
 
 
 def register(model: str | Path | None = None, backend: str = "auto") -> None:

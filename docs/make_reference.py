@@ -68,7 +68,7 @@ def python_reference() -> str:
 
 
 def _command(name: str, command: click.Command) -> Iterator[str]:
-    arguments = [p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)]
+    arguments = [_argument(p) for p in command.params if isinstance(p, click.Argument)]
     yield from (f"## condic-run {name}", "", f"    condic-run {name} [OPTIONS] {' '.join(arguments)}".rstrip(), "")
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         as_it_is = paragraph.startswith("\b")
@@ -80,6 +80,11 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
         for option in options:
             yield f"| {', '.join(f'`{x}`' for x in option.opts)} | {_value(option)} | {_help(option)} |"
         yield ""
+
+
+def _argument(argument: click.Argument) -> str:
+    choices = argument.type.choices if isinstance(argument.type, click.Choice) else ()
+    return argument.metavar or "|".join(map(str, choices)) or str(argument.name).upper()
 
 
 def _value(option: click.Option) -> str:

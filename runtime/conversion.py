@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from condic.errors import CondicWarning, InputError
 from condic.files import reason
@@ -98,6 +98,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    from PIL import ImageCms
+
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     try:
         if image.mode == "LAB":

@@ -40,13 +40,17 @@ def model_of(bundle_id: bytes) -> str:
     shipped = shipped_bundles()
     if len(shipped) < 2:
         return DEFAULT_MODEL
-    for name, path in shipped.items():
-        if _id_of(path) == bundle_id:
-            return name
+    if name := shipped_name(bundle_id):
+        return name
     raise BundleError(
         f"the file was made with model {bundle_id.hex()}, none of those shipped ({', '.join(shipped)}); give its "
         "bundle as model (--model)"
     )
+
+
+def shipped_name(bundle_id: bytes) -> str | None:
+    """The name of the shipped model with an id, if there is one."""
+    return next((name for name, path in shipped_bundles().items() if _id_of(path) == bundle_id), None)
 
 
 @cache

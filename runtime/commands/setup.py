@@ -54,7 +54,7 @@ def report(facts: Facts, text: str, as_json: bool, *, aside: bool = False) -> No
     click.echo(json.dumps(facts) if as_json else text, err=aside)
 
 
-source_argument = click.argument("source", type=click.Path(path_type=Path), metavar="IN")
+source_argument = click.argument("source", type=click.Path(readable=False, path_type=Path), metavar="IN")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 max_pixels_option = click.option(
     "--max-pixels", cls=Rare, type=click.IntRange(min=1), default=2**28, help="Largest image accepted."

@@ -33,12 +33,15 @@ class Result:
     text: str
 
 
+_PATH = click.Path(readable=False, path_type=Path)  # what cannot be read is said where it is read
+
+
 def in_out_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the arguments `paths` and the options `out_dir` and `force`."""
     for decorate in (
         click.option("--force", is_flag=True, help="Replace files that exist."),
-        click.option("--out-dir", type=click.Path(path_type=Path), help="Folder for the results of several IN."),
-        click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IN... OUT"),
+        click.option("--out-dir", type=_PATH, help="Folder for the results of several IN."),
+        click.argument("paths", type=_PATH, nargs=-1, required=True, metavar="IN... OUT"),
     ):
         command = decorate(command)
     return command

@@ -130,6 +130,18 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
         condic.open(tmp_path)
 
 
+def test_threads_that_open_at_once_get_one_codec(bundle_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    together = threading.Barrier(8)
+
+    def work(_: int) -> Codec:
+        together.wait()
+        return condic.open_codec(bundle_path, threads=2)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(codec) for codec in pool.map(work, range(8))}) == 1
+
+
 def test_eight_threads_and_200_images_give_what_one_gives(bundle_path: Path, drawing: Draw) -> None:
     pytest.importorskip("onnxruntime")
     images = [drawing(20 + k % 90, 150 - k % 77, 1 + k % 4) for k in range(200)]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import os
 import stat
 import sys
@@ -7,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from condic.files import replace_whole
+from condic.errors import InputError
+from condic.files import check_target, name_of, read_source, replace_whole, write_file, writing
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -61,3 +64,75 @@ def test_a_name_of_any_legal_length_works(tmp_path: Path) -> None:
     with replace_whole(target) as temporary:
         temporary.write_bytes(b"x")
     assert target.read_bytes() == b"x"
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    target, link = tmp_path / "a.bin", tmp_path / "link.bin"
+    target.write_bytes(b"old")
+    try:
+        link.symlink_to(target)
+    except OSError:
+        pytest.skip("no links here")
+    write_file(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+
+
+def test_an_existing_file_is_kept_if_asked_even_if_it_came_meanwhile(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+
+    def write() -> None:
+        with writing(target, replace=False) as file:
+            file.write(b"new")
+            target.write_bytes(b"meanwhile")
+
+    with pytest.raises(InputError, match=r"a\.bin: exists; give --force"):
+        write()
+    assert target.read_bytes() == b"meanwhile"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full; nothing was written"), (errno.EDQUOT, "quota"),
+        (errno.EACCES, "permission denied; choose another folder"), (errno.EROFS, "the file system is read-only"),
+        (errno.EIO, "Input/output error"),
+    ],
+)  # fmt: skip
+def test_what_the_system_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(InputError, match=words) as caught:
+        write_file(tmp_path / "a.bin", b"x")
+    assert str(caught.value).startswith(str(tmp_path / "a.bin"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_targets_are_checked_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    check_target(tmp_path / "a.png")
+    check_target(tmp_path / "b.PNG", (".png",), replace=False)
+    for target, words in (
+        (tmp_path, "is a folder"), (tmp_path / "none" / "a.png", "no such folder"), (tmp_path / "a.gif", "suffix"),
+        (tmp_path / "a.png", "exists"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            check_target(target, (".png",), replace=False)
+
+
+def test_sources_are_read_whole_from_where_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"0123")
+    assert read_source(path) == read_source(str(path)) == read_source(b"0123") == read_source(bytearray(b"0123"))
+    file = io.BytesIO(b"0123")
+    file.seek(2)
+    assert read_source(file) == b"23"
+    assert not file.closed
+    assert (name_of(path), name_of(b""), name_of(file)) == (str(path), "data", "data")
+    with path.open("rb") as opened:
+        assert name_of(opened) == str(path)

@@ -154,7 +154,8 @@ def test_info_says_what_a_file_is(run: Run, tmp_path: Path, codec: Any, drawing:
     }
     assert facts == {
         "bytes": size, "bpp": size * 8 / (33 * 44), "width": 44, "height": 33, "quality": 7, "grey": True,
-        "alpha": True, "model": codec.bundle.id.hex(), "sections": sections, "metadata": {},
+        "alpha": True, "model": codec.bundle.id.hex(), "model_name": None,
+        "sections": sections, "metadata": {},
     }  # fmt: skip
     text = run("info", path)
     assert text.code == 0
@@ -222,6 +223,59 @@ def test_an_existing_file_is_kept_unless_forced(
     check()
     assert run(command, source, target, "--force", *(["-q", 3] if command == "encode" else [])).code == 0
     assert target.read_bytes() != before
+
+
+@pytest.mark.parametrize("option", ["--max-bytes", "--bpp", "--psnr"])
+def test_a_limit_chooses_the_level_and_says_in_how_many_passes(
+    run: Run, picture: Path, tmp_path: Path, codec: Any, option: str
+) -> None:
+    coded, most = tmp_path / "a.cdic", len(codec.encode(picture, 20)) + 1
+    limit = [option, {"--max-bytes": most, "--bpp": most * 8 / 4200, "--psnr": 5}[option]]
+    facts = run("encode", picture, coded, *limit, "--json").json
+    assert 1 < facts["passes"] <= 8
+    assert coded.read_bytes() == codec.encode(picture, facts["quality"])
+    if option != "--psnr":
+        assert coded.stat().st_size <= most < len(codec.encode(picture, facts["quality"] + 1))
+    again = run("encode", picture, coded, *limit, "--force")
+    assert again.out.rstrip().endswith(f", {facts['passes']} passes")
+    assert "passes" not in run("encode", picture, coded, "-q", 3, "--force").out
+
+
+@pytest.mark.parametrize("limit", [["--max-bytes", 20], ["--bpp", 0.001], ["--psnr", 90]])
+def test_a_limit_out_of_reach_is_refused(
+    run: Run, picture: Path, tmp_path: Path, limit: list[Any], watch_folder: Watch
+) -> None:
+    check = watch_folder()
+    assert_refused(run("encode", picture, tmp_path / "a.cdic", *limit), picture, "level")
+    check()
+
+
+def test_metadata_is_carried_and_stripped(run: Run, tmp_path: Path, drawing: Callable[..., np.ndarray]) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Camera", 3
+    Image.fromarray(drawing(40, 90)).save(tmp_path / "a.jpg", exif=exif, icc_profile=b"profile")
+    coded, decoded = tmp_path / "a.cdic", tmp_path / "a.png"
+    run("encode", tmp_path / "a.jpg", coded)
+    assert set(run("info", coded, "--json").json["metadata"]) == {"icc_profile", "exif"}
+    assert "uncompressed" in run("info", coded).out
+    run("decode", coded, decoded)
+    with Image.open(decoded) as image:
+        assert image.info["icc_profile"] == b"profile"
+        assert (image.getexif()[0x010F], image.getexif()[0x0112]) == ("Camera", 1)
+    run("encode", tmp_path / "a.jpg", coded, "--strip", "--force")
+    assert run("info", coded, "--json").json["metadata"] == {}
+    run("decode", coded, decoded, "--force")
+    with Image.open(decoded) as image:
+        assert "icc_profile" not in image.info
+        assert not len(image.getexif())
+
+
+def test_warnings_are_lines_on_standard_error(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((8, 9), 40000, np.uint16)).save(path)
+    outcome = run("encode", path, tmp_path / "a.cdic")
+    assert outcome.code == 0
+    assert outcome.err == f"condic-run: warning: {path}: more than 8 bits a sample are reduced to 8\n"
 
 
 def test_exif_orientation_is_applied(run: Run, tmp_path: Path, drawing: Callable[..., np.ndarray]) -> None:
@@ -360,7 +414,10 @@ def test_an_image_over_the_limit_is_refused(
     "words",
     [
         ["encode", "a.png", "b.cdic", "-q", "64"], ["encode", "a.png", "b.cdic", "-q", "-1"], ["encode", "a.png"],
-        ["encode", "a.png", "b.cdic", "-q", "x"], ["decode", "a", "b.png", "--threads", "-1"], ["encrypt", "a"],
+        ["encode", "a.png", "b.cdic", "-q", "x"], ["encode", "a.png", "b.cdic", "--bpp", "0"],
+        ["encode", "a.png", "b.cdic", "-q", "3", "--bpp", "1"],
+        ["encode", "a.png", "b.cdic", "--max-bytes", "900", "--psnr", "30"],
+        ["decode", "a", "b.png", "--threads", "-1"], ["encrypt", "a"],
         ["decode", "a", "b.png", "--max-pixels", "0"], ["info"], ["info", "a", "--nonsense"], [],
     ],
     ids=" ".join,
@@ -409,11 +466,14 @@ def test_a_write_that_stops_halfway_leaves_nothing_behind(
     check()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_read_only_is_refused(run: Run, picture: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_read_only_is_refused(
+    run: Run, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "read-only"
     folder.mkdir(mode=0o500)
-    assert_refused(run("encode", picture, folder / "out.cdic"), folder / "out.cdic")
+    if os.access(folder, os.W_OK):  # root may write everywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    assert_refused(run("encode", picture, folder / "out.cdic"), folder / "out.cdic", "not writable", "choose another")
     assert not list(folder.iterdir())
 
 
@@ -450,4 +510,6 @@ def test_the_default_model_is_the_shipped_one(run: Run, picture: Path, tmp_path:
     coded = tmp_path / "a.cdic"
     assert run("encode", picture, coded, model=None).code == 0
     assert run("info", coded, "--json").json["model"] == shipped_bundle.id.hex()
+    assert run("info", coded, "--json").json["model_name"] == "dcic-sgp-s"
+    assert f"model {shipped_bundle.id.hex()} (dcic-sgp-s)" in run("info", coded).out
     assert read_bundle(Path(shipped_bundle.source)).id == shipped_bundle.id
