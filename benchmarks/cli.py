@@ -1,4 +1,4 @@
-"""condic-bench: throughput, rate and distortion, sizes, the coder; reports of them."""
+"""condic-bench: throughput, rate and distortion, sizes, the coder, exactness, pictures; reports and comparisons."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import click
 
 from condic.benchmarks.commands.coder import coder
 from condic.benchmarks.commands.compare import compare
+from condic.benchmarks.commands.matrix import matrix
+from condic.benchmarks.commands.pairs import pairs
 from condic.benchmarks.commands.rd import rd
 from condic.benchmarks.commands.report import report
 from condic.benchmarks.commands.size import size
@@ -19,7 +21,7 @@ def cli() -> None:
     """Measures speed, file sizes and rate-distortion of condic's codecs, and of others beside them."""
 
 
-for command in (throughput, rd, size, coder, report, compare):
+for command in (throughput, rd, size, coder, matrix, pairs, report, compare):
     cli.add_command(command)
 
 

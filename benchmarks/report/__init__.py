@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from condic.benchmarks.matrix import Matrix
+from condic.benchmarks.pairs import Pairs
 from condic.benchmarks.rate_distortion import RateDistortion
-from condic.benchmarks.report import rates, speed
+from condic.benchmarks.report import exactness, pictures, rates, speed
 from condic.benchmarks.report.page import Section, page
 from condic.benchmarks.results import Results, read_results
 from condic.benchmarks.throughput import Throughput
 from condic.files import write_file
 
-KINDS: Mapping[str, type] = {"throughput": Throughput, "rd": RateDistortion}
+KINDS: Mapping[str, type] = {"throughput": Throughput, "rd": RateDistortion, "matrix": Matrix, "pairs": Pairs}
 """Kinds of results that a report shows, and what their content is."""
-_SECTIONS: Mapping[str, Callable[[Any], list[Section]]] = {"throughput": speed.sections, "rd": rates.sections}
+_SECTIONS: Mapping[str, Callable[[Any], list[Section]]] = {
+    "throughput": speed.sections, "rd": rates.sections, "matrix": exactness.sections, "pairs": pictures.sections,
+}  # fmt: skip
 
 
 def read_all(paths: Sequence[Path]) -> list[Results]:

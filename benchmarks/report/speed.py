@@ -14,9 +14,10 @@ from condic.benchmarks.throughput import Measurement, Row, Throughput
 from condic.benchmarks.throughput_tables import OUTSIDE, conditions, failures, families, tables
 from condic.benchmarks.timing import Direction
 
-_SHOWN_GRAPHS = 7
+_SHOWN_GRAPHS = 6
 """So many kinds of graphs have a colour of their own in the bars."""
 _OTHER = "other graphs"
+_MEMORY = ("interpreter, photographs", "codec, loaded", "while it runs")
 Done = Sequence[tuple[Row, Measurement]]
 
 
@@ -131,14 +132,17 @@ def _draw_memory(held: Done) -> str:
             for offset, peak in ((-0.19, m.memory.encode), (0.19, m.memory.decode)):
                 parts = (m.memory.before, max(m.memory.loaded - m.memory.before, 0), max(peak - m.memory.loaded, 0))
                 left = 0.0
-                for part, color in zip(parts, (MUTED, series(1), series(0)), strict=True):
-                    axis.barh(y + offset, part / 1e6, 0.32, left, color=color, edgecolor=PAPER, linewidth=0.5)
+                for part, color, label in zip(parts, (MUTED, series(1), series(0)), _MEMORY, strict=True):
+                    label = "" if y or offset > 0 else label
+                    axis.barh(y + offset, part / 1e6, 0.32, left, color=color, label=label, edgecolor=PAPER,
+                              linewidth=0.5)  # fmt: skip
                     left += part / 1e6
                 axis.text(left, y + offset, f" {left:,.0f}", va="center", fontsize=7, color=INK)
         axis.set_yticks(range(len(held)), [f"{row.name} {row.resolution.name}" for row, _ in held])
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel("MB: interpreter and photographs, codec, work")
+        axis.set_xlabel("MB")
+        plot.legend(loc="outside right upper")
         return svg(plot, "Peak memory in MB")
 
 
