@@ -8,6 +8,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 KODAK ?= data/kodak
+COMPRESSAI_TORCH ?= torch torchvision
+COMPRESSAI ?= $(CURDIR)/.venv-compressai/bin/python
 EXTRAS ?= dev,export,train,bench,openvino
 
 VENV := .venv
@@ -56,6 +58,16 @@ reference: $(VENV)/.test
 
 numbers: $(VENV)/.test
 	$(BIN)/python docs/make_numbers.py $(KODAK)
+
+benchmarks: $(VENV)/.test
+	$(BIN)/python docs/make_benchmarks.py $(KODAK) $(wildcard $(COMPRESSAI))
+
+# CompressAI pins numpy<2 and more: it gets an environment of its own, with condic in it but none of its extras.
+compressai: dist/.built
+	$(PYTHON) -m venv .venv-compressai
+	.venv-compressai/bin/pip install --quiet $(COMPRESSAI_TORCH)
+	.venv-compressai/bin/pip install --quiet "$$(echo dist/*.whl)[compressai]"
+	.venv-compressai/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis

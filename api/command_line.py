@@ -41,7 +41,7 @@ def run_program(name: str, command: click.Command, extras: str = "") -> None:
             code = command.main(prog_name=name, standalone_mode=False) or 0
             sys.stdout.flush()
             sys.exit(code)
-        except (click.Abort, KeyboardInterrupt, _Interruption):
+        except (click.Abort, KeyboardInterrupt, Interruption):
             _fail(name, _INTERRUPTED, INTERRUPTED)
         except Exception as error:
             if interruptions:  # a library has turned Ctrl-C into an error of its own
@@ -151,18 +151,18 @@ def _print_all(context: click.Context, parameter: click.Parameter, value: bool) 
     context.exit()
 
 
-class _Interruption(BaseException):
-    """Ctrl-C; click prints an empty line about KeyboardInterrupt."""
+class Interruption(BaseException):
+    """Ctrl-C in a condic program; click prints an empty line about KeyboardInterrupt."""
 
 
 @contextmanager
 def _interruptions() -> Iterator[list[int]]:
-    """A list that grows with every Ctrl-C, which raises `_Interruption`."""
+    """A list that grows with every Ctrl-C, which raises `Interruption`."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:
         received.append(number)
-        raise _Interruption
+        raise Interruption
 
     if signal.getsignal(signal.SIGINT) != signal.default_int_handler:  # a shell's job in the background ignores it
         yield received

@@ -40,7 +40,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Configuration:
-    """A codec at a resolution: a model (by name or path) on a backend, or, where `backend` is None, a peer."""
+    """A codec at a resolution: a model (name or path) on a backend; where `backend` is None, a peer such as `jpeg:90`."""
 
     codec: str
     backend: str | None
@@ -130,7 +130,11 @@ def run_all(
         key = each.backend or each.codec
         if key in run.missing:
             continue
-        answer = _ask(plan, each, compressai if each.codec in COMPRESSAI and not each.backend else sys.executable)
+        answer = _ask(
+            plan,
+            each,
+            compressai if each.codec.partition(":")[0] in COMPRESSAI and not each.backend else sys.executable,
+        )
         if answer.missing is not None:
             run = replace(run, missing={**run.missing, key: answer.missing})
         else:

@@ -44,14 +44,14 @@ def spread(seconds: Sequence[float]) -> Spread:
 
 
 def measure(run: Callable[[int, Timings], object], runs: int, limit: float = float("inf")) -> Direction:
-    """Times `run(k, timings)` for k = 0..runs-1, after two runs of k = 0 that warm up.
+    """Times `run(k, timings)` for k = 0..runs-1, after two runs of k = 0 that warm up (one, if it takes long).
 
     No run starts later than `limit` seconds after the first, but one is always timed.
     """
     begin = time.perf_counter()
     run(0, Timings())
     first = time.perf_counter() - begin
-    if first < limit:
+    if first < limit / 4:
         run(0, Timings())
     totals: list[float] = []
     stages: list[dict[str, float]] = []

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.benchmarks.images import Pixels
-from condic.benchmarks.peers import MissingError, open_peer
+from condic.benchmarks.peers import MissingError, open_peer, split_level
 from condic.benchmarks.photographs import scaled
 from condic.benchmarks.process_memory import peak, reset_peak, resident
 from condic.benchmarks.results import first_words
@@ -122,12 +122,14 @@ def _open_model(plan: Plan, configuration: Configuration) -> Subject:
 
 
 def _open_peer(plan: Plan, configuration: Configuration) -> Subject:
-    peer = open_peer(configuration.codec, plan.threads)
+    name, level = split_level(configuration.codec)
+    peer = open_peer(name, plan.threads)
+    used = peer.usual_level if level is None else level
     return Subject(
         peer.settings,
-        peer.usual_level,
+        used,
         (),
-        lambda image, _: peer.encode(image, peer.usual_level),
+        lambda image, _: peer.encode(image, used),
         lambda data, _: peer.decode(data),
     )
 

@@ -12,8 +12,8 @@ import click
 from click.core import ParameterSource
 
 from condic.benchmarks.options import html_option, json_option, names_option
-from condic.benchmarks.peers import PEERS
-from condic.command_line import FAILED, INTERRUPTED
+from condic.benchmarks.peers import PEERS, split_level
+from condic.command_line import FAILED, INTERRUPTED, Interruption
 from condic.errors import InputError
 from condic.runtime.backends import backend_names
 from condic.runtime.shipped import find_bundle, shipped_bundles
@@ -29,7 +29,7 @@ _REFERENCE = "torch"
 @click.command()
 @names_option("--models", "all", "Shipped models or paths of bundles; all: every shipped one; none.")
 @names_option("--backends", AUTO, "Backends, such as ort,openvino; auto: all that work here but torch.")
-@names_option("--peers", ",".join(PEERS), "Other codecs to run beside them, or none.")
+@names_option("--peers", ",".join(PEERS), "Other codecs to run beside them, such as jpeg or jpeg:90; or none.")
 @names_option("--resolutions", "512x768,720p,1080p,4k", "Sizes: 720p, 1080p, 4k, WIDTHxHEIGHT.")
 @click.option("--images", type=click.Path(path_type=Path), help="A photograph or a folder of them (the first 8 are "
               "used) instead of the one that comes with condic.")  # fmt: skip
@@ -83,7 +83,7 @@ def throughput(
             for run in run_all(plan, configurations, begin, python):
                 if json_out:
                     write_results(json_out, Results(begun, run))
-    except KeyboardInterrupt:
+    except Interruption:
         interrupted = True
     _show(run, begun.machine.describe())
     if html_out:
@@ -115,8 +115,8 @@ def _configurations(
     if unknown := [name for name in backends if name not in known]:
         raise InputError(f"unknown backend {unknown[0]!r}; known: {AUTO}, {', '.join(known)}")
     peers = () if peers == ("none",) else peers
-    if unknown := [name for name in peers if name not in PEERS]:
-        raise InputError(f"unknown peer {unknown[0]!r}; known: {', '.join(PEERS)}, none")
+    for peer in peers:
+        split_level(peer)
     sizes = [parse_resolution(text) for text in resolutions]
     found = [
         configuration

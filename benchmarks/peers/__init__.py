@@ -56,12 +56,21 @@ PEERS = tuple(_MODULES)
 """All peers by name."""
 
 
+def split_level(peer: str) -> tuple[str, int | None]:
+    """Name and level of a peer as people write it, `jpeg` or `jpeg:90`. Raises InputError for no peer or no number."""
+    name, colon, level = peer.partition(":")
+    if name not in PEERS:
+        raise InputError(f"unknown peer {name!r}; known: {', '.join(PEERS)}")
+    if colon and not level.isdecimal():
+        raise InputError(f"peer {peer!r}: a level is a number, as in {name}:3")
+    return name, int(level) if colon else None
+
+
 def open_peer(name: str, threads: int = 0) -> ImageCodec:
     """A peer by name on so many threads (0: as it likes). Raises InputError if there is none of this name.
 
     Raises MissingError where its library is not installed.
     """
-    if name not in _MODULES:
-        raise InputError(f"unknown peer {name!r}; known: {', '.join(PEERS)}")
+    split_level(name)
     peer: ImageCodec = import_module(f"condic.benchmarks.peers.{_MODULES[name]}").open_codec(name, threads)
     return peer

@@ -41,8 +41,8 @@ class CompressAi:
 
     levels: tuple[int, ...] = ()
     """None: random weights have no rate-distortion curve."""
-    usual_level = 3
-    """The smaller networks of each architecture."""
+    usual_level = 5
+    """0.6 to 0.7 bits per pixel on Kodak, as published."""
 
     def __init__(self, name: str, settings: str) -> None:
         self.name, self.settings = name, settings

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from condic.benchmarks.peers import COMPRESSAI, PEERS, MissingError, open_peer
+from condic.benchmarks.peers import COMPRESSAI, PEERS, MissingError, open_peer, split_level
 from condic.errors import InputError
 
 
@@ -51,3 +51,10 @@ def test_compressai_codes_a_real_file_whose_parts_are_all_in_it(name: str, drawi
     assert peer.decode(data).shape == image.shape
     with pytest.raises(InputError, match="no file"):
         peer.decode(data[:10])
+
+
+def test_a_peer_may_come_with_a_level():
+    assert split_level("jpeg") == ("jpeg", None)
+    assert split_level("mbt2018-mean:3") == ("mbt2018-mean", 3)
+    with pytest.raises(InputError, match="a level is a number, as in jpeg:3"):
+        split_level("jpeg:best")

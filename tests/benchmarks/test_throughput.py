@@ -82,13 +82,13 @@ def _measured(row: Row) -> Measurement:
 
 
 def test_every_number_of_a_run_is_there_and_fits_the_others(bench: Run, tmp_path: Path, bundle_path: Path):
-    done = bench("--backends", "ort", "--peers", "jpeg", "--resolutions", "96x160,200x130", "--json", "t.json",
+    done = bench("--backends", "ort", "--peers", "jpeg,jpeg:95", "--resolutions", "96x160,200x130", "--json", "t.json",
                  "--html", "t.html")  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = _rows(tmp_path / "t.json")
     assert [(row.codec, row.backend, row.resolution.name) for row in rows] == [
-        (str(bundle_path), "ort", "96x160"), ("jpeg", None, "96x160"),
-        (str(bundle_path), "ort", "200x130"), ("jpeg", None, "200x130"),
+        (str(bundle_path), "ort", "96x160"), ("jpeg", None, "96x160"), ("jpeg:95", None, "96x160"),
+        (str(bundle_path), "ort", "200x130"), ("jpeg", None, "200x130"), ("jpeg:95", None, "200x130"),
     ]  # fmt: skip
     for row in rows:
         measured = _measured(row)
@@ -101,7 +101,9 @@ def test_every_number_of_a_run_is_there_and_fits_the_others(bench: Run, tmp_path
         if memory := measured.memory:
             assert 10**7 < memory.before <= memory.loaded
             assert min(memory.encode, memory.decode) > 10**7
-    model = _measured(rows[0])
+    model, peer, larger = (_measured(row) for row in rows[:3])
+    assert (peer.level, larger.level) == (55, 95)
+    assert larger.bytes > peer.bytes
     assert {"analysis", "context_0", "entropy_step", "coder", "pixels", "copies", "rest"} <= model.encode.stages.keys()
     assert {"synthesis", "context_0", "entropy_step", "coder", "pixels"} <= model.decode.stages.keys()
     assert "ONNX Runtime" in model.settings

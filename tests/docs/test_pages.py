@@ -18,8 +18,10 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
-    "target", ["demo", "test", "lint", "wheel", "picture", "hexdump", "figure", "reference", "numbers", "clean"]
-)
+    "target",
+    ["demo", "test", "lint", "wheel", "picture", "hexdump", "figure", "reference", "numbers", "benchmarks",
+     "compressai", "clean"],
+)  # fmt: skip
 def test_make_knows_its_targets(target: str):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
