@@ -3,7 +3,7 @@
 A pass codes the image at one level. What does not depend on the level is done once for all passes: converting the
 image, and the prior's analysis, which depends on it by a final gain alone. The rest of the analysis is conditioned on
 the decoded prior, so another level has another one. Passes are chosen by interpolation, since the logarithm of the size
-and the PSNR are nearly linear in the level; three to five decide as a rule.
+and the PSNR are nearly linear in the level; three or four decide as a rule.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def encode(
 
     IN is whatever Pillow reads, OUT a name that ends in .cdic. With --out-dir any number of IN are compressed into
     files of their own names there. A limit on size or distortion is met by a search over the levels: eight coding
-    passes at most, three to five as a rule, with the prior's analysis done once for all of them.
+    passes at most, three or four as a rule, with the prior's analysis done once for all of them.
     """
     if sum(value is not None for value in (quality, max_bytes, bpp, psnr)) > 1:
         raise click.UsageError("-q, --max-bytes, --bpp and --psnr exclude each other: give one")

@@ -33,9 +33,16 @@ def exif(**tags: object) -> bytes:
 FULL = Metadata(SRGB, exif(), XMP)
 
 
-def display_p3() -> bytes:
-    """The profile of Apple's Display P3: its primaries adapted to D50, with a gamma of 2.2."""
-    columns = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+PRIMARIES = {
+    "Display P3": ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)),
+    "Adobe RGB": ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)),
+}
+"""XYZ of red, green and blue, adapted to D50."""
+
+
+def wide_profile(name: str) -> bytes:
+    """A profile with the primaries of a wide-gamut space and a gamma of 2.2."""
+    columns = PRIMARIES[name]
     gamma = b"curv" + struct.pack(">IIH", 0, 1, round(2.2 * 256)) + b"\0\0"
     tags = {f"{c}XYZ".encode(): _xyz(column) for c, column in zip("rgb", columns, strict=True)}
     tags |= {f"{c}TRC".encode(): gamma for c in "rgb"} | {b"wtpt": _xyz((0.9642, 1.0, 0.8249))}
@@ -143,11 +150,12 @@ def test_lossless_formats_hold_the_decoded_pixels(drawing: Draw, tmp_path: Path,
         assert np.array_equal(np.asarray(image), pixels)
 
 
+@pytest.mark.parametrize("space", PRIMARIES)
 def test_a_wide_gamut_picture_keeps_its_look(
-    photographs: dict[str, np.ndarray], shipped_codec: Codec, tmp_path: Path
+    photographs: dict[str, np.ndarray], shipped_codec: Codec, tmp_path: Path, space: str
 ) -> None:
     """Colour-managed, decoded and given differ by the codec's error; without the profile they would differ by far."""
-    profile, pixels = display_p3(), photographs["coffee"]
+    profile, pixels = wide_profile(space), photographs["coffee"]
     write_image(tmp_path / "given.png", pixels, Metadata(profile))
     decoded = shipped_codec.decode(shipped_codec.encode(read_picture(tmp_path / "given.png"), 63))
     write_image(tmp_path / "decoded.png", decoded.image, decoded.metadata)
