@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,13 +61,19 @@ class CodedImage:
         width, height = self.size
         return f"<CodedImage {width}x{height} {self.mode}, quality {self.quality}, {len(self.data)} bytes>"
 
-    def decode(self) -> Decoded:
-        """The image, uint8 [H, W] or [H, W, 2..4], with its latents. Raises CondicError."""
-        return self._codec().decode(self.data, limits=self._limits)
+    def decode(self, region: Sequence[int] | None = None) -> Decoded:
+        """The image, uint8 [H, W] or [H, W, 2..4], with its latents. Raises CondicError.
 
-    def preview(self) -> Decoded:
-        """A rough image of the same size, from the first part of the file alone. Raises CondicError."""
-        return self._codec().preview(self.data, limits=self._limits)
+        `region`: left, top, width and height in pixels of the only part that is wanted.
+        """
+        return self._codec().decode(self.data, limits=self._limits, region=region)
+
+    def preview(self, reduction: int = 1) -> Decoded:
+        """A rough image from the first part of the file alone. Raises CondicError.
+
+        It has the same size, or with a `reduction` of n (8, 16 or 32) ceil(H / n) rows and ceil(W / n) columns.
+        """
+        return self._codec().preview(self.data, limits=self._limits, reduction=reduction)
 
     def _codec(self) -> Codec:
         from condic.functions import open_codec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,16 +54,21 @@ def encode(
 
 
 def decode(
-    source: Source, model: str | Path | None = None, backend: str = "auto", limits: Limits | None = None
+    source: Source,
+    model: str | Path | None = None,
+    backend: str = "auto",
+    limits: Limits | None = None,
+    region: Sequence[int] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Decompresses a file made by `encode` or condic-run, on any backend.
 
     `source`: the file as bytes, by path, or open for reading. `model`: by default the shipped one that the file names.
+    `region`: left, top, width and height in pixels of the only part that is wanted.
 
     Returns uint8 [H, W] or [H, W, 2..4], as the image was given. Raises CondicError: StreamError for what is no condic
     file or a damaged one (IntegrityError where a checksum says so), BundleError for another model's file.
     """
-    return CodedImage(source, model, backend, limits).decode().image
+    return CodedImage(source, model, backend, limits).decode(region).image
 
 
 def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads: int = 0) -> Codec:

@@ -9,24 +9,32 @@ from condic.kernels.checksum import crc32c
 
 if TYPE_CHECKING:
     from condic.kernels.coder import Decoder, Tables, encode, information_content
-    from condic.kernels.entropy_step import gather_indexes, quantise_chunk, scatter_symbols
+    from condic.kernels.entropy_step import (
+        coded_indexes,
+        context_inputs,
+        quantise_chunk,
+        scatter_symbols,
+        store_distribution,
+    )
     from condic.kernels.tables import gaussian_tables
 
 __all__ = [
     "Decoder",
     "Tables",
+    "coded_indexes",
+    "context_inputs",
     "crc32c",
     "encode",
-    "gather_indexes",
     "gaussian_tables",
     "information_content",
     "quantise_chunk",
     "scatter_symbols",
+    "store_distribution",
 ]
 
 _MODULES = {
     "coder": ("Decoder", "Tables", "encode", "information_content"),
-    "entropy_step": ("gather_indexes", "quantise_chunk", "scatter_symbols"),
+    "entropy_step": ("coded_indexes", "context_inputs", "quantise_chunk", "scatter_symbols", "store_distribution"),
     "tables": ("gaussian_tables",),
 }
 

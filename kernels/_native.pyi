@@ -14,29 +14,34 @@ class Decoder:
     def finish(self) -> None: ...
 
 def encode(tables: Tables, chunks: Sequence[tuple[NDArray[np.int16], NDArray[np.uint8]]]) -> bytes: ...
+def store_distribution(
+    params: NDArray[np.float32],
+    row: int,
+    column: int,
+    shape: tuple[int, int, int],
+    boxes: NDArray[np.int32],
+    scales: int,
+    mean: NDArray[np.int16],
+    scale: NDArray[np.uint8],
+) -> None: ...
 def quantise_chunk(
     y: NDArray[np.float32],
-    params: NDArray[np.float32],
+    mean: NDArray[np.int16],
+    scale: NDArray[np.uint8],
     boxes: NDArray[np.int32],
     first_coded: int,
     latents: NDArray[np.int32],
-    context: NDArray[np.float32],
-    context_shift: int,
-    context_limit: int,
-    scales: int,
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], int]: ...
-def gather_indexes(
-    params: NDArray[np.float32], boxes: NDArray[np.int32], first_coded: int, scales: int
-) -> NDArray[np.uint8]: ...
+def coded_indexes(scale: NDArray[np.uint8], first_coded: int) -> NDArray[np.uint8]: ...
 def scatter_symbols(
     symbols: NDArray[np.int16],
-    params: NDArray[np.float32],
+    mean: NDArray[np.int16],
+    scale: NDArray[np.uint8],
     boxes: NDArray[np.int32],
     first_coded: int,
     latents: NDArray[np.int32],
-    context: NDArray[np.float32],
-    context_shift: int,
-    context_limit: int,
-    scales: int,
 ) -> int: ...
+def context_inputs(
+    latents: NDArray[np.int32], row: int, column: int, shift: int, limit: int, context: NDArray[np.float32]
+) -> None: ...
 def crc32c(data: Buffer, initial: int = 0) -> int: ...

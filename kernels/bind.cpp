@@ -1,10 +1,12 @@
 // Python's door to the kernels: declarations, conversions, and checks of what numpy arrays promise. No algorithm here.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/tuple.h>
 
 #include <limits>
 #include <memory>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -82,83 +84,99 @@ Array<int16_t> decode(Decoder& decoder, Vector<const uint8_t> indexes) {
   return to_numpy(std::move(symbols), indexes.size());
 }
 
-void check(const StepOptions& options) {
-  if (options.scales < 1 || options.scales > static_cast<int32_t>(kMaxTables))
-    throw std::invalid_argument("scales must be 1 to 256");
-  if (options.context_shift < 0 || options.context_shift > kMaxContextShift)
-    throw std::invalid_argument("context_shift must be 0 to 20");
-  if (options.context_limit < 0 || options.context_limit > kMaxContextLimit)
-    throw std::invalid_argument("context_limit must be 0 to 2^24");
+Shape shape_of(size_t channels, size_t rows, size_t columns) {
+  const size_t limit = std::numeric_limits<int32_t>::max();
+  if (channels > limit || rows > limit || columns > limit)
+    throw std::invalid_argument("a latent's sides must be below 2^31");
+  return {channels, rows, columns};
 }
 
 template <class T>
-T* data_of_shape(const Volume<T>& volume, const Shape& shape, const char* reason) {
-  if (volume.shape(0) != shape.channels || volume.shape(1) != shape.rows || volume.shape(2) != shape.columns)
-    throw std::invalid_argument(reason);
-  return volume.data();
+Shape shape_of(const Volume<T>& volume) {
+  return shape_of(volume.shape(0), volume.shape(1), volume.shape(2));
 }
 
-Latent view(const Planes& params) {
-  const Shape shape{params.shape(1), params.shape(2), params.shape(3)};
-  const size_t limit = std::numeric_limits<int32_t>::max();
-  if (shape.channels > limit || shape.rows > limit || shape.columns > limit)
-    throw std::invalid_argument("a latent's sides must be below 2^31");
-  return {shape, params.data(), params.data() + shape.size(), nullptr, nullptr};
+void check_scales(int32_t scales) {
+  if (scales < 1 || scales > static_cast<int32_t>(kMaxTables)) throw std::invalid_argument("scales must be 1 to 256");
 }
 
-Latent view(const Planes& params, const Volume<int32_t>& latents, const Volume<float>& context) {
-  Latent latent = view(params);
-  latent.decoded = data_of_shape(latents, latent.shape, "latents and params differ in shape");
-  latent.context = data_of_shape(context, latent.shape, "context and params differ in shape");
-  return latent;
+void check_inside(size_t origin, size_t size, size_t extent) {
+  if (origin > extent || size > extent - origin) throw std::invalid_argument("the part does not lie within the latent");
 }
 
 const Box* data_of(const Boxes& boxes) { return reinterpret_cast<const Box*>(boxes.data()); }
 
-nb::tuple quantise_chunk(Volume<const float> y, Planes params, Boxes boxes, int32_t first_coded,
-                         Volume<int32_t> latents, Volume<float> context, int32_t context_shift, int32_t context_limit,
-                         int32_t scales) {
-  const StepOptions options{scales, first_coded, context_shift, context_limit};
-  check(options);
-  const Latent latent = view(params, latents, context);
-  const float* const values = data_of_shape(y, latent.shape, "y and params differ in shape");
-  const size_t size = check_boxes(latent.shape, data_of(boxes), boxes.shape(0));
+// The number of elements of a chunk, which has so many means and scales.
+template <class Mean, class Scale>
+size_t check_chunk(const Shape& shape, const Boxes& boxes, const Vector<Mean>& mean, const Vector<Scale>& scale) {
+  const size_t size = check_boxes(shape, data_of(boxes), boxes.shape(0));
+  if (mean.size() != size || scale.size() != size)
+    throw std::invalid_argument("a chunk needs one mean and one scale for each element");
+  return size;
+}
+
+void store_distribution(Planes params, size_t row, size_t column, std::tuple<size_t, size_t, size_t> shape,
+                        Boxes boxes, int32_t scales, Vector<int16_t> mean, Vector<uint8_t> scale) {
+  check_scales(scales);
+  const Shape whole = shape_of(std::get<0>(shape), std::get<1>(shape), std::get<2>(shape));
+  const Shape tile = shape_of(params.shape(1), params.shape(2), params.shape(3));
+  if (tile.channels != whole.channels) throw std::invalid_argument("params and the latent differ in channels");
+  check_inside(row, tile.rows, whole.rows);
+  check_inside(column, tile.columns, whole.columns);
+  check_chunk(whole, boxes, mean, scale);
+  nb::gil_scoped_release release;
+  condic::store_distribution(params.data(), tile, row, column, data_of(boxes), boxes.shape(0), scales, mean.data(),
+                             scale.data());
+}
+
+nb::tuple quantise_chunk(Volume<const float> y, Vector<const int16_t> mean, Vector<const uint8_t> scale, Boxes boxes,
+                         int32_t first_coded, Volume<int32_t> latents) {
+  const Shape shape = shape_of(latents);
+  if (y.shape(0) != shape.channels || y.shape(1) != shape.rows || y.shape(2) != shape.columns)
+    throw std::invalid_argument("y and latents differ in shape");
+  const size_t size = check_chunk(shape, boxes, mean, scale);
   // One more than is used: what is not coded is written there, then overwritten.
   std::unique_ptr<int16_t[]> symbols(new int16_t[size + 1]);
   std::unique_ptr<uint8_t[]> indexes(new uint8_t[size + 1]);
   Quantised quantised;
   {
     nb::gil_scoped_release release;
-    quantised = condic::quantise_chunk(values, latent, data_of(boxes), boxes.shape(0), options, symbols.get(),
-                                       indexes.get());
+    quantised = condic::quantise_chunk(y.data(), {mean.data(), scale.data()}, shape, data_of(boxes), boxes.shape(0),
+                                       first_coded, latents.data(), symbols.get(), indexes.get());
   }
   return nb::make_tuple(to_numpy(std::move(symbols), quantised.coded), to_numpy(std::move(indexes), quantised.coded),
                         quantised.checksum);
 }
 
-Array<uint8_t> gather_indexes(Planes params, Boxes boxes, int32_t first_coded, int32_t scales) {
-  const StepOptions options{scales, first_coded, 0, 0};
-  check(options);
-  const Latent latent = view(params);
-  const size_t size = check_boxes(latent.shape, data_of(boxes), boxes.shape(0));
-  std::unique_ptr<uint8_t[]> indexes(new uint8_t[size + 1]);
+Array<uint8_t> coded_indexes(Vector<const uint8_t> scale, int32_t first_coded) {
+  std::unique_ptr<uint8_t[]> indexes(new uint8_t[scale.size() + 1]);
   size_t coded = 0;
   {
     nb::gil_scoped_release release;
-    coded = condic::gather_indexes(latent, data_of(boxes), boxes.shape(0), options, indexes.get());
+    coded = condic::coded_indexes(scale.data(), scale.size(), first_coded, indexes.get());
   }
   return to_numpy(std::move(indexes), coded);
 }
 
-uint32_t scatter_symbols(Vector<const int16_t> symbols, Planes params, Boxes boxes, int32_t first_coded,
-                         Volume<int32_t> latents, Volume<float> context, int32_t context_shift, int32_t context_limit,
-                         int32_t scales) {
-  const StepOptions options{scales, first_coded, context_shift, context_limit};
-  check(options);
-  const Latent latent = view(params, latents, context);
-  check_boxes(latent.shape, data_of(boxes), boxes.shape(0));
+uint32_t scatter_symbols(Vector<const int16_t> symbols, Vector<const int16_t> mean, Vector<const uint8_t> scale,
+                         Boxes boxes, int32_t first_coded, Volume<int32_t> latents) {
+  const Shape shape = shape_of(latents);
+  check_chunk(shape, boxes, mean, scale);
   nb::gil_scoped_release release;
-  return condic::scatter_symbols(symbols.data(), symbols.size(), latent, data_of(boxes), boxes.shape(0), options);
+  return condic::scatter_symbols(symbols.data(), symbols.size(), {mean.data(), scale.data()}, shape, data_of(boxes),
+                                 boxes.shape(0), first_coded, latents.data());
+}
+
+void context_inputs(Volume<const int32_t> latents, size_t row, size_t column, int32_t shift, int32_t limit,
+                    Volume<float> context) {
+  if (shift < 0 || shift > kMaxContextShift) throw std::invalid_argument("context_shift must be 0 to 20");
+  if (limit < 0 || limit > kMaxContextLimit) throw std::invalid_argument("context_limit must be 0 to 2^24");
+  const Shape shape = shape_of(latents), part = shape_of(context);
+  if (part.channels != shape.channels) throw std::invalid_argument("context and latents differ in channels");
+  check_inside(row, part.rows, shape.rows);
+  check_inside(column, part.columns, shape.columns);
+  nb::gil_scoped_release release;
+  condic::context_inputs(latents.data(), shape, part, row, column, {shift, limit}, context.data());
 }
 
 uint32_t crc32c_of(nb::handle data, uint32_t initial) {
@@ -194,13 +212,14 @@ NB_MODULE(_native, m) {
       .def("finish", &Decoder::finish, nb::call_guard<nb::gil_scoped_release>());
 
   m.def("encode", &encode, "tables"_a, "chunks"_a);
-  m.def("quantise_chunk", &quantise_chunk, nb::arg("y").noconvert(), nb::arg("params").noconvert(),
-        nb::arg("boxes").noconvert(), "first_coded"_a, nb::arg("latents").noconvert(), nb::arg("context").noconvert(),
-        "context_shift"_a, "context_limit"_a, "scales"_a);
-  m.def("gather_indexes", &gather_indexes, nb::arg("params").noconvert(), nb::arg("boxes").noconvert(),
-        "first_coded"_a, "scales"_a);
-  m.def("scatter_symbols", &scatter_symbols, nb::arg("symbols").noconvert(), nb::arg("params").noconvert(),
-        nb::arg("boxes").noconvert(), "first_coded"_a, nb::arg("latents").noconvert(), nb::arg("context").noconvert(),
-        "context_shift"_a, "context_limit"_a, "scales"_a);
+  m.def("store_distribution", &store_distribution, nb::arg("params").noconvert(), "row"_a, "column"_a, "shape"_a,
+        nb::arg("boxes").noconvert(), "scales"_a, nb::arg("mean").noconvert(), nb::arg("scale").noconvert());
+  m.def("quantise_chunk", &quantise_chunk, nb::arg("y").noconvert(), nb::arg("mean").noconvert(),
+        nb::arg("scale").noconvert(), nb::arg("boxes").noconvert(), "first_coded"_a, nb::arg("latents").noconvert());
+  m.def("coded_indexes", &coded_indexes, nb::arg("scale").noconvert(), "first_coded"_a);
+  m.def("scatter_symbols", &scatter_symbols, nb::arg("symbols").noconvert(), nb::arg("mean").noconvert(),
+        nb::arg("scale").noconvert(), nb::arg("boxes").noconvert(), "first_coded"_a, nb::arg("latents").noconvert());
+  m.def("context_inputs", &context_inputs, nb::arg("latents").noconvert(), "row"_a, "column"_a, "shift"_a, "limit"_a,
+        nb::arg("context").noconvert());
   m.def("crc32c", &crc32c_of, "data"_a, "initial"_a = 0);
 }

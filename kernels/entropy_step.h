@@ -2,9 +2,9 @@
 //
 // A latent has shape [C, H, W]. Its chunk is a list of boxes; the elements of a chunk are ordered box by box, and
 // within a box by channel, row and column. For each element a context graph predicts the mean in units of 1/16 (mu16)
-// and the index of a scale. Encoding quantises y to q = round(y - mu); decoding reads q. Both then store the decoded
-// latent in units of 1/16, 16 q + mu16, and the context input that later graphs read, and agree on a checksum of the
-// former.
+// and the index of a scale. Encoding quantises y to q = round(y - mu); decoding reads q. Elements with a scale index
+// below `first_coded` are not coded: q = 0. Both then store the decoded latent in units of 1/16, 16 q + mu16, and agree
+// on a checksum of it. Later graphs read it as `context_input` gives it.
 //
 // What is done to one element is here and runs on host and device alike; the host's loops are in entropy_chunk.h.
 #pragma once
@@ -16,11 +16,9 @@
 
 namespace condic {
 
-struct StepOptions {
-  int32_t scales;         // scale indexes are clamped to 0..scales-1
-  int32_t first_coded;    // elements with a smaller scale index are not coded: q = 0
-  int32_t context_shift;  // context input: the latent in units of 2^context_shift / 16, rounded half up,
-  int32_t context_limit;  // and clipped to -context_limit..context_limit
+struct ContextOptions {
+  int32_t shift;  // the latent in units of 2^shift / 16, rounded half up,
+  int32_t limit;  // and clipped to -limit..limit
 };
 
 constexpr int32_t kMaxContextShift = 20;
@@ -51,10 +49,10 @@ CONDIC_HD int32_t quantise(float y, int32_t mu16) {
 
 CONDIC_HD int32_t decoded_latent(int32_t q, int32_t mu16) { return 16 * q + mu16; }
 
-CONDIC_HD float context_input(int32_t latent, const StepOptions& options) {
+CONDIC_HD float context_input(int32_t latent, const ContextOptions& options) {
   // Shifting a negative integer right rounds towards minus infinity on every compiler that matters (and in C++20).
-  const int32_t rounded = (latent + ((1 << options.context_shift) >> 1)) >> options.context_shift;
-  const auto limit = static_cast<float>(options.context_limit);
+  const int32_t rounded = (latent + ((1 << options.shift) >> 1)) >> options.shift;
+  const auto limit = static_cast<float>(options.limit);
   float value = static_cast<float>(rounded);
   value = value > -limit ? value : -limit;
   return value < limit ? value : limit;

@@ -14,13 +14,14 @@ from condic import kernels
 from condic.errors import BundleError, InputError, StreamError
 from condic.files import Source, read_source
 from condic.runtime.backends import BackendOptions, open_graphs
-from condic.runtime.bitstream import Header, Limits, Section, Stream, read_stream, write_stream
+from condic.runtime.bitstream import Flags, Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
-from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent
+from condic.runtime.canvas import REDUCTIONS, Canvas, Rectangle
+from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent, give_hat
 from condic.runtime.manifest import QUALITY_LEVELS, Step
 from condic.runtime.metadata import Metadata
-from condic.runtime.pictures import Picture, Pixels, as_picture, kinds_of, picture_of
-from condic.runtime.pixels import IMAGE, PixelSource, write_tensor
+from condic.runtime.pictures import Picture, Pixels, as_picture, kinds_of, stored_without_loss
+from condic.runtime.pixels import IMAGE, PixelSource
 from condic.runtime.shipped import find_bundle
 from condic.runtime.tiles import Evaluation, Region
 from condic.runtime.timings import Timings
@@ -107,7 +108,7 @@ class Codec:
             raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
         picture = as_picture(image, limits)
         evaluation = self.evaluation(picture, quality, timings or Timings())
-        evaluation.tensors.update(known or {})
+        evaluation.kept.update(known or {})
         latents: list[Coded] = []
         for step in self.bundle.manifest.encode:
             if step.op == "run":
@@ -127,7 +128,7 @@ class Codec:
             with timings.stage("pixels"):
                 return source.tensor(region)
 
-        evaluation.source = pixels
+        evaluation.sources["image"] = pixels
         return evaluation
 
     def reconstruct(self, quantised: Quantised, timings: Timings | None = None) -> Pixels:
@@ -135,11 +136,13 @@ class Codec:
         height, width = quantised.picture.rgb.shape[:2]
         evaluation = self._evaluation(height, width, quantised.quality, timings or Timings())
         for latent in quantised.latents:
-            evaluation.sixteenths[f"{latent.name}.hat"] = latent.integers[None]
+            give_hat(latent.name, latent.integers, evaluation)
         for step in self.bundle.manifest.decode:
             if step.op == "run":
                 evaluation.note(step)
-        return self._pixels(evaluation, height, width, timings or Timings())
+        canvas = Canvas(Rectangle(0, 0, width, height), Flags.NONE, evaluation.alignment)
+        self._draw(evaluation, canvas)
+        return canvas.image()
 
     def pack(self, quantised: Quantised, timings: Timings | None = None) -> bytes:
         """The second half of `encode`: symbols to bytes."""
@@ -151,22 +154,44 @@ class Codec:
         header = Header(width, height, quantised.quality, picture.flags, self.bundle.id, len(sections))
         return write_stream(header, sections)
 
-    def decode(self, source: Source, timings: Timings | None = None, limits: Limits | None = None) -> Decoded:
+    def decode(
+        self,
+        source: Source,
+        timings: Timings | None = None,
+        limits: Limits | None = None,
+        region: Sequence[int] | None = None,
+    ) -> Decoded:
         """Decompresses a file, given as bytes, by path, or open for reading.
 
-        Raises InputError if it cannot be read, StreamError or IntegrityError for what is wrong with it, BundleError if
-        it was made with another model.
+        `region` is left, top, width and height in pixels of the part that is wanted, by default everything. It has the
+        pixels that decoding everything gives there. The latents are decoded whole whatever it is, since the entropy
+        coder knows no places; the synthesis runs for the tiles that have a share in it.
+
+        Raises InputError if the file cannot be read or has no such region, StreamError or IntegrityError for what is
+        wrong with it, BundleError if it was made with another model.
         """
-        return self._decode(source, "decode", timings or Timings(), limits)
+        return self._decode(source, "decode", timings or Timings(), limits, region, 1)
 
-    def preview(self, source: Source, timings: Timings | None = None, limits: Limits | None = None) -> Decoded:
-        """Like `decode`, from the first latents alone (the bundle's preview steps)."""
-        return self._decode(source, "preview", timings or Timings(), limits)
+    def preview(
+        self, source: Source, timings: Timings | None = None, limits: Limits | None = None, reduction: int = 1
+    ) -> Decoded:
+        """Like `decode`, from the first latents alone (the bundle's preview steps).
 
-    def _decode(self, source: Source, kind: str, timings: Timings, limits: Limits | None) -> Decoded:
+        With a `reduction` of n (8, 16 or 32), blocks of n x n pixels become one, their mean: the image has ceil(H / n)
+        rows and ceil(W / n) columns.
+        """
+        if reduction not in (1, *REDUCTIONS):
+            raise InputError(f"reduction {reduction}: give one of {', '.join(map(str, REDUCTIONS))}")
+        return self._decode(source, "preview", timings or Timings(), limits, None, reduction)
+
+    def _decode(
+        self, source: Source, kind: str, timings: Timings, limits: Limits | None, region: Sequence[int] | None,
+        reduction: int,
+    ) -> Decoded:  # fmt: skip
         stream = read_stream(read_source(source), limits)
         self._check_fits(stream)
         header, manifest = stream.header, self.bundle.manifest
+        wanted = Rectangle.within(region, header.width, header.height)
         evaluation = self._evaluation(header.height, header.width, header.quality, timings)
         integers: dict[str, npt.NDArray[np.int32]] = {}
         steps: tuple[Step, ...] = getattr(manifest, kind)
@@ -177,17 +202,18 @@ class Codec:
                 latent = manifest.latent(step.target)
                 payload = stream.section(len(integers)).payload
                 integers[latent.name] = decode_latent(latent, payload, evaluation, self._entropy, header.quality)
-        rgb = self._pixels(evaluation, header.height, header.width, timings)
-        picture = picture_of(stream, rgb, limits)
-        return Decoded(picture.array(), picture.metadata, integers)
+        alpha, metadata = stored_without_loss(stream, limits)
+        canvas = Canvas(wanted, header.flags, manifest.alignment, reduction)
+        self._draw(evaluation, canvas)
+        if alpha is not None:
+            canvas.draw_alpha(alpha)
+        return Decoded(canvas.image(), metadata, integers)
 
-    def _pixels(self, evaluation: Evaluation, height: int, width: int, timings: Timings) -> Pixels:
-        rgb = np.empty((height, width, 3), np.uint8)
-        for tile in evaluation.tiles(evaluation.whole):
+    def _draw(self, evaluation: Evaluation, canvas: Canvas) -> None:
+        for tile in evaluation.tiles(canvas.wanted.region(evaluation.alignment)):
             tensor = evaluation.get("image", IMAGE, tile)
-            with timings.stage("pixels"):
-                write_tensor(tensor, rgb, tile, self.bundle.manifest.alignment)
-        return rgb
+            with evaluation.timings.stage("pixels"):
+                canvas.draw(tensor, tile)
 
     def _evaluation(self, height: int, width: int, quality: int, timings: Timings) -> Evaluation:
         def run(role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -199,7 +225,7 @@ class Codec:
         evaluation = Evaluation(manifest, run, rows, columns, self._tile, timings)
         for name, table in self.bundle.tables.items():
             if name.startswith("quality."):
-                evaluation.tensors[name] = table[quality].astype(np.float32).reshape(1, -1, 1, 1)
+                evaluation.give(name, table[quality].astype(np.float32).reshape(1, -1, 1, 1))
         return evaluation
 
     def _check_fits(self, stream: Stream) -> None:

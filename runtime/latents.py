@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from condic import kernels
 from condic.errors import IntegrityError, StreamError
 from condic.runtime.manifest import Box, Chunk, Latent, Step
-from condic.runtime.tiles import Evaluation
+from condic.runtime.tiles import Evaluation, Region
 
 Tensor = npt.NDArray[np.float32]
 _CHECKSUM = struct.Struct("<I")
@@ -45,30 +45,56 @@ class Coded:
         return self.checksums + kernels.encode(tables.coder, self.chunks)
 
 
-class _State:
-    """A latent while it is coded: `integers` int32 [C, H, W] in 1/16 and `context` float32 [1, C, H, W].
+Distribution = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]
+"""A chunk's mu16 and scale indexes, one of each per element, in coding order."""
 
-    Both are tensors of the evaluation from the start, and filled in place chunk by chunk.
+
+class _State:
+    """A latent while it is coded: `integers` int32 [C, H, W] in 1/16, filled chunk by chunk.
+
+    The evaluation's tensors `NAME.context` and `NAME.hat` are made from it on demand.
     """
 
     def __init__(self, latent: Latent, evaluation: Evaluation, tables: EntropyTables, quality: int) -> None:
-        self.latent, self._evaluation, self._tables, self._quality = latent, evaluation, tables, quality
+        self._latent, self._evaluation, self._tables, self._quality = latent, evaluation, tables, quality
         height, width = evaluation.size
+        self._unit = evaluation.alignment // latent.stride
         self.integers = np.zeros((latent.channels, height // latent.stride, width // latent.stride), np.int32)
-        self.context = np.zeros((1, *self.integers.shape), np.float32)
-        evaluation.tensors[f"{latent.name}.context"] = self.context
-        evaluation.sixteenths[f"{latent.name}.hat"] = self.integers[None]
+        evaluation.sources[f"{latent.name}.context"] = self._context
+        give_hat(latent.name, self.integers, evaluation)
 
-    def parameters(self, chunk: Chunk) -> Tensor:
-        """mu16 and scale index for a chunk, float32 [2, C, H, W]."""
-        shape = (2, *self.integers.shape)
+    def _context(self, region: Region) -> Tensor:
+        rows, columns = region.slices(self._unit)
+        with self._evaluation.timings.stage("copies"):
+            return kernels.context_inputs(
+                self.integers, (rows.start, rows.stop), (columns.start, columns.stop),
+                self._latent.context_shift, self._latent.context_limit,
+            )[None]  # fmt: skip
+
+    def distribution(self, chunk: Chunk, boxes: npt.NDArray[np.int32]) -> Distribution:
+        """The chunk's distribution, gathered tile by tile from its graph's output or its table's row."""
+        count = sum(_box_size(box) for box in boxes.tolist())
+        mean, scale = np.empty(count, np.int16), np.empty(count, np.uint8)
+        for tile in self._evaluation.tiles(self._evaluation.whole):
+            planes = self._planes(chunk, tile)
+            rows, columns = tile.slices(self._unit)
+            with self._evaluation.timings.stage("entropy_step"):
+                kernels.store_distribution(
+                    planes, (rows.start, columns.start), self.integers.shape, boxes, self._tables.scales, mean, scale
+                )
+        return mean, scale
+
+    def _planes(self, chunk: Chunk, tile: Region) -> Tensor:
+        """Mean and scale index over a tile, float32 [2, C, h, w]."""
+        rows, columns = tile.slices(self._unit)
+        shape = (2, len(self.integers), rows.stop - rows.start, columns.stop - columns.start)
         if chunk.table is not None:
             row = self._tables.first[chunk.table][self._quality].reshape(2, -1, 1, 1)
             with self._evaluation.timings.stage("entropy_step"):
                 return np.ascontiguousarray(np.broadcast_to(row, shape))
         assert chunk.graph is not None
         step = Step("run", chunk.graph, chunk.inputs, ("distribution",))
-        return self._evaluation.compute(step, "distribution").reshape(shape)
+        return self._evaluation.run(step, tile)["distribution"].reshape(shape)
 
     def boxes(self, chunk: Chunk) -> npt.NDArray[np.int32]:
         """The chunk's boxes on this latent's grid, as the kernels take them."""
@@ -76,21 +102,35 @@ class _State:
         return np.array([_strided_box(box, height, width) for box in chunk.boxes], np.int32)
 
 
+def give_hat(name: str, integers: npt.NDArray[np.int32], evaluation: Evaluation) -> None:
+    """Makes the tensor `NAME.hat` from a latent's integers, [C, H, W] in 1/16, on demand."""
+    unit = integers.shape[1] // evaluation.whole.bottom
+
+    def hat(region: Region) -> Tensor:
+        rows, columns = region.slices(unit)
+        with evaluation.timings.stage("copies"):
+            reals = integers[None, :, rows, columns].astype(np.float32)
+            reals *= np.float32(1 / 16)
+        return reals
+
+    evaluation.sources[f"{name}.hat"] = hat
+
+
 def encode_latent(latent: Latent, evaluation: Evaluation, tables: EntropyTables, quality: int) -> Coded:
     """Quantises the tensor `NAME.y` chunk by chunk; gives `NAME.context` and `NAME.hat` to the evaluation.
 
     Nothing waits for the entropy coder.
     """
-    y = evaluation.get_whole(f"{latent.name}.y")
+    y = evaluation.keep(f"{latent.name}.y")
     state = _State(latent, evaluation, tables, quality)
     chunks, checksums = [], b""
     for chunk in latent.chunks:
-        parameters, boxes = state.parameters(chunk), state.boxes(chunk)
+        boxes = state.boxes(chunk)
+        mean, scale = state.distribution(chunk, boxes)
         with evaluation.timings.stage("entropy_step"):
             symbols, indexes, checksum = kernels.quantise_chunk(
-                y[0], parameters, boxes, latent.first_coded, state.integers, state.context[0],
-                latent.context_shift, latent.context_limit, tables.scales,
-            )  # fmt: skip
+                y[0], mean, scale, boxes, latent.first_coded, state.integers
+            )
         chunks.append((symbols, indexes))
         checksums += _CHECKSUM.pack(checksum)
     return Coded(latent.name, state.integers, chunks, checksums)
@@ -110,25 +150,34 @@ def decode_latent(
     try:
         decoder = kernels.Decoder(tables.coder, payload[split:])
         for number, chunk in enumerate(latent.chunks):
-            parameters, boxes = state.parameters(chunk), state.boxes(chunk)
+            boxes = state.boxes(chunk)
+            mean, scale = state.distribution(chunk, boxes)
             with stage("entropy_step"):
-                indexes = kernels.gather_indexes(parameters, boxes, latent.first_coded, tables.scales)
+                indexes = kernels.coded_indexes(scale, latent.first_coded)
             with stage("coder"):
                 symbols = decoder.decode(indexes)
             with stage("entropy_step"):
-                checksum = kernels.scatter_symbols(
-                    symbols, parameters, boxes, latent.first_coded, state.integers, state.context[0],
-                    latent.context_shift, latent.context_limit, tables.scales,
-                )  # fmt: skip
-            if _CHECKSUM.pack(checksum) != bytes(payload[_CHECKSUM.size * number : _CHECKSUM.size * (number + 1)]):
-                raise IntegrityError(
-                    f"chunk {number} of latent {latent.name} does not have the encoder's checksum: the file is "
-                    "damaged, or the backend that wrote or reads it computes wrongly (see condic-run doctor)"
-                )
+                checksum = kernels.scatter_symbols(symbols, mean, scale, boxes, latent.first_coded, state.integers)
+            stored = payload[_CHECKSUM.size * number : _CHECKSUM.size * (number + 1)]
+            check_checksum(checksum, stored, f"chunk {number} of latent {latent.name}")
         decoder.finish()
     except ValueError as error:
         raise StreamError(f"section {latent.name}: {error}") from error
     return state.integers
+
+
+def check_checksum(checksum: int, stored: bytes | memoryview, what: str) -> None:
+    """Raises IntegrityError unless decoding led to the encoder's checksum."""
+    if _CHECKSUM.pack(checksum) != bytes(stored):
+        raise IntegrityError(
+            f"{what} does not have the encoder's checksum: the file is damaged, or the backend that wrote or reads it "
+            "computes wrongly (see condic-run doctor)"
+        )
+
+
+def _box_size(box: Sequence[int]) -> int:
+    c0, c1, r0, r1, row_step, q0, q1, column_step = box
+    return (c1 - c0) * len(range(r0, r1, row_step)) * len(range(q0, q1, column_step))
 
 
 def _strided_box(box: Box, height: int, width: int) -> tuple[int, ...]:

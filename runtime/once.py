@@ -29,9 +29,9 @@ class LevelIndependent:
             latent, gain = step.outputs[0], step.inputs[1]
             if _scales(codec, step):
                 evaluation = codec.evaluation(picture, 0, timings or Timings())
-                evaluation.tensors[gain] = np.ones_like(evaluation.tensors[gain])
+                evaluation.give(gain, np.ones_like(_row(codec, gain, 0)))
                 evaluation.note(step)
-                self._unscaled[latent] = evaluation.get_whole(latent), gain
+                self._unscaled[latent] = evaluation.keep(latent), gain
 
     def tensors(self, level: int) -> dict[str, Tensor]:
         """Latents at a level, ready to be coded, by name (`prior.y`)."""

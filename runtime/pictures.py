@@ -46,7 +46,7 @@ class Picture:
 
     def colours(self) -> Pixels:
         """uint8 [H, W, 3], or [H, W, 1] if the image was grey."""
-        return self.rgb.mean(axis=2, keepdims=True).round().astype(np.uint8) if self.grey else self.rgb
+        return grey_of(self.rgb) if self.grey else self.rgb
 
     def array(self) -> Pixels:
         """The image as it was given: uint8 [H, W] if grey, else [H, W, 2..4]."""
@@ -96,18 +96,24 @@ def as_picture(image: Any, limits: Limits | None = None) -> Picture:
     limits.check(array.shape[1], array.shape[0], InputError)
     channels = array.shape[2]
     alpha = array[:, :, -1] if channels in (2, 4) else None
-    rgb = np.repeat(array[:, :, :1], 3, axis=2) if channels < 3 else array[:, :, :3]
+    rgb = np.broadcast_to(array[:, :, :1], (*array.shape[:2], 3)) if channels < 3 else array[:, :, :3]
     return Picture(rgb, alpha, channels < 3, metadata)
 
 
-def picture_of(stream: Stream, rgb: Pixels, limits: Limits | None = None) -> Picture:
-    """Decoded colour uint8 [H, W, 3] together with what the file has without loss. Raises StreamError."""
+def grey_of(rgb: Pixels) -> Pixels:
+    """The mean of the three channels, rounded: uint8 [H, W, 3] to [H, W, 1]."""
+    sums: npt.NDArray[np.uint16] = rgb.sum(axis=2, dtype=np.uint16, keepdims=True)
+    return ((sums + 1) // 3).astype(np.uint8)
+
+
+def stored_without_loss(stream: Stream, limits: Limits | None = None) -> tuple[Pixels | None, Metadata]:
+    """A file's alpha plane, uint8 [H, W] or None, and its metadata. Raises StreamError."""
     header, alpha, metadata = stream.header, None, _NONE
     if header.flags & Flags.ALPHA:
         alpha = unpack_alpha(stream.section(ALPHA).payload, header.height, header.width)
     if header.flags & Flags.METADATA:
         metadata = unpack_metadata(stream.section(METADATA).payload, limits)
-    return Picture(rgb, alpha, bool(header.flags & Flags.GREY), metadata)
+    return alpha, metadata
 
 
 def kinds_of(flags: Flags) -> set[int]:

@@ -31,12 +31,3 @@ class PixelSource:
         tensor[0, :, :h, w:] = tensor[0, :, :h, w - 1 : w]
         tensor[0, :, h:, :] = tensor[0, :, h - 1 : h, :]
         return tensor
-
-
-def write_tensor(tensor: Tensor, rgb: Pixels, region: Region, alignment: int) -> None:
-    """Writes float32 [1, 3, h, w] around 0..1, rounded and clipped, into the region's part of uint8 [H, W, 3]."""
-    target = rgb[region.top * alignment : region.bottom * alignment, region.left * alignment : region.right * alignment]
-    h, w = target.shape[:2]
-    scaled = tensor[0, :, :h, :w] * np.float32(255) + np.float32(0.5)
-    np.clip(scaled, 0, 255, out=scaled)
-    target[:] = scaled.astype(np.uint8).transpose(1, 2, 0)

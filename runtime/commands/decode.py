@@ -22,23 +22,49 @@ if TYPE_CHECKING:
 
     Decode = Callable[[Codec, bytes | memoryview, Timings, Limits], Decoded]
 
+_SCALES = ["1/8", "1/16", "1/32"]
 _format = click.option(
     "--format", "suffix", type=click.Choice(["png", "jpg", "webp", "tiff", "bmp", "ppm"]), default="png",
     help="Image format where no suffix says it: with --out-dir, and for -.",
 )  # fmt: skip
 
 
+def _region(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """X,Y,W,H as four integers."""
+    if value is None:
+        return None
+    try:
+        left, top, width, height = (int(x) for x in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not X,Y,W,H: left, top, width and height in pixels") from error
+    return left, top, width, height
+
+
 @click.command(cls=TieredCommand)
 @in_out_arguments
+@click.option("--region", callback=_region, metavar="X,Y,W,H", help="Only these pixels: left, top, width, height.")
+@click.option("--scale", type=click.Choice(_SCALES), help="A small image, from the first stream alone.")
 @_format
 @with_setup
-def decode(setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, suffix: str) -> None:
+def decode(
+    setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool,
+    region: tuple[int, ...] | None, scale: str | None, suffix: str,
+) -> None:  # fmt: skip
     """Decompresses a file.
 
     OUT's suffix says the image format. With --out-dir any number of IN are decompressed into files of their own names
-    there.
+    there. --region gives the pixels that the whole image has there. --scale gives the preview, reduced: sides are
+    rounded up.
     """
-    _decode_all(setup, paths, out_dir, force, suffix, lambda codec, *arguments: codec.decode(*arguments))
+    if region and scale:
+        raise click.UsageError("--region and --scale exclude each other: give one")
+
+    def run(codec: Codec, data: bytes | memoryview, timings: Timings, limits: Limits) -> Decoded:
+        if scale:
+            return codec.preview(data, timings, limits, reduction=int(scale.removeprefix("1/")))
+        return codec.decode(data, timings, limits, region)
+
+    _decode_all(setup, paths, out_dir, force, suffix, run)
 
 
 @click.command(cls=TieredCommand)
@@ -74,6 +100,7 @@ def _decode_all(
             raise type(error)(f"{task.source}: {error}") from error
         write_image(task.target, decoded.image, decoded.metadata, f".{suffix}", replace=force)
         facts = coding_facts(len(data), header, codec, timings, seconds)
-        return Result(facts, f"{task.target}: {header.width}x{header.height}, {seconds:.2f} s, {codec.backend}")
+        height, width = decoded.image.shape[:2]
+        return Result(facts, f"{task.target}: {width}x{height}, {seconds:.2f} s, {codec.backend}")
 
     perform(plan(paths, out_dir, f".{suffix}"), work, setup, several=out_dir is not None)

@@ -38,6 +38,7 @@ from condic.runtime.pictures import as_picture
 MUTATIONS = 5000
 RESEALED = 3000
 SECONDS = 5
+"""Of processor time, for one file."""
 SMALL = Limits(pixels=2**16)
 """Resealed headers may claim any size; only small ones are worth decoding here."""
 
@@ -56,13 +57,13 @@ def decode(codec: Codec) -> Decode:
     """Decodes with warnings as errors, and fails if it takes too long."""
 
     def timed(data: bytes) -> Decoded:
-        start = time.monotonic()
+        start = time.process_time()  # a busy machine is no reason to fail
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 return codec.decode(data, limits=SMALL)
         finally:
-            assert time.monotonic() - start < SECONDS
+            assert time.process_time() - start < SECONDS
 
     return timed
 

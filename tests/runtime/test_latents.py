@@ -31,6 +31,11 @@ class Side:
     coded: Coded | None = None
 
 
+def context_of(evaluation: Evaluation) -> np.ndarray:
+    """What contexts read of the whole prior."""
+    return evaluation.sources["prior.context"](evaluation.whole)
+
+
 @dataclass(frozen=True)
 class Prior:
     """Coding of the prior latent of preset t alone, on random values."""
@@ -43,7 +48,7 @@ class Prior:
         evaluation = Evaluation(self.codec.bundle.manifest, self.codec.graphs.run, *SIZE)
         for name, table in self.codec.bundle.tables.items():
             if name.startswith("quality."):
-                evaluation.tensors[name] = table[quality].astype(np.float32).reshape(1, -1, 1, 1)
+                evaluation.give(name, table[quality].astype(np.float32).reshape(1, -1, 1, 1))
         return evaluation
 
     def y(self, spread: float) -> np.ndarray:
@@ -52,14 +57,14 @@ class Prior:
 
     def encode(self, y: np.ndarray, quality: int) -> Side:
         evaluation = self.evaluation(quality)
-        evaluation.tensors["prior.y"] = y
+        evaluation.kept["prior.y"] = y
         coded = encode_latent(self.latent, evaluation, self.tables, quality)
-        return Side(coded.integers, evaluation.tensors["prior.context"], coded)
+        return Side(coded.integers, context_of(evaluation), coded)
 
     def decode(self, section: bytes, quality: int) -> Side:
         evaluation = self.evaluation(quality)
         integers = decode_latent(self.latent, section, evaluation, self.tables, quality)
-        return Side(integers, evaluation.tensors["prior.context"])
+        return Side(integers, context_of(evaluation))
 
     def round_trip(self, y: np.ndarray, quality: int) -> tuple[Side, Side]:
         encoded = self.encode(y, quality)
