@@ -40,7 +40,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Configuration:
-    """A codec at a resolution: a model (name or path) on a backend; where `backend` is None, a peer such as `jpeg:90`."""
+    """A codec at a resolution: a model (name or path) on a backend; where `backend` is None, a peer, say `jpeg:5`."""
 
     codec: str
     backend: str | None
