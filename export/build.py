@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from torch import nn
 
 from condic.errors import InputError
-from condic.export import codec_graphs
-from condic.export.codec_graphs import SourceGraph
+from condic.export import cic_sr_graphs, dcic_sgp_graphs
+from condic.export.guard import guarded
 from condic.export.known_answers import known_answer
 from condic.export.onnx_graphs import example_inputs, export_graph
 from condic.export.precision import store_exact, store_float, to_half
 from condic.export.receptive_field import halo
-from condic.models.dcic_sgp import ALIGNMENT, DcicSgp
-from condic.models.entropy import SCALES, scale_table
+from condic.export.source import SourceCodec, SourceGraph
+from condic.models.codecs import Codec
+from condic.models.dcic_sgp import DcicSgp
 from condic.models.exact import ExactConv
 from condic.runtime.bundle import Bundle, check_bundle
 from condic.runtime.consistency import CODER_BITS
-from condic.runtime.manifest import Graph, Manifest
+from condic.runtime.manifest import Graph, Latent, Manifest, Step
 
 _SIZES = ((1, 2), (2, 1))
-"""Sizes, in windows of 128 pixels, on which a graph is compared with PyTorch."""
+"""Sizes, in windows of the alignment, on which a graph is compared with PyTorch."""
 _LARGEST_ERROR = {"float": 1e-3, "half": 5e-2}
 """Accepted difference between PyTorch and ONNX Runtime, relative to the largest output."""
 
@@ -44,84 +46,115 @@ class Row:
     largest_sum: float | None
 
 
-def build_bundle(model: DcicSgp, provenance: Mapping[str, str], *, half: bool, report: Callable[[Row], None]) -> Bundle:
+def build_bundle(model: Codec, provenance: Mapping[str, str], *, half: bool, report: Callable[[Row], None]) -> Bundle:
     """Freezes a calibrated model, exports and verifies every graph; `report` is called after each.
 
     Raises InputError if a graph does not agree with PyTorch: bit for bit if exact, within a tolerance otherwise.
     """
     model.eval()
-    halos = {source.role: halo(source) for source in codec_graphs.source_graphs(model)}
-    with torch.no_grad():
-        model.freeze()
-    tables = codec_graphs.tables(model)
+    halos = {graph.role: halo(graph) for graph in source_graphs(model)}
+    if isinstance(model, DcicSgp):
+        with torch.no_grad():
+            model.freeze()
+    source = describe(model)
+    tables = dict(source.tables)
     graphs, files = [], {}
-    for source in codec_graphs.source_graphs(model):
+    for graph in source.graphs:
         answer = None
         largest_sum = None
-        if source.exact:
-            bias = torch.from_numpy(tables[f"quality.{source.role}"])
-            arrays, answer, largest_sum = known_answer(source, bias[int(bias.abs().amax(dim=1).argmax())])
-            tables |= {f"known.{source.role}.{name}": value for name, value in arrays.items()}
-        onnx_model = export_graph(source, fused_attention=half and not source.exact)
-        if source.exact:
-            store_exact(onnx_model)
-        elif half:
-            to_half(onnx_model)
-        else:
-            store_float(onnx_model)
-        onnx.checker.check_model(onnx_model)
-        data = onnx_model.SerializeToString(deterministic=True)
-        error = _verify(source, data, half=half)
-        count = sum(p.numel() for p in source.network.parameters())
-        precision: Literal["exact", "float"] = "exact" if source.exact else "float"
+        if graph.exact:
+            bias = torch.from_numpy(tables[f"quality.{graph.role}"])
+            arrays, answer, largest_sum = known_answer(graph, bias[int(bias.abs().amax(dim=1).argmax())])
+            tables |= {f"known.{graph.role}.{name}": value for name, value in arrays.items()}
+        as_half = half and graph.precision == "float"
+        data = _stored(graph, as_half)
+        error = _verify(graph, data, half=as_half)
+        count = sum(p.numel() for p in graph.network.parameters())
         graphs.append(
             Graph(
-                role=source.role,
-                file=f"{source.role}.onnx",
-                precision=precision,
-                inputs=source.inputs,
-                outputs=source.outputs,
+                role=graph.role,
+                file=f"{graph.role}.onnx",
+                precision=graph.precision,
+                inputs=graph.inputs,
+                outputs=graph.outputs,
                 parameters=count,
-                halo=halos[source.role],
+                halo=halos[graph.role],
                 known_answer=answer,
             )
         )
-        files[source.role] = data
-        report(
-            Row(
-                source.role,
-                "exact" if source.exact else "fp16" if half else "fp32",
-                count,
-                len(data),
-                error,
-                largest_sum,
-            )
-        )
-    latents = codec_graphs.latents(model)
-    lists = codec_graphs.ENCODE, codec_graphs.DECODE, codec_graphs.PREVIEW
-    schedule = json.dumps([[asdict(x) for x in part] for part in (latents, *lists)], sort_keys=True)
+        files[graph.role] = data
+        kind = "fp16" if as_half else "fp32" if graph.precision == "float" else graph.precision
+        report(Row(graph.role, kind, count, len(data), error, largest_sum))
     manifest = Manifest(
-        codec="dcic-sgp",
-        preset=model.preset_name,
-        bundle_id=_bundle_id(model, tables, schedule),
-        alignment=ALIGNMENT,
-        scales=SCALES,
-        scale_table=tuple(scale_table().tolist()),
+        codec=source.name,
+        preset=source.preset,
+        bundle_id=_bundle_id(model, tables, _schedule(source)),
+        alignment=source.alignment,
+        scales=len(source.scale_table),
+        scale_table=source.scale_table,
         coder_bits=CODER_BITS,
         precision="fp16" if half else "fp32",
         graphs=tuple(graphs),
-        latents=latents,
-        encode=codec_graphs.ENCODE,
-        decode=codec_graphs.DECODE,
-        preview=codec_graphs.PREVIEW,
-        provenance=provenance,
+        latents=source.latents,
+        encode=source.encode,
+        decode=source.decode,
+        preview=source.preview,
+        large_preview=source.large_preview,
+        provenance=dict(provenance) | dict(source.options),
     )
     bundle = Bundle(manifest, tables, files, "the exported bundle")
     check_bundle(bundle)
+    if manifest.guarded:
+        bundle = guarded(bundle)
+        check_bundle(bundle)
     return bundle
 
 
-def _bundle_id(model: DcicSgp, tables: Mapping[str, np.ndarray], schedule: str) -> str:
+def describe(model: Codec) -> SourceCodec:
+    """All that goes into the bundle of a model (of dcic-sgp: a frozen one)."""
+    return dcic_sgp_graphs.describe(model) if isinstance(model, DcicSgp) else cic_sr_graphs.describe(model)
+
+
+def source_graphs(model: Codec) -> Sequence[SourceGraph]:
+    """The graphs that a bundle of the model will have."""
+    return dcic_sgp_graphs.source_graphs(model) if isinstance(model, DcicSgp) else describe(model).graphs
+
+
+def _stored(graph: SourceGraph, half: bool) -> bytes:
+    """The ONNX file of a graph."""
+    onnx_model = export_graph(graph, fused_attention=half)
+    if graph.exact:
+        store_exact(onnx_model)
+    elif half:
+        to_half(onnx_model)
+    else:
+        store_float(onnx_model)
+    onnx.checker.check_model(onnx_model)
+    data: bytes = onnx_model.SerializeToString(deterministic=True)
+    return data
+
+
+def _schedule(source: SourceCodec) -> str:
+    """Schedules, step lists and options as canonical text.
+
+    What bundles did not have at first stays out where it says nothing, so that their ids stay what they were; so do the
+    guard's deltas, which only tell the encoder what to note.
+    """
+    later = {"contiguous": False, "residual": None, "residual_inputs": (), "guard": None}
+
+    def canonical(value: Any) -> Any:
+        if isinstance(value, dict):
+            kept = {k: v for k, v in value.items() if not (k in later and v == later[k]) and not k.endswith("_delta")}
+            return {k: canonical(v) for k, v in kept.items()}
+        return [canonical(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    parts: list[Sequence[Latent | Step]] = [source.latents, source.encode, source.decode, source.preview]
+    parts += [source.large_preview] if source.large_preview else []
+    text = json.dumps([[canonical(asdict(x)) for x in part] for part in parts], sort_keys=True)
+    return text + (json.dumps(dict(source.options), sort_keys=True) if source.options else "")
+
+
+def _bundle_id(model: nn.Module, tables: Mapping[str, np.ndarray], schedule: str) -> str:
     """SHA-256 over parameters (trained ones as float16, frozen ones as integers), tables, schedule and step lists.
 
     Precision, opset and file layout stay out, so that all exports of the same weights read each other's files.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from condic.export.codec_graphs import SourceGraph
 from condic.export.onnx_graphs import example_inputs
+from condic.export.source import SourceGraph
 from condic.models.exact import ExactConv
 from condic.runtime.known_answer import answer_of
 

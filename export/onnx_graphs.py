@@ -12,8 +12,7 @@ import onnx
 import torch
 
 from condic.export.attention import attention_decomposed, attention_fused
-from condic.export.codec_graphs import SourceGraph
-from condic.models.dcic_sgp import ALIGNMENT
+from condic.export.source import SourceGraph
 
 OPSET, FUSED_OPSET = 20, 23
 """Opset of graphs with decomposed attention, and of those with `Attention` nodes."""
@@ -29,7 +28,7 @@ def export_graph(source: SourceGraph, *, fused_attention: bool = False) -> onnx.
     rows = torch.export.Dim("rows", min=1, max=_MOST_WINDOWS)
     columns = torch.export.Dim("columns", min=1, max=_MOST_WINDOWS)
     shapes = tuple(
-        {2: ALIGNMENT // x.stride * rows, 3: ALIGNMENT // x.stride * columns} if x.stride else None
+        {2: source.alignment // x.stride * rows, 3: source.alignment // x.stride * columns} if x.stride else None
         for x in source.inputs
     )
     attention = attention_fused if fused_attention else attention_decomposed
@@ -57,7 +56,7 @@ def example_inputs(source: SourceGraph, rows: int, columns: int, seed: int = 0) 
     generator = torch.Generator().manual_seed(seed)
     result = []
     for k, x in enumerate(source.inputs):
-        size = (rows * ALIGNMENT // x.stride, columns * ALIGNMENT // x.stride) if x.stride else (1, 1)
+        size = (rows * source.alignment // x.stride, columns * source.alignment // x.stride) if x.stride else (1, 1)
         shape = (1, x.channels, *size)
         if source.exact:
             low, high = source.limits[k] if k < len(source.limits) else (-100, 100)

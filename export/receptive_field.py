@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from condic.export.codec_graphs import SourceGraph
 from condic.export.onnx_graphs import example_inputs
-from condic.models.dcic_sgp import ALIGNMENT
+from condic.export.source import SourceGraph
 
 _MOST_WINDOWS = 65
+WHOLE = 2**16
+"""A halo that reaches beyond every edge."""
 
 
 def halo(source: SourceGraph) -> int:
-    """Windows of 128 pixels on each side of a window that its outputs depend on: where their gradient is not zero.
+    """Windows (of the alignment) on each side of a window that its outputs depend on: where their gradient is not zero.
 
     Measured along a row of windows, in float form (a frozen network has no gradient), long enough that the dependence
-    ends before the row does.
+    ends before the row does. Graphs that need the whole image have a halo larger than any.
     """
+    if source.whole:
+        return WHOLE
     windows = 5
     while windows <= _MOST_WINDOWS:
         reach = _reach(source, windows)
@@ -33,7 +36,7 @@ def _reach(source: SourceGraph, windows: int) -> int:
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     total = torch.zeros(())
     for output, spec in zip(outputs, source.outputs, strict=True):
-        total = total + _window(output, spec.stride, centre).square().sum()
+        total = total + _window(output, spec.stride, centre, source.alignment).square().sum()
     read = [(x, spec.stride) for x, spec in zip(inputs, source.inputs, strict=True) if spec.stride]
     gradients = torch.autograd.grad(total, [x for x, _ in read], allow_unused=True)
     reached = [
@@ -41,11 +44,11 @@ def _reach(source: SourceGraph, windows: int) -> int:
         for gradient, (_, stride) in zip(gradients, read, strict=True)
         if gradient is not None
         for k in range(windows)
-        if _window(gradient, stride, k).abs().max() > 0
+        if _window(gradient, stride, k, source.alignment).abs().max() > 0
     ]
     return max(reached)
 
 
-def _window(tensor: torch.Tensor, stride: int, k: int) -> torch.Tensor:
-    unit = ALIGNMENT // stride
+def _window(tensor: torch.Tensor, stride: int, k: int, alignment: int) -> torch.Tensor:
+    unit = alignment // stride
     return tensor[..., k * unit : (k + 1) * unit]

@@ -9,26 +9,47 @@ from rich.progress import Progress
 from rich.table import Table
 
 from condic.errors import InputError
-from condic.export.build import Row, build_bundle
-from condic.export.codec_graphs import source_graphs
+from condic.export.build import Row, build_bundle, source_graphs
 from condic.files import replace_whole
-from condic.models.dcic_sgp import DcicSgp
+from condic.models.checkpoints import (
+    load_conditional,
+    load_low_resolution,
+    load_super_resolution,
+    read_state,
+)
+from condic.models.cic_sr import CicSr
+from condic.models.codecs import Codec, build_codec
+from condic.models.swin import Role
 from condic.models.weights import check_calibrated, load_weights, read_metadata
 from condic.runtime.bundle import Bundle, bundle_files, write_bundle
 from condic.runtime.shipped import shipped_folder
 
 
-def run_export(model_name: str, preset: str, weights: Path | None, half: bool, out: Path) -> None:
-    """Writes the bundle and prints its table. Raises CondicError for what the input made impossible."""
+def run_export(
+    model_name: str,
+    preset: str,
+    weights: Path | None,
+    half: bool,
+    out: Path,
+    published: tuple[Path, Path] | None = None,
+    query: Role = "image",
+) -> None:
+    """Writes the bundle and prints its table. Raises CondicError for what the input made impossible.
+
+    `published` are checkpoints for cic-sr's low-resolution codec and super-resolution; `weights` is one as well then.
+    """
     console = Console(stderr=True)
     weights = weights or _shipped_weights(model_name, preset)
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it first")
-    model = DcicSgp(preset)
-    load_weights(model, weights)
+    if published:
+        model, metadata = _read_published(console, preset, query, weights, *published)
+    else:
+        model, metadata = build_codec(model_name, preset), read_metadata(weights)
+        load_weights(model, weights)
     model.eval()
-    check_calibrated(model, weights)
-    metadata = read_metadata(weights)
+    if model.ranges():
+        check_calibrated(model, weights)
     if blind := metadata.get("blind"):
         raise InputError(f"{weights}: an ablation (blind {blind}), which the exported graphs would not be")
     rows: list[Row] = []
@@ -42,7 +63,26 @@ def run_export(model_name: str, preset: str, weights: Path | None, half: bool, o
         bundle = build_bundle(model, metadata, half=half, report=report)
     _write(bundle, out)
     console.print(_table(rows))
+    for latent in bundle.manifest.latents:
+        if latent.guard:
+            console.print(
+                f"guard of {latent.name}: {latent.guard.describe()} (ten times the largest difference between backends)"
+            )
     console.print(f"{model_name}-{preset} {bundle.manifest.bundle_id[:16]} in {out}")
+
+
+def _read_published(
+    console: Console, preset: str, query: Role, main: Path, low: Path, upscaling: Path
+) -> tuple[Codec, dict[str, str]]:
+    """A codec with published weights, and where they are from."""
+    model = CicSr(preset, query)
+    for path, load in (
+        (main, load_conditional), (low, load_low_resolution), (upscaling, load_super_resolution)
+    ):  # fmt: skip
+        result = load(model, read_state(path), str(path))
+        console.print(f"{path}: {len(result.read)} tensors read, {len(result.unread)} that no forward pass reads")
+    names = ", ".join(path.name for path in (main, low, upscaling))
+    return model, {"model": "cic-sr", "preset": preset, "source": names, "licence": "that of the checkpoints"}
 
 
 def _shipped_weights(model: str, preset: str) -> Path:

@@ -119,11 +119,30 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, *
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
+def _div(a: Tensor, b: Tensor) -> Tensor:
+    """Of integers, as shapes are computed from, the quotient rounded towards zero."""
+    return torch.div(a, b, rounding_mode=None if a.is_floating_point() else "trunc")
+
+
+def _slice(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor, steps: Tensor) -> Tensor:
+    cuts = [slice(None)] * x.dim()
+    for start, end, axis, step in zip(*(v.tolist() for v in (starts, ends, axes, steps)), strict=True):
+        cuts[axis] = slice(start, min(end, x.shape[axis]), step)
+    return x[tuple(cuts)]
+
+
+def _pad(x: Tensor, pads: Tensor, value: Tensor | None = None, *, mode: bytes = b"constant") -> Tensor:
+    begins, ends = pads.view(2, -1).tolist()
+    edges = [n for pair in reversed(list(zip(begins, ends, strict=True))) for n in pair]
+    return F.pad(x, edges, value=0.0 if value is None else float(value))
+
+
 def _cast(x: Tensor, *, to: int, **_: Any) -> Tensor:
     return x.to(_DTYPES[to])
 
 
 _OPERATORS: dict[str, _Operator] = {
+    "Abs": torch.abs,
     "Add": torch.add,
     "Attention": _attention,
     "Cast": _cast,
@@ -132,17 +151,23 @@ _OPERATORS: dict[str, _Operator] = {
     "Constant": _constant,
     "Conv": _conv,
     "DepthToSpace": _depth_to_space,
+    "Div": _div,
     "Floor": torch.floor,
+    "Gelu": lambda x, approximate: F.gelu(x, approximate=approximate.decode()),
     "LayerNormalization": _layer_norm,
     "LeakyRelu": lambda x, alpha: F.leaky_relu(x, alpha),
+    "Log": torch.log,
     "MatMul": torch.matmul,
     "Mul": torch.mul,
+    "Pad": _pad,
     "Reshape": _reshape,
-    "Shape": lambda x, **_: torch.tensor(x.shape),
+    "Shape": lambda x, start=0, end=None: torch.tensor(x.shape[start:end]),
+    "Slice": _slice,
     "Softmax": lambda x, axis: torch.softmax(x, dim=axis),
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Sub": torch.sub,
+    "Tanh": torch.tanh,
     "Transpose": lambda x, perm: x.permute(perm),
     "Unsqueeze": lambda x, axes: x.unsqueeze(int(axes)),
 }

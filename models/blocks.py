@@ -6,6 +6,9 @@ so that an image may be run in tiles (DESIGN section 1).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -85,7 +88,7 @@ class Up(nn.Module):
         return F.pixel_shuffle(self.conv(x), self.factor)
 
 
-def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+def in_float32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """layer(x) in float32, also under autocast: for layers whose rounding is seen in pixels or latents."""
     if x.is_meta or not torch.is_autocast_enabled(x.device.type):
         return layer(x)
@@ -98,27 +101,38 @@ def residual_blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*[ResidualBlock(channels) for _ in range(count)])
 
 
-def attend_in_windows(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(32) + position) v within each 8x8 window and head; all but `position` [B, H, W, C]."""
-    b, h, w, c = query.shape
-    heads = c // HEAD
+def attend_in_windows(
+    query: Tensor, key: Tensor, value: Tensor, position: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """softmax(q k^T / sqrt(C / heads) + position + mask) v within each window and head; all [B, H, W, C].
 
-    def split(x: Tensor) -> Tensor:
-        x = x.reshape(b, h // WINDOW, WINDOW, w // WINDOW, WINDOW, heads, HEAD)
-        return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, heads, WINDOW**2, HEAD)
+    `position` [heads, n, n] says how many heads there are and, n being the pixels of a window, how large it is; H and W
+    are multiples of its side. `mask` [B, H, W, 1] is added to the scores of each key.
+    """
+    b, h, w, c = query.shape
+    heads, pixels, _ = position.shape
+    side = math.isqrt(pixels)
+
+    def split(x: Tensor, heads: int) -> Tensor:
+        x = x.reshape(b, h // side, side, w // side, side, heads, -1)
+        return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, heads, pixels, x.shape[-1])
 
     bias = position.to(query.dtype)[None]
-    out = F.scaled_dot_product_attention(split(query), split(key), split(value), attn_mask=bias)
-    out = out.reshape(b, h // WINDOW, w // WINDOW, heads, WINDOW, WINDOW, HEAD)
+    if mask is not None:
+        bias = bias + split(mask, 1).transpose(-2, -1).to(query.dtype)
+    out = F.scaled_dot_product_attention(split(query, heads), split(key, heads), split(value, heads), attn_mask=bias)
+    out = out.reshape(b, h // side, w // side, heads, side, side, c // heads)
     return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, c)
 
 
 @torch.library.custom_op("condic::attend_in_windows", mutates_args=())
-def attend_in_windows_op(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
+def attend_in_windows_op(
+    query: Tensor, key: Tensor, value: Tensor, position: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """`attend_in_windows` as one opaque operator: export decides how a graph expresses it (see export/attention)."""
-    return attend_in_windows(query, key, value, position).clone()
+    return attend_in_windows(query, key, value, position, mask).clone()
 
 
 @attend_in_windows_op.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
+def _(query: Tensor, key: Tensor, value: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
     return torch.empty_like(query)

@@ -48,11 +48,18 @@ class Coded:
 
 @dataclass(frozen=True)
 class Output:
-    """What a training step needs: images [B, 3, H, W] around [0, 1] (not clipped) and bits [B] per stream."""
+    """What a training step needs: images [B, 3, H, W] around [0, 1] (not clipped) and bits [B] per stream.
+
+    `reference` is what `image` should be, by default what was coded; `weight` multiplies its distortion, and
+    `preview_weight` that of the preview.
+    """
 
     image: Tensor
     preview: Tensor
     bits: dict[str, Tensor]
+    reference: Tensor | None = None
+    weight: float = 1.0
+    preview_weight: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,9 @@ class Latents:
 
 class DcicSgp(nn.Module):
     """The codec's networks and tables. Quality levels are int64 [B] in 0..63; images float32 [B, 3, H, W] in [0, 1]."""
+
+    name = "dcic-sgp"
+    alignment = ALIGNMENT
 
     def __init__(self, preset: str = "s", blind: str | None = None) -> None:
         """`blind` names what gets zeros for the prior's features, in ablations: `analysis`, `synthesis` or `both`."""

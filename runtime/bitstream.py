@@ -25,6 +25,8 @@ LATENT_KINDS = range(64)
 """A latent's section has as kind the latent's ordinal in the bundle's step list."""
 ALPHA = 64
 METADATA = 65
+GUARD = 72
+"""Which side values took that lie near a rounding boundary, for all guarded latents (`condic.runtime.guard`)."""
 
 
 class Flags(IntFlag):

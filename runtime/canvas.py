@@ -51,6 +51,12 @@ class Rectangle:
             self.left // alignment, -(-(self.left + self.width) // alignment),
         )  # fmt: skip
 
+    def reduced(self, divisor: int) -> Rectangle:
+        """The rectangle of an image whose pixels stand for `divisor` x `divisor` pixels, from corner to corner."""
+        right, bottom = -(-(self.left + self.width) // divisor), -(-(self.top + self.height) // divisor)
+        left, top = self.left // divisor, self.top // divisor
+        return Rectangle(left, top, right - left, bottom - top)
+
 
 class Canvas:
     """An image to draw on, uint8 [H, W] or [H, W, 2..4].

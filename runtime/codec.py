@@ -14,14 +14,15 @@ from condic import kernels
 from condic.errors import BundleError, InputError, StreamError
 from condic.files import Source, read_source
 from condic.runtime.backends import BackendOptions, open_graphs
-from condic.runtime.bitstream import Flags, Header, Limits, Section, Stream, read_stream, write_stream
+from condic.runtime.bitstream import GUARD, Flags, Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
-from condic.runtime.canvas import REDUCTIONS, Canvas, Rectangle
+from condic.runtime.canvas import REDUCTIONS, Canvas, Rectangle, reduced
+from condic.runtime.guard import Decoding, Encoding, Rounding
 from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent, give_hat
-from condic.runtime.manifest import QUALITY_LEVELS, Step
+from condic.runtime.manifest import QUALITY_LEVELS, Step, TensorSpec
 from condic.runtime.metadata import Metadata
 from condic.runtime.pictures import Picture, Pixels, as_picture, kinds_of, stored_without_loss
-from condic.runtime.pixels import IMAGE, PixelSource
+from condic.runtime.pixels import PixelSource
 from condic.runtime.shipped import find_bundle
 from condic.runtime.tiles import Evaluation, Region
 from condic.runtime.timings import Timings
@@ -31,11 +32,12 @@ Tensor = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Quantised:
-    """An image as integers, before the entropy coder; latents in coding order."""
+    """An image as integers, before the entropy coder; latents in coding order, and the guard if there is one."""
 
     picture: Picture
     quality: int
     latents: tuple[Coded, ...]
+    guard: bytes | None
 
 
 @dataclass(frozen=True)
@@ -102,21 +104,27 @@ class Codec:
         timings: Timings | None = None,
         limits: Limits | None = None,
         known: Mapping[str, Tensor] | None = None,
+        rounding: Encoding | None = None,
     ) -> Quantised:
-        """The first half of `encode`: everything but the entropy coder. `known` are tensors that need no computing."""
+        """The first half of `encode`: everything but the entropy coder.
+
+        `known` are tensors that need no computing; `rounding` sees what guarded latents round.
+        """
         if not isinstance(quality, (int, np.integer)) or not 0 <= quality < QUALITY_LEVELS:
             raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
         picture = as_picture(image, limits)
         evaluation = self.evaluation(picture, quality, timings or Timings())
         evaluation.kept.update(known or {})
         latents: list[Coded] = []
+        rounding = rounding or Encoding()
         for step in self.bundle.manifest.encode:
             if step.op == "run":
                 evaluation.note(step)
             else:
                 latent = self.bundle.manifest.latent(step.target)
-                latents.append(encode_latent(latent, evaluation, self._entropy, quality))
-        return Quantised(picture, quality, tuple(latents))
+                latents.append(encode_latent(latent, evaluation, self._entropy, quality, rounding))
+        guard = rounding.payload() if self.bundle.manifest.guarded else None
+        return Quantised(picture, quality, tuple(latents), guard)
 
     def evaluation(self, picture: Picture, quality: int, timings: Timings) -> Evaluation:
         """The tensors of a picture at a level, before any step of encoding."""
@@ -141,7 +149,7 @@ class Codec:
             if step.op == "run":
                 evaluation.note(step)
         canvas = Canvas(Rectangle(0, 0, width, height), Flags.NONE, evaluation.alignment)
-        self._draw(evaluation, canvas)
+        self._draw(evaluation, canvas, self.bundle.manifest.image_spec(self.bundle.manifest.decode))
         return canvas.image()
 
     def pack(self, quantised: Quantised, timings: Timings | None = None) -> bytes:
@@ -149,6 +157,8 @@ class Codec:
         picture = quantised.picture
         with (timings or Timings()).stage("coder"):
             sections = [Section(k, latent.section(self._entropy)) for k, latent in enumerate(quantised.latents)]
+        if quantised.guard is not None:
+            sections.append(Section(GUARD, quantised.guard))
         sections += picture.sections
         height, width = picture.rgb.shape[:2]
         header = Header(width, height, quantised.quality, picture.flags, self.bundle.id, len(sections))
@@ -160,6 +170,7 @@ class Codec:
         timings: Timings | None = None,
         limits: Limits | None = None,
         region: Sequence[int] | None = None,
+        rounding: Rounding | None = None,
     ) -> Decoded:
         """Decompresses a file, given as bytes, by path, or open for reading.
 
@@ -167,26 +178,34 @@ class Codec:
         pixels that decoding everything gives there. The latents are decoded whole whatever it is, since the entropy
         coder knows no places; the synthesis runs for the tiles that have a share in it.
 
+        `rounding` takes the place of the file's guard: for measurements.
+
         Raises InputError if the file cannot be read or has no such region, StreamError or IntegrityError for what is
         wrong with it, BundleError if it was made with another model.
         """
-        return self._decode(source, "decode", timings or Timings(), limits, region, 1)
+        return self._decode(source, "decode", timings or Timings(), limits, region, 1, rounding)
 
     def preview(
-        self, source: Source, timings: Timings | None = None, limits: Limits | None = None, reduction: int = 1
-    ) -> Decoded:
-        """Like `decode`, from the first latents alone (the bundle's preview steps).
+        self, source: Source, timings: Timings | None = None, limits: Limits | None = None, reduction: int = 1,
+        *, large: bool = False,
+    ) -> Decoded:  # fmt: skip
+        """Like `decode`, from the first latents alone (the bundle's preview steps), and perhaps a smaller image.
+
+        `large` asks for one of full size where the model makes a smaller one; InputError where it does not.
 
         With a `reduction` of n (8, 16 or 32), blocks of n x n pixels become one, their mean: the image has ceil(H / n)
         rows and ceil(W / n) columns.
         """
         if reduction not in (1, *REDUCTIONS):
             raise InputError(f"reduction {reduction}: give one of {', '.join(map(str, REDUCTIONS))}")
-        return self._decode(source, "preview", timings or Timings(), limits, None, reduction)
+        if large and not self.bundle.manifest.large_preview:
+            raise InputError(f"{self.bundle.source}: this model has one preview only; leave out the super-resolved one")
+        kind = "large_preview" if large else "preview"
+        return self._decode(source, kind, timings or Timings(), limits, None, reduction)
 
     def _decode(
         self, source: Source, kind: str, timings: Timings, limits: Limits | None, region: Sequence[int] | None,
-        reduction: int,
+        reduction: int, rounding: Rounding | None = None,
     ) -> Decoded:  # fmt: skip
         stream = read_stream(read_source(source), limits)
         self._check_fits(stream)
@@ -194,6 +213,7 @@ class Codec:
         wanted = Rectangle.within(region, header.width, header.height)
         evaluation = self._evaluation(header.height, header.width, header.quality, timings)
         integers: dict[str, npt.NDArray[np.int32]] = {}
+        guard = Decoding(stream.section(GUARD).payload if manifest.guarded else b"\0")
         steps: tuple[Step, ...] = getattr(manifest, kind)
         for step in steps:
             if step.op == "run":
@@ -201,17 +221,25 @@ class Codec:
             else:
                 latent = manifest.latent(step.target)
                 payload = stream.section(len(integers)).payload
-                integers[latent.name] = decode_latent(latent, payload, evaluation, self._entropy, header.quality)
+                integers[latent.name] = decode_latent(
+                    latent, payload, evaluation, self._entropy, header.quality, rounding or guard
+                )
+        if kind == "decode" and rounding is None:
+            guard.finish()
         alpha, metadata = stored_without_loss(stream, limits)
-        canvas = Canvas(wanted, header.flags, manifest.alignment, reduction)
-        self._draw(evaluation, canvas)
+        image = manifest.image_spec(steps)
+        smaller = image.stride  # of a preview
+        canvas = Canvas(
+            wanted.reduced(smaller), header.flags, manifest.alignment // smaller, max(1, reduction // smaller)
+        )
+        self._draw(evaluation, canvas, image)
         if alpha is not None:
-            canvas.draw_alpha(alpha)
+            canvas.draw_alpha(reduced(alpha[:, :, None], smaller)[:, :, 0])
         return Decoded(canvas.image(), metadata, integers)
 
-    def _draw(self, evaluation: Evaluation, canvas: Canvas) -> None:
-        for tile in evaluation.tiles(canvas.wanted.region(evaluation.alignment)):
-            tensor = evaluation.get("image", IMAGE, tile)
+    def _draw(self, evaluation: Evaluation, canvas: Canvas, image: TensorSpec) -> None:
+        for tile in evaluation.tiles(canvas.wanted.region(evaluation.alignment // image.stride)):
+            tensor = evaluation.get("image", image, tile)
             with evaluation.timings.stage("pixels"):
                 canvas.draw(tensor, tile)
 
@@ -235,6 +263,8 @@ class Codec:
                 f"({self.bundle.manifest.codec}-{self.bundle.manifest.preset}); give its bundle as model (--model)"
             )
         expected = set(range(len(self.bundle.manifest.latents))) | kinds_of(stream.header.flags)
+        if self.bundle.manifest.guarded:
+            expected.add(GUARD)
         if {s.kind for s in stream.sections} != expected:
             raise StreamError("the file does not have the sections that its header and model call for")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from condic.runtime.manifest import QUALITY_LEVELS, Latent, Manifest, Step
+from condic.runtime.manifest import QUALITY_LEVELS, Box, Chunk, Latent, Manifest, Step
 
 CODER_BITS = 15
 """Precision of the entropy coder's probabilities."""
@@ -44,15 +44,17 @@ def _problems(manifest: Manifest, tables: Tables) -> Iterator[str]:
                 yield f"no table known.{graph.role}.{x.name}"
     for latent in manifest.latents:
         yield from _latent_problems(latent, manifest, tables)
-    for kind, steps in (("encode", manifest.encode), ("decode", manifest.decode), ("preview", manifest.preview)):
+    lists = {"encode": manifest.encode, "decode": manifest.decode, "preview": manifest.preview}
+    if manifest.large_preview:
+        lists["large_preview"] = manifest.large_preview
+    for kind, steps in lists.items():
         yield from _step_problems(kind, steps, manifest, quality)
-    coded = [
-        [s.target for s in steps if s.op == "code"] for steps in (manifest.encode, manifest.decode, manifest.preview)
-    ]
-    if coded[0] != coded[1]:
+    coded = {kind: [s.target for s in steps if s.op == "code"] for kind, steps in lists.items()}
+    if coded["encode"] != coded["decode"]:
         yield "encoding and decoding do not code the same latents in the same order"
-    if coded[2] != coded[1][: len(coded[2])]:
-        yield "the preview needs latents that are not the first ones of the file"
+    for kind in ("preview", "large_preview"):
+        if coded.get(kind, []) != coded["decode"][: len(coded.get(kind, []))]:
+            yield "the preview needs latents that are not the first ones of the file"
 
 
 def _latent_problems(latent: Latent, manifest: Manifest, tables: Tables) -> Iterator[str]:
@@ -68,19 +70,68 @@ def _latent_problems(latent: Latent, manifest: Manifest, tables: Tables) -> Iter
                     and 0 <= box.row_phase < box.period and 0 <= box.column_phase < box.period):  # fmt: skip
                 yield f"latent {latent.name}: box {box} is outside"
                 return
-            times[begin:end, box.row_phase :: box.period, box.column_phase :: box.period] += 1
+            rows, columns = _part(box, side)
+            times[begin:end, rows, columns] += 1
+        yield from _guard_problems(latent, chunk, manifest)
         if (chunk.graph is None) == (chunk.table is None):
             yield f"latent {latent.name}: a chunk needs either a graph or a table"
         elif chunk.table is not None:
             table = tables.get(chunk.table)
             if table is None or table.shape != (QUALITY_LEVELS, 2 * latent.channels):
                 yield f"latent {latent.name}: no table {chunk.table} of shape ({QUALITY_LEVELS}, {2 * latent.channels})"
-        elif not any(g.role == chunk.graph and g.precision == "exact" for g in manifest.graphs):
+        elif not _on_entropy_path(chunk.graph, latent, manifest):
             yield f"latent {latent.name}: {chunk.graph} is not an exact graph of this bundle"
         elif len(chunk.inputs) != len(manifest.graph(chunk.graph or "").inputs):
             yield f"latent {latent.name}: {chunk.graph} is given {len(chunk.inputs)} tensors"
     if not (times == 1).all():
         yield f"latent {latent.name}: the schedule does not code every element once"
+
+
+def _guard_problems(latent: Latent, chunk: Chunk, manifest: Manifest) -> Iterator[str]:
+    """What only guarded latents have: one box a chunk, a graph for that box alone, residuals."""
+    guard = latent.guard
+    if guard is None:
+        if chunk.residual is not None:
+            yield f"latent {latent.name}: residuals need a guard"
+        return
+    if min(guard.mean_step, guard.residual_step) < 1:
+        yield f"latent {latent.name}: its guard has a step below 1/16"
+    if not all(0 <= x <= 0.5 for x in (guard.mean_delta, guard.index_delta, guard.residual_delta)):
+        yield f"latent {latent.name}: a delta of its guard is not in 0..1/2"
+    if chunk.graph is None:
+        return
+    if len(chunk.boxes) != 1:
+        yield f"latent {latent.name}: a guarded chunk has {len(chunk.boxes)} boxes"
+        return
+    (box,) = chunk.boxes
+    width, stride = box.channels[1] - box.channels[0], latent.stride * box.period
+    for role, inputs, channels in (
+        (chunk.graph, chunk.inputs, 2 * width), (chunk.residual, chunk.residual_inputs, width)
+    ):  # fmt: skip
+        if role is None:
+            continue
+        if not _on_entropy_path(role, latent, manifest):
+            yield f"latent {latent.name}: {role} is not a guarded graph of this bundle"
+            return
+        graph = manifest.graph(role)
+        if [(x.channels, x.stride) for x in graph.outputs] != [(channels, stride)]:
+            yield f"latent {latent.name}: {role} does not give {channels} channels at 1/{stride}"
+        if len(inputs) != len(graph.inputs):
+            yield f"latent {latent.name}: {role} is given {len(inputs)} tensors"
+
+
+def _on_entropy_path(role: str | None, latent: Latent, manifest: Manifest) -> bool:
+    precisions = {"exact", "guarded"} if latent.guard else {"exact"}
+    return any(g.role == role and g.precision in precisions for g in manifest.graphs)
+
+
+def _part(box: Box, side: int) -> tuple[slice, slice]:
+    """Rows and columns of a box on a grid of `side` x `side`."""
+    if not box.contiguous:
+        return slice(box.row_phase, None, box.period), slice(box.column_phase, None, box.period)
+    size = side // box.period
+    first, second = (slice(phase * size, (phase + 1) * size) for phase in (box.row_phase, box.column_phase))
+    return first, second
 
 
 def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quality: set[str]) -> Iterator[str]:
@@ -96,8 +147,10 @@ def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quali
             needed: list[str] = list(step.inputs)
         elif step.op == "code" and step.target in {x.name for x in manifest.latents}:
             latent = manifest.latent(step.target)
-            own = {f"{latent.name}.context"}
-            needed = [name for chunk in latent.chunks for name in chunk.inputs if name not in own]
+            own = {f"{latent.name}.context", f"{latent.name}.hat"}
+            needed = [
+                name for chunk in latent.chunks for name in (*chunk.inputs, *chunk.residual_inputs) if name not in own
+            ]
             needed += [f"{latent.name}.y"] if kind == "encode" else []
         else:
             yield f"{kind}: step {step.op} {step.target} is unknown"

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from condic import kernels
 from condic.errors import IntegrityError, StreamError
-from condic.runtime.manifest import Box, Chunk, Latent, Step
+from condic.runtime.guard import Rounding
+from condic.runtime.manifest import Box, Chunk, Guard, Latent, Step
 from condic.runtime.tiles import Evaluation, Region
 
 Tensor = npt.NDArray[np.float32]
@@ -55,8 +56,11 @@ class _State:
     The evaluation's tensors `NAME.context` and `NAME.hat` are made from it on demand.
     """
 
-    def __init__(self, latent: Latent, evaluation: Evaluation, tables: EntropyTables, quality: int) -> None:
+    def __init__(
+        self, latent: Latent, evaluation: Evaluation, tables: EntropyTables, quality: int, rounding: Rounding
+    ) -> None:
         self._latent, self._evaluation, self._tables, self._quality = latent, evaluation, tables, quality
+        self._rounding = rounding
         height, width = evaluation.size
         self._unit = evaluation.alignment // latent.stride
         self.integers = np.zeros((latent.channels, height // latent.stride, width // latent.stride), np.int32)
@@ -73,6 +77,8 @@ class _State:
 
     def distribution(self, chunk: Chunk, boxes: npt.NDArray[np.int32]) -> Distribution:
         """The chunk's distribution, gathered tile by tile from its graph's output or its table's row."""
+        if self._latent.guard and chunk.graph:
+            return self._guarded_distribution(chunk.graph, chunk.inputs, self._latent.guard)
         count = sum(_box_size(box) for box in boxes.tolist())
         mean, scale = np.empty(count, np.int16), np.empty(count, np.uint8)
         for tile in self._evaluation.tiles(self._evaluation.whole):
@@ -83,6 +89,33 @@ class _State:
                     planes, (rows.start, columns.start), self.integers.shape, boxes, self._tables.scales, mean, scale
                 )
         return mean, scale
+
+    def _guarded_distribution(self, graph: str, inputs: tuple[str, ...], guard: Guard) -> Distribution:
+        predicted = self._run(graph, inputs)
+        with self._evaluation.timings.stage("entropy_step"):
+            mean, index = np.split(predicted, 2)
+            codes = self._rounding.round(mean * (16 / guard.mean_step), guard.mean_delta)
+            mu16 = np.clip(guard.mean_step * codes, -(2**15), 2**15 - 1)
+            scale = np.clip(self._rounding.round(index, guard.index_delta), 0, self._tables.scales - 1)
+            return mu16.ravel().astype(np.int16), scale.ravel().astype(np.uint8)
+
+    def add_residual(self, chunk: Chunk) -> int:
+        """Adds the predicted residual of a decoded chunk, if it has one; returns the checksum of what was added."""
+        guard = self._latent.guard
+        if chunk.residual is None or guard is None:
+            return 0
+        residual = self._run(chunk.residual, chunk.residual_inputs)
+        with self._evaluation.timings.stage("entropy_step"):
+            codes = self._rounding.round(residual * (16 / guard.residual_step), guard.residual_delta)
+            begin, end, *rest = _strided_box(chunk.boxes[0], *self.integers.shape[1:])
+            self.integers[begin:end, slice(*rest[:3]), slice(*rest[3:])] += guard.residual_step * codes
+            return kernels.crc32c(np.ascontiguousarray(codes, "<i4").tobytes())
+
+    def _run(self, graph: str, inputs: tuple[str, ...]) -> Tensor:
+        """What a graph gives for the only box of a chunk, float32 [C, h, w]."""
+        step = Step("run", graph, inputs, ("chunk",))
+        values: Tensor = self._evaluation.assemble(step, step.outputs)["chunk"][0]
+        return values
 
     def _planes(self, chunk: Chunk, tile: Region) -> Tensor:
         """Mean and scale index over a tile, float32 [2, C, h, w]."""
@@ -116,13 +149,15 @@ def give_hat(name: str, integers: npt.NDArray[np.int32], evaluation: Evaluation)
     evaluation.sources[f"{name}.hat"] = hat
 
 
-def encode_latent(latent: Latent, evaluation: Evaluation, tables: EntropyTables, quality: int) -> Coded:
+def encode_latent(
+    latent: Latent, evaluation: Evaluation, tables: EntropyTables, quality: int, rounding: Rounding
+) -> Coded:
     """Quantises the tensor `NAME.y` chunk by chunk; gives `NAME.context` and `NAME.hat` to the evaluation.
 
-    Nothing waits for the entropy coder.
+    Nothing waits for the entropy coder. `rounding` serves guarded latents.
     """
     y = evaluation.keep(f"{latent.name}.y")
-    state = _State(latent, evaluation, tables, quality)
+    state = _State(latent, evaluation, tables, quality, rounding)
     chunks, checksums = [], b""
     for chunk in latent.chunks:
         boxes = state.boxes(chunk)
@@ -132,18 +167,23 @@ def encode_latent(latent: Latent, evaluation: Evaluation, tables: EntropyTables,
                 y[0], mean, scale, boxes, latent.first_coded, state.integers
             )
         chunks.append((symbols, indexes))
-        checksums += _CHECKSUM.pack(checksum)
+        checksums += _CHECKSUM.pack(checksum + state.add_residual(chunk) & 0xFFFFFFFF)
     return Coded(latent.name, state.integers, chunks, checksums)
 
 
 def decode_latent(
-    latent: Latent, payload: bytes | memoryview, evaluation: Evaluation, tables: EntropyTables, quality: int
+    latent: Latent,
+    payload: bytes | memoryview,
+    evaluation: Evaluation,
+    tables: EntropyTables,
+    quality: int,
+    rounding: Rounding,
 ) -> npt.NDArray[np.int32]:
     """Decodes a section to integers [C, H, W] in 1/16; gives `NAME.context` and `NAME.hat` to the evaluation.
 
     Raises StreamError on a payload that the coder rejects, IntegrityError where a chunk's checksum does not match.
     """
-    state, stage = _State(latent, evaluation, tables, quality), evaluation.timings.stage
+    state, stage = _State(latent, evaluation, tables, quality, rounding), evaluation.timings.stage
     split = _CHECKSUM.size * len(latent.chunks)
     if len(payload) < split:
         raise StreamError(f"section {latent.name} is too short for its {len(latent.chunks)} checksums")
@@ -158,6 +198,7 @@ def decode_latent(
                 symbols = decoder.decode(indexes)
             with stage("entropy_step"):
                 checksum = kernels.scatter_symbols(symbols, mean, scale, boxes, latent.first_coded, state.integers)
+            checksum = checksum + state.add_residual(chunk) & 0xFFFFFFFF
             stored = payload[_CHECKSUM.size * number : _CHECKSUM.size * (number + 1)]
             check_checksum(checksum, stored, f"chunk {number} of latent {latent.name}")
         decoder.finish()
@@ -181,5 +222,11 @@ def _box_size(box: Sequence[int]) -> int:
 
 
 def _strided_box(box: Box, height: int, width: int) -> tuple[int, ...]:
-    begin, end = box.channels
-    return begin, end, box.row_phase, height, box.period, box.column_phase, width, box.period
+    """First and last channel; then begin, end and step of rows, and of columns."""
+    rows, columns = (
+        (phase * (size // box.period), (phase + 1) * (size // box.period), 1)
+        if box.contiguous
+        else (phase, size, box.period)
+        for phase, size in ((box.row_phase, height), (box.column_phase, width))
+    )
+    return (*box.channels, *rows, *columns)

@@ -27,7 +27,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file. `exact` graphs give the same bits on every backend, `float` ones need not.
+    """One ONNX file.
+
+    `exact` graphs give the same bits on every backend, `float` ones need not. Nor need `guarded` ones, but they are on
+    the entropy path and run in float32 whatever a backend likes.
 
     `halo` is how far an output reaches into the input, in units of the alignment. `known_answer` is the SHA-256 of an
     exact graph's outputs (as int32) on the inputs stored in the tables.
@@ -35,7 +38,7 @@ class Graph:
 
     role: str
     file: str
-    precision: Literal["exact", "float"]
+    precision: Literal["exact", "float", "guarded"]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parameters: int
@@ -45,12 +48,16 @@ class Graph:
 
 @dataclass(frozen=True)
 class Box:
-    """Elements of a latent: channels [begin, end), and of each `period`-th row and column those at the given phase."""
+    """Elements of a latent: channels [begin, end), and of each `period`-th row and column those at the given phase.
+
+    `contiguous`: rows and columns are cut into `period` parts instead, and the phase says which part.
+    """
 
     channels: tuple[int, int]
     row_phase: int
     column_phase: int
     period: int
+    contiguous: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,13 +65,38 @@ class Chunk:
     """What is coded in one go: boxes in coding order, and where mean and scale index come from.
 
     Either `graph` is run on the tensors named in `inputs` and gives [1, 2 C, H, W], or `table` names a table whose row
-    at the quality level holds the 2 C values.
+    at the quality level holds the 2 C values. The graph of a guarded latent gives the values of its only box and no
+    others, and in real numbers. `residual` is a graph that runs on `residual_inputs` once the chunk is decoded and
+    gives what to add to it.
     """
 
     boxes: tuple[Box, ...]
     graph: str | None = None
     inputs: tuple[str, ...] = ()
     table: str | None = None
+    residual: str | None = None
+    residual_inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Guard:
+    """How the real numbers of a guarded latent become integers.
+
+    Means are rounded to multiples of `mean_step` / 16, residuals to multiples of `residual_step` / 16, scale indexes to
+    integers. The deltas, in these steps, say how close to a boundary a value must be for the encoder to note it: ten
+    times the largest difference that was measured between backends.
+    """
+
+    mean_step: int
+    residual_step: int
+    mean_delta: float
+    index_delta: float
+    residual_delta: float
+
+    def describe(self) -> str:
+        """The deltas, for people."""
+        parts = {"mean": self.mean_delta, "index": self.index_delta, "residual": self.residual_delta}
+        return ", ".join(f"{name} {delta:.1e}" for name, delta in parts.items())
 
 
 @dataclass(frozen=True)
@@ -72,7 +104,8 @@ class Latent:
     """A latent [channels, H/stride, W/stride] and the schedule that codes it.
 
     Elements whose scale index is below `first_coded` are not coded. Contexts read the decoded latent (kept in
-    1/16) divided by 2**context_shift, rounded, and clipped to +-context_limit.
+    1/16) divided by 2**context_shift, rounded, and clipped to +-context_limit. `guard` is there where graphs of its
+    chunks are not exact.
     """
 
     name: str
@@ -82,6 +115,7 @@ class Latent:
     context_shift: int
     context_limit: int
     chunks: tuple[Chunk, ...]
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +124,7 @@ class Step:
 
     Tensors that exist from the start: `image` (encoding) and `quality.NAME`, the row of a quality table. Coding latent
     L reads `L.y` when encoding, and gives `L.context` (integers for exact graphs) and `L.hat` (reals for float ones).
-    Decoding ends with the tensor `image`.
+    Decoding ends with the tensor `image`; that of a preview may be smaller, by the stride of the graph's output.
     """
 
     op: Literal["run", "code"]
@@ -103,8 +137,9 @@ class Step:
 class Manifest:
     """Everything about a codec but its weights and tables.
 
-    `scales` counts the entropy tables; `scale_table` tells their standard deviations, `coder_bits` the precision of
-    their probabilities. `provenance` says how the weights came to be, and under which licence they are.
+    `preview` and `large_preview` make images from the first latents; the second may be empty. `scales` counts the
+    entropy tables; `scale_table` tells their standard deviations, `coder_bits` the precision of their probabilities.
+    `provenance` says how the weights came to be, and under which licence they are.
     """
 
     codec: str
@@ -121,6 +156,7 @@ class Manifest:
     decode: tuple[Step, ...]
     preview: tuple[Step, ...]
     provenance: Mapping[str, str]
+    large_preview: tuple[Step, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -131,6 +167,19 @@ class Manifest:
     def latent(self, name: str) -> Latent:
         """The latent with a name."""
         return next(x for x in self.latents if x.name == name)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether files have a guard (see `condic.runtime.guard`)."""
+        return any(x.guard for x in self.latents)
+
+    def image_spec(self, steps: tuple[Step, ...]) -> TensorSpec:
+        """The output that makes the tensor `image`; its stride is not 1 where that is smaller."""
+        return next(
+            spec
+            for step in steps if step.op == "run"
+            for name, spec in zip(step.outputs, self.graph(step.target).outputs, strict=True) if name == "image"
+        )  # fmt: skip
 
     def to_json(self) -> str:
         """The text of manifest.json."""

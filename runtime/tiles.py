@@ -112,27 +112,40 @@ class Evaluation:
         return self.whole.bottom * self._manifest.alignment, self.whole.right * self._manifest.alignment
 
     def keep(self, name: str) -> npt.NDArray[Any]:
-        """A step's output over the whole image, computed tile by tile when first asked for, and kept.
+        """A step's output over the whole image, computed when first asked for, and kept (see `assemble`).
 
-        Float graphs' as float32, exact graphs', which are integers of 16 bits, as int16 (BundleError if they are not).
+        With an output of a guarded graph all others of it are kept, since later steps read them as well.
         """
         if name not in self.kept:
             step = self._steps[name]
-            graph = self._manifest.graph(step.target)
-            spec = graph.outputs[step.outputs.index(name)]
-            unit, dtype = self._unit(spec), np.int16 if graph.precision == "exact" else np.float32
-            whole = np.empty((1, spec.channels, self.whole.bottom * unit, self.whole.right * unit), dtype)
-            for tile in self.tiles(self.whole):
-                part = self.run(step, tile)[name]
-                rows, columns = tile.slices(unit)
+            guarded = self._manifest.graph(step.target).precision == "guarded"
+            self.kept |= self.assemble(step, step.outputs if guarded else (name,))
+        return self.kept[name]
+
+    def assemble(self, step: Step, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """Outputs of a step over the whole image, computed tile by tile.
+
+        Float graphs' as float32, exact graphs', which are integers of 16 bits, as int16 (BundleError if they are not).
+        """
+        graph = self._manifest.graph(step.target)
+        specs = dict(zip(step.outputs, graph.outputs, strict=True))
+        dtype = np.int16 if graph.precision == "exact" else np.float32
+        result = {}
+        for name in names:
+            unit = self._unit(specs[name])
+            shape = (1, specs[name].channels, self.whole.bottom * unit, self.whole.right * unit)
+            result[name] = np.empty(shape, dtype)
+        for tile in self.tiles(self.whole):
+            parts = self.run(step, tile)
+            for name, whole in result.items():
+                rows, columns = tile.slices(self._unit(specs[name]))
                 with self.timings.stage("copies"):
                     target = whole[:, :, rows, columns]
                     with np.errstate(invalid="ignore"):
-                        target[...] = part
-                    if dtype == np.int16 and not np.array_equal(target, part):
+                        target[...] = parts[name]
+                    if dtype == np.int16 and not np.array_equal(target, parts[name]):
                         raise BundleError(f"graph {graph.role} is called exact but gives more than 16-bit integers")
-            self.kept[name] = whole
-        return self.kept[name]
+        return result
 
     def get(self, name: str, spec: TensorSpec, region: Region) -> Tensor:
         """A tensor over a region; `spec` says its stride."""
@@ -149,8 +162,8 @@ class Evaluation:
         if name in self.sources:
             return self.sources[name](region)
         step = self._steps[name]
-        # Latents to code, and what exact graphs make, are small and read often.
-        if name.endswith(".y") or self._manifest.graph(step.target).precision == "exact":
+        # Latents to code, and what graphs of the entropy path make, are read often.
+        if name.endswith(".y") or self._manifest.graph(step.target).precision != "float":
             whole = self.keep(name)
             with self.timings.stage("copies"):
                 part = region.cut(whole, spec, self._manifest.alignment, self.whole)

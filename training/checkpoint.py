@@ -29,6 +29,7 @@ class Checkpoint:
     ema: dict[str, Tensor]
     optimiser: dict[str, Any]
     torch_rng: Tensor
+    stage: str = "joint"
     version: int = CHECKPOINT_VERSION
 
 

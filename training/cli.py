@@ -30,8 +30,14 @@ class Duration(click.ParamType):
 
 
 @click.command(context_settings={"max_content_width": 100, "show_default": True})
-@click.option("--model", type=click.Choice(["dcic-sgp"]), default="dcic-sgp", help="Codec to train.")
-@click.option("--preset", type=click.Choice(["t", "s", "b", "l"]), default="s", help="Size of the model.")
+@click.option("--model", type=click.Choice(["dcic-sgp", "cic-sr"]), default="dcic-sgp", help="Codec to train.")
+@click.option("--preset", type=click.Choice(["t", "s", "b", "l", "paper"]), default="s", help="Size of the model.")
+@click.option(
+    "--stage",
+    type=click.Choice(["low-resolution", "super-resolution", "conditional", "joint"]),
+    default="joint",
+    help="What of cic-sr to train; stages go in this order, each with --init from the one before.",
+)
 @click.option("--data", "data", type=click.Path(path_type=Path), multiple=True, required=True,
               help="Folder, tar file or image; may be repeated.")  # fmt: skip
 @click.option("--loss", type=click.Choice(["mse", "ms-ssim"]), default="mse", help="Distortion of the loss.")
@@ -46,8 +52,8 @@ class Duration(click.ParamType):
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, help="Peak learning rate.")
 @click.option("--evaluate", "validation", type=click.Path(path_type=Path), help="Folder of images to evaluate on.")
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=2000, help="Steps between evaluations.")
-@click.option("--blind", type=click.Choice(["analysis", "synthesis"]), default=None,
-              help="Ablation, not for export: this transform gets zeros for the prior's features.")  # fmt: skip
+@click.option("--blind", type=click.Choice(["analysis", "synthesis", "condition"]), default=None,
+              help="Ablation, not for export: zeros instead of the prior's features there or in cic-sr.")  # fmt: skip
 @click.option("--seed", type=int, default=0, help="Seed of weights and batches.")
 @click.option("--device", default="auto", help="cpu, cuda or auto.")
 @click.option(
@@ -72,6 +78,12 @@ def train(
         raise click.UsageError("--resume continues a run, --init starts one: give one of them")
     if options["integers"] and not init:
         raise click.UsageError("--integers fine-tunes calibrated weights: give them with --init")
+    if options["model"] != "cic-sr" and options["stage"] != "joint":
+        raise click.UsageError("--stage belongs to --model cic-sr")
+    if options["model"] == "cic-sr" and options["integers"]:
+        raise click.UsageError("--integers belongs to --model dcic-sgp: cic-sr has no integer form")
+    if options["blind"] and (options["blind"] == "condition") != (options["model"] == "cic-sr"):
+        raise click.UsageError(f"--blind {options['blind']} is not for --model {options['model']}")
     if options["crop"] % 128:
         raise click.UsageError(f"--crop {options['crop']}: must be a multiple of 128")
     try:

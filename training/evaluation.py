@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condic.models.dcic_sgp import ALIGNMENT
 from condic.training.losses import psnr
 
 LEVELS = (0, 16, 32, 48, 63)
@@ -58,10 +57,12 @@ def _evaluate_one(
 ) -> tuple[float, float, dict[str, float]]:
     image = to_batch(pixels[None], device)
     h, w = image.shape[-2:]
-    padded = F.pad(image, (0, -w % ALIGNMENT, 0, -h % ALIGNMENT), mode="replicate")
+    padded = F.pad(image, (0, -w % model.alignment, 0, -h % model.alignment), mode="replicate")
     output = model(padded, torch.tensor([level], device=device))
     quality = []
+    reference = image if output.reference is None else output.reference
+    h_out, w_out = reference.shape[-2:]
     for x in (output.image, output.preview):
-        rounded = torch.round(x[..., :h, :w].float().clamp(0, 1) * 255) / 255
-        quality.append(float(psnr((rounded - image).square().mean())))
+        rounded = torch.round(x[..., :h_out, :w_out].float().clamp(0, 1) * 255) / 255
+        quality.append(float(psnr((rounded - reference).square().mean())))
     return quality[0], quality[1], {name: float(bits.sum()) / (h * w) for name, bits in output.bits.items()}

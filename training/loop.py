@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from condic.errors import InputError
+from condic.models.cic_sr import Stage
 from condic.models.dcic_sgp import Output
 from condic.models.quality import LevelTable
 from condic.models.weights import save_weights
@@ -53,6 +54,7 @@ class Settings:
     learning_rate: float
     seed: int
     out: Path
+    stage: Stage = "joint"
     checkpoint_every: float = 180.0
     evaluate_every: int = 2000
     entropy_fraction: float = 0.0
@@ -105,7 +107,7 @@ class Trainer:
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         entropy = dict(self.model.entropy_path_parameters())
-        self._transforms = [p for name, p in self.model.named_parameters() if name not in entropy]
+        self._transforms = [p for name, p in self.model.named_parameters() if p.requires_grad and name not in entropy]
         tables = {id(p) for m in self.model.modules() if isinstance(m, LevelTable) for p in m.parameters()}
         groups = ([], [], [])
         for name, p in self.model.named_parameters():
@@ -119,8 +121,12 @@ class Trainer:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on where a run of the same settings stopped."""
-        if (checkpoint.loss, checkpoint.seed) != (self.settings.loss, self.settings.seed):
-            raise InputError(f"the checkpoint is of a run with loss {checkpoint.loss} and seed {checkpoint.seed}")
+        s = self.settings
+        if (checkpoint.loss, checkpoint.seed, checkpoint.stage) != (s.loss, s.seed, s.stage):
+            raise InputError(
+                f"the checkpoint is of a run with loss {checkpoint.loss}, seed {checkpoint.seed}, "
+                f"stage {checkpoint.stage}"
+            )
         self.model.load_state_dict(checkpoint.weights)
         self.ema = {name: tensor.to(self.device) for name, tensor in checkpoint.ema.items()}
         self.optimiser.load_state_dict(checkpoint.optimiser)
@@ -202,7 +208,7 @@ class Trainer:
         s = self.settings
         save_checkpoint(
             Checkpoint(s.model, s.preset, s.loss, s.seed, self.step, self.seconds, self.model.state_dict(), self.ema,
-                       self.optimiser.state_dict(), torch.get_rng_state()),
+                       self.optimiser.state_dict(), torch.get_rng_state(), s.stage),
             s.checkpoint_path,
         )  # fmt: skip
         self.save_weights()
@@ -213,7 +219,7 @@ class Trainer:
         metadata = {
             "model": s.model, "preset": s.preset, "loss": s.loss, "step": str(self.step), "licence": "Apache-2.0",
             "minutes": f"{self.seconds / 60:.0f}", "batch": str(s.batch), "crop": str(s.crop), "condic": __version__,
-        } | ({"blind": s.blind} if s.blind else {})  # fmt: skip
+        } | ({"blind": s.blind} if s.blind else {}) | ({"stage": s.stage} if s.model == "cic-sr" else {})  # fmt: skip
         save_weights(self.ema, s.weights_path, metadata)
 
     def _train_step(self, pixels: np.ndarray, levels: np.ndarray) -> Loss | None:

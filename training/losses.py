@@ -1,4 +1,4 @@
-"""Rate-distortion losses: R + lambda * D, with the preview's distortion at weight 0.1."""
+"""Rate-distortion losses: R + lambda * D, with a share of the preview's distortion (see `Output`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from condic.models.dcic_sgp import Output
 from condic.models.quality import LEVELS, lambda_of_level
 
-PREVIEW_WEIGHT = 0.1
 BALANCE = -0.5
 """Power of lambda that weighs the levels: R + lambda D grows about as its root, and each level is to count alike."""
 
@@ -19,8 +18,8 @@ BALANCE = -0.5
 class Loss:
     """What a step minimises, and parts of it for the log.
 
-    `total`: mean over the batch of w * (R + lambda * (D + 0.1 * D_preview)), R in bits per pixel, with w = 1 in the
-    middle of lambda's range (see `BALANCE`).
+    `total`: mean over the batch of w * (R + lambda * (a D + b D_preview)), R in bits per pixel, a and b the output's
+    weights, and w = 1 in the middle of lambda's range (see `BALANCE`).
     """
 
     total: Tensor
@@ -34,13 +33,14 @@ def rate_distortion(output: Output, image: Tensor, level: Tensor, kind: str) -> 
     pixels = image.shape[-1] * image.shape[-2]
     bpp = {name: bits / pixels for name, bits in output.bits.items()}
     rate = sum(bpp.values())
+    image = image if output.reference is None else output.reference
     mse, preview_mse = (_mse(x, image) for x in (output.image, output.preview))
     if kind == "mse":
-        distortion = 255**2 * (mse + PREVIEW_WEIGHT * preview_mse)
+        distortion = 255**2 * (output.weight * mse + output.preview_weight * preview_mse)
     else:
-        distortion = _one_minus_ms_ssim(output.image, image) + PREVIEW_WEIGHT * _one_minus_ms_ssim(
-            output.preview, image
-        )
+        distortion = output.weight * _one_minus_ms_ssim(output.image, image)
+        if output.preview_weight:
+            distortion = distortion + output.preview_weight * _one_minus_ms_ssim(output.preview, image)
     weight = (lambda_of_level(level, kind) / lambda_of_level((LEVELS - 1) / 2, kind)) ** BALANCE
     total = (weight * (rate + lambda_of_level(level, kind) * distortion)).mean()
     return Loss(total, {name: x.detach().mean() for name, x in bpp.items()}, mse.detach(), preview_mse.detach())

@@ -13,11 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from condic.errors import InputError
+from condic.models.cic_sr import CicSr
+from condic.models.codecs import Codec, build_codec
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.quality import LEVELS
 from condic.models.weights import check_calibrated, load_weights
 from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
+from condic.training.cic_sr_start import start_cic_sr
 from condic.training.data import CropSampler, Photographs, load_photographs
 from condic.training.evaluation import LEVELS as EVALUATED_LEVELS
 from condic.training.evaluation import Point, to_batch
@@ -26,7 +29,7 @@ from condic.training.start import start_from_photographs
 _SHOWN_SKIPS = 5
 _MOST_FREEZING_COST = 0.005
 """Rise of the rate above which the integer form is worth fine-tuning (DESIGN section 4)."""
-_CROPS_TO_START_FROM = 256
+_PIXELS_TO_START_FROM = 2**24
 
 
 def run_session(
@@ -44,7 +47,9 @@ def run_session(
     settings.out.mkdir(parents=True, exist_ok=True)
     checkpoint = load_checkpoint(resume, settings.model, settings.preset) if resume else None
     torch.manual_seed(settings.seed)
-    model = DcicSgp(settings.preset, settings.blind)
+    model = build_codec(settings.model, settings.preset, settings.blind)
+    if isinstance(model, CicSr):
+        model.begin(settings.stage)
     if init:
         load_weights(model, init)
     if settings.integers:
@@ -56,8 +61,9 @@ def run_session(
     _report_photographs(console, photographs)
     sampler = CropSampler(photographs.images, settings.crop, settings.batch, LEVELS, settings.seed)
     if not (checkpoint or init):
-        crops = [sampler.at(step)[0] for step in range(-(-_CROPS_TO_START_FROM // settings.batch))]
-        start_from_photographs(model, to_batch(np.concatenate(crops), torch.device("cpu")))
+        batches = -(-_PIXELS_TO_START_FROM // (settings.batch * settings.crop**2))
+        crops = [sampler.at(step)[0] for step in range(batches)]
+        _start(model, to_batch(np.concatenate(crops), torch.device("cpu")))
     trainer = loop.Trainer(settings, model, device, compile_model=device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)
@@ -65,23 +71,24 @@ def run_session(
     workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
     with _Display(console) as display:
         trainer.run(sampler, workers, [log, display], images)
-    if not settings.integers:
+    freezes = isinstance(model, DcicSgp) and not settings.integers
+    if freezes:
         with console.status("calibrating"):
             trainer.calibrate(sampler)
     if images:
         points = trainer.evaluate(images)
         log.points(trainer.step, points)
         display.points(trainer.step, points)
-        if not settings.integers:
+        if freezes:
             _report_freezing(console, trainer.cost_of_freezing(images, points), settings.weights_path)
     minutes = trainer.seconds / 60
     console.print(f"{trainer.step} steps in {minutes:.1f} min, {trainer.skipped} skipped: {settings.weights_path}")
 
 
-def _entropy_fraction(init: Path | None, *, integers: bool, **_: object) -> float:
+def _entropy_fraction(init: Path | None, *, model: str, integers: bool, **_: object) -> float:
     if integers:
         return 1.0
-    return 0.0 if init else loop.ENTROPY_FRACTION
+    return 0.0 if init or model == "cic-sr" else loop.ENTROPY_FRACTION
 
 
 def _report_freezing(console: Console, changes: Sequence[float], weights: Path) -> None:
@@ -91,6 +98,14 @@ def _report_freezing(console: Console, changes: Sequence[float], weights: Path) 
     console.print(f"integers on the entropy path change the rate by {mean:+.2%} (level {shown})")
     if mean > _MOST_FREEZING_COST:
         console.print(f"  more than {_MOST_FREEZING_COST:.1%}: fine-tune with --init {weights} --integers")
+
+
+def _start(model: Codec, image: torch.Tensor) -> None:
+    """The linear start, where the preset has one."""
+    if isinstance(model, DcicSgp):
+        start_from_photographs(model, image)
+    elif model.preset.residual:
+        start_cic_sr(model, image.contiguous())
 
 
 class _Display:
@@ -129,7 +144,7 @@ class _Display:
         for p in points:
             self._console.print(
                 f"step {step} level {p.level:2d}: {sum(p.bpp.values()):.3f} bpp {p.psnr:.2f} dB "
-                f"(preview {p.preview_psnr:.2f} dB at {p.bpp['prior']:.3f} bpp)"
+                f"(preview {p.preview_psnr:.2f} dB; bpp {' '.join(f'{n} {v:.3f}' for n, v in p.bpp.items())})"
             )
 
 

@@ -39,9 +39,9 @@ def start_from_principal_components(model: DcicSgp, image: Tensor) -> None:
     """Sets the float transforms from photographs [B, 3, H, W] in [0, 1], sides multiples of 32."""
     for module in model.modules():
         if isinstance(module, (ResidualBlock, WindowAttention)):
-            _zero(module.project)
+            zero(module.project)
         elif isinstance(module, Modulation):
-            _zero(module.maps)
+            zero(module.maps)
     x = image - 0.5
 
     stem, _, to_16, _, to_32, _ = model.prior_analysis.body
@@ -121,7 +121,7 @@ def _start_context(network: Context, index: Tensor, ramp: Tensor) -> None:
         layer.weight[_LEVEL_CHANNEL] = 0
         layer.bias[_LEVEL_CHANNEL] = 0
     for head in (network.mean, network.index):
-        _zero(head)
+        zero(head)
     network.index.bias[:] = index.mean(dim=0)
     network.index.weight[:, _LEVEL_CHANNEL, 0, 0] = (ramp @ index) / ramp.square().sum()
 
@@ -144,6 +144,6 @@ def _transpose(synthesis: nn.Conv2d, analysis: nn.Conv2d) -> None:
     nn.init.zeros_(synthesis.bias)
 
 
-def _zero(layer: nn.Conv2d | nn.Linear) -> None:
+def zero(layer: nn.Conv2d | nn.Linear) -> None:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

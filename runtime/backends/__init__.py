@@ -51,7 +51,7 @@ class Backend(Protocol):
         ...
 
     def load(self, graph: Graph, model: bytes) -> Runner:
-        """Prepares a graph; `exact` ones must run in float32."""
+        """Prepares a graph; `exact` and `guarded` ones must run in float32."""
         ...
 
 

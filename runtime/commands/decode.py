@@ -70,13 +70,14 @@ def decode(
 @click.command(cls=TieredCommand)
 @in_out_arguments
 @_format
+@click.option("--sr", is_flag=True, help="Super-resolved to full size, by models that code a smaller image first.")
 @with_setup
-def preview(setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, suffix: str) -> None:
+def preview(setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, suffix: str, sr: bool) -> None:
     """Decompresses the first stream alone, a rough image.
 
-    IN and OUT are as those of decode.
+    IN and OUT are as those of decode. With cic-sr it is the low-resolution image, a quarter as wide and high.
     """
-    _decode_all(setup, paths, out_dir, force, suffix, lambda codec, *arguments: codec.preview(*arguments))
+    _decode_all(setup, paths, out_dir, force, suffix, lambda codec, *arguments: codec.preview(*arguments, large=sr))
 
 
 def _decode_all(

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from condic.errors import InputError  # noqa: E402
-from condic.export.codec_graphs import source_graphs  # noqa: E402
+from condic.export.dcic_sgp_graphs import source_graphs  # noqa: E402
 from condic.export.onnx_graphs import example_inputs  # noqa: E402
 from condic.models.blocks import Modulation, ResidualBlock, WindowAttention  # noqa: E402
 from condic.models.dcic_sgp import ALIGNMENT, DcicSgp  # noqa: E402

@@ -1,37 +1,21 @@
-"""What of a codec becomes which graph, and in which order the runtime runs them: dcic-sgp's side of the manifest."""
+"""dcic-sgp as graphs, schedules and step lists: its side of the manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from condic.export.source import SourceCodec, SourceGraph
 from condic.kernels import gaussian_tables
 from condic.models.context import CONTEXT_EXPONENT, CONTEXT_LIMIT, INDEX_EXPONENT, MEAN_EXPONENT
-from condic.models.dcic_sgp import STEPS, DcicSgp
+from condic.models.dcic_sgp import ALIGNMENT, STEPS, DcicSgp
 from condic.models.entropy import FIRST_CODED, SCALES, quadtree_boxes, scale_table
 from condic.models.exact import HIDDEN_LIMIT
 from condic.runtime.manifest import Box, Chunk, Latent, Step, TensorSpec
-
-
-@dataclass(frozen=True)
-class SourceGraph:
-    """A network to export: positional tensors in, tensors out. `limits` bound an exact graph's integer inputs."""
-
-    role: str
-    network: nn.Module
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    limits: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def exact(self) -> bool:
-        """Whether the graph lies on the entropy path."""
-        return bool(self.limits)
 
 
 class _Joined(nn.Module):
@@ -45,6 +29,23 @@ class _Joined(nn.Module):
         *parts, bias = tensors
         joined: Tensor = self.network(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], bias)
         return joined
+
+
+def describe(model: DcicSgp) -> SourceCodec:
+    """All that goes into the bundle of a frozen model."""
+    return SourceCodec(
+        name=model.name,
+        preset=model.preset_name,
+        alignment=ALIGNMENT,
+        graphs=tuple(source_graphs(model)),
+        latents=latents(model),
+        encode=ENCODE,
+        decode=DECODE,
+        preview=PREVIEW,
+        large_preview=(),
+        tables=tables(model),
+        scale_table=tuple(scale_table().tolist()),
+    )
 
 
 def source_graphs(model: DcicSgp) -> list[SourceGraph]:
@@ -88,11 +89,7 @@ def source_graphs(model: DcicSgp) -> list[SourceGraph]:
 def latents(model: DcicSgp) -> tuple[Latent, ...]:
     """Schedules of prior, hyper and main latents."""
     p = model.preset
-    common = {
-        "first_coded": FIRST_CODED,
-        "context_shift": MEAN_EXPONENT - CONTEXT_EXPONENT,
-        "context_limit": CONTEXT_LIMIT,
-    }
+    common = (FIRST_CODED, MEAN_EXPONENT - CONTEXT_EXPONENT, CONTEXT_LIMIT)
     prior, main = _quadtree(p.prior), _quadtree(p.main)
     whole = (Box((0, p.hyper), 0, 0, 1),)
     prior_chunks = [Chunk(prior[0], table="first.prior")] + [
@@ -103,9 +100,9 @@ def latents(model: DcicSgp) -> tuple[Latent, ...]:
         for k in range(STEPS)
     ]
     return (
-        Latent("prior", p.prior, 32, chunks=tuple(prior_chunks), **common),
-        Latent("hyper", p.hyper, 64, chunks=(Chunk(whole, table="first.hyper"),), **common),
-        Latent("main", p.main, 16, chunks=tuple(main_chunks), **common),
+        Latent("prior", p.prior, 32, *common, tuple(prior_chunks)),
+        Latent("hyper", p.hyper, 64, *common, (Chunk(whole, table="first.hyper"),)),
+        Latent("main", p.main, 16, *common, tuple(main_chunks)),
     )
 
 

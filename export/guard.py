@@ -1,0 +1,122 @@
+"""How far backends are apart on the entropy path, measured: from this follows what guarded rounding must guard."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from condic.runtime.backends import BackendOptions
+from condic.runtime.bundle import Bundle
+from condic.runtime.codec import Codec
+from condic.runtime.guard import Codes, Encoding
+from condic.runtime.manifest import Guard, Manifest
+
+SAFETY = 10
+"""Deltas are this multiple of the largest difference."""
+_SMALLEST = 1e-6
+_LEVELS = (0, 32, 63)
+_BACKENDS = {
+    "ort, 1 thread, as written": ("ort", BackendOptions(threads=1, optimise=False), "onnxruntime"),
+    "ort, 1 thread": ("ort", BackendOptions(threads=1), "onnxruntime"),
+    "ort, 2 threads": ("ort", BackendOptions(threads=2), "onnxruntime"),
+    "torch": ("torch", BackendOptions(), "torch"),
+    "openvino": ("openvino", BackendOptions(), "openvino"),
+}
+
+
+@dataclass
+class Error:
+    """Largest differences met in a latent, in steps of each quantity."""
+
+    mean: float = 0.0
+    index: float = 0.0
+    residual: float = 0.0
+
+
+class Record(Encoding):
+    """An encoder's rounding that keeps what it rounded, and to what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[npt.NDArray[np.floating]] = []
+        self.codes: list[Codes] = []
+
+    def round(self, values: npt.NDArray[np.floating], delta: float) -> Codes:
+        """See `Rounding`."""
+        self.values.append(values.copy())
+        self.codes.append(super().round(values, delta))
+        return self.codes[-1]
+
+
+class Replay:
+    """Rounds as the record says, whatever it is given, and keeps how far that was from what was recorded."""
+
+    def __init__(self, record: Record) -> None:
+        self._record, self.differences = record, list[float]()
+
+    def round(self, values: npt.NDArray[np.floating], delta: float) -> Codes:
+        """See `Rounding`."""
+        k = len(self.differences)
+        self.differences.append(float(np.abs(values - self._record.values[k]).max(initial=0.0)))
+        return self._record.codes[k]
+
+
+def guarded(bundle: Bundle) -> Bundle:
+    """The bundle with deltas measured on random images."""
+    errors = largest_errors(bundle, random_images(bundle.manifest.alignment))
+    latents = tuple(replace(x, guard=_widened(x.guard, errors[x.name])) if x.guard else x
+                    for x in bundle.manifest.latents)  # fmt: skip
+    return replace(bundle, manifest=replace(bundle.manifest, latents=latents))
+
+
+def largest_errors(
+    bundle: Bundle, images: list[npt.NDArray[np.uint8]], levels: tuple[int, ...] = _LEVELS
+) -> dict[str, Error]:
+    """Per guarded latent, how far the numbers of any installed backend are from those of the first one.
+
+    Each decodes the first one's files and is led back to its integers, so that differences do not add up.
+    """
+    installed = [x for x in _BACKENDS.values() if importlib.util.find_spec(x[2])]
+    first, *others = (Codec(bundle, name, options) for name, options, _ in installed)
+    errors = {x.name: Error() for x in bundle.manifest.latents if x.guard}
+    for image in images:
+        for level in levels:
+            record = Record()
+            data = first.pack(first.quantise(image, level, rounding=record))
+            for codec in others:
+                replay = Replay(record)
+                codec.decode(data, rounding=replay)
+                for (name, kind), difference in zip(_rounded(bundle.manifest), replay.differences, strict=True):
+                    setattr(errors[name], kind, max(difference, getattr(errors[name], kind)))
+    return errors
+
+
+def random_images(side: int) -> list[npt.NDArray[np.uint8]]:
+    """Images with the spectrum of photographs (amplitude 1/f), weak and strong, two windows wide."""
+    images = []
+    for seed, contrast in enumerate((30.0, 90.0)):
+        rng = np.random.default_rng(seed)
+        frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(2 * side)[None])
+        frequency[0, 0] = np.inf
+        planes = [np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, 2 * side))) / frequency) for _ in range(3)]
+        mixed = np.stack([planes[0] + 0.3 * plane for plane in planes], axis=2)
+        images.append(np.clip(128 + contrast * mixed / mixed.std(), 0, 255).astype(np.uint8))
+    return images
+
+
+def _rounded(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """What is rounded, in order: latent and quantity."""
+    for latent in (manifest.latent(step.target) for step in manifest.decode if step.op == "code"):
+        for chunk in latent.chunks if latent.guard else ():
+            yield from ((latent.name, "mean"), (latent.name, "index")) if chunk.graph else ()
+            yield from ((latent.name, "residual"),) if chunk.residual else ()
+
+
+def _widened(guard: Guard | None, error: Error) -> Guard | None:
+    assert guard is not None
+    mean, index, residual = (min(0.5, max(_SMALLEST, SAFETY * x)) for x in (error.mean, error.index, error.residual))
+    return replace(guard, mean_delta=mean, index_delta=index, residual_delta=residual)

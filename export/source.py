@@ -1,0 +1,59 @@
+"""What of a codec goes into a bundle: its networks as graphs, its schedules, tables and step lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from condic.runtime.manifest import Latent, Step, TensorSpec
+
+
+@dataclass(frozen=True)
+class SourceGraph:
+    """A network to export: positional tensors in, tensors out.
+
+    `limits` bound an exact graph's integer inputs; `guarded` graphs are on the entropy path in floating point. Sides of
+    images are multiples of `alignment`. `whole`: outputs depend on places far away, so that there are no tiles.
+    """
+
+    role: str
+    network: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    limits: tuple[tuple[int, int], ...] = ()
+    guarded: bool = False
+    alignment: int = 128
+    whole: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether the graph computes in integers."""
+        return bool(self.limits)
+
+    @property
+    def precision(self) -> Literal["exact", "float", "guarded"]:
+        """The graph's class in the manifest."""
+        return "exact" if self.exact else "guarded" if self.guarded else "float"
+
+
+@dataclass(frozen=True)
+class SourceCodec:
+    """A codec's side of the manifest. `options` are choices that change what the networks compute."""
+
+    name: str
+    preset: str
+    alignment: int
+    graphs: tuple[SourceGraph, ...]
+    latents: tuple[Latent, ...]
+    encode: tuple[Step, ...]
+    decode: tuple[Step, ...]
+    preview: tuple[Step, ...]
+    large_preview: tuple[Step, ...]
+    tables: Mapping[str, npt.NDArray[np.generic]]
+    scale_table: tuple[float, ...]
+    options: Mapping[str, str] = field(default_factory=dict)

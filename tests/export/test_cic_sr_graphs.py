@@ -1,0 +1,89 @@
+"""cic-sr's graphs: what presets of the authors' kind need beyond what preset t has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from condic.export.build import _schedule, _stored, _verify, describe  # noqa: E402
+from condic.export.guard import random_images  # noqa: E402
+from condic.models import cic_sr  # noqa: E402
+from condic.models.cic_sr import CicSr  # noqa: E402
+from condic.models.cic_sr_presets import ChunkSizes, CicSrPreset, HyperSizes, TransformSizes  # noqa: E402
+from condic.models.swinir import SwinIrSizes  # noqa: E402
+from condic.runtime.bundle import Bundle, check_bundle  # noqa: E402
+from condic.runtime.manifest import Graph, Latent, Manifest  # noqa: E402
+
+PUBLISHED = CicSrPreset(
+    alignment=256,
+    lr=TransformSizes(4, (4, 8), (1, 2), (1, 2), (4, 4), 1.0, True),
+    lr_hyper=HyperSizes(8, 8, kind="convolutions"),
+    lr_chunks=ChunkSizes(2, 3, 8, 0, (8,), (3, 3), contiguous=True, refine=(((1, 1), 4), ((2,), 4), ((1,), 4))),
+    sr=SwinIrSizes(12, (2,), (2,), 8, 2.0, "pixelshuffle"),
+    main=TransformSizes(4, (4, 8), (2, 2), (1, 2), (4, 4), 1.0, True),
+    hyper=HyperSizes(8, 8, (1, 2), (2, 1), 4, 4, 1.0),
+    chunks=ChunkSizes(2, 3, 3, 3, (8,), (3, 3), contiguous=True),
+    residual=False,
+    separate=True,
+)
+"""The shape of preset `paper`, small: norms, quadrants, refined and windowed parameters, chains of their own."""
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> CicSr:
+    monkeypatch.setitem(cic_sr.CIC_SR_PRESETS, "small-paper", PUBLISHED)
+    torch.manual_seed(0)
+    model = CicSr("small-paper", "image").eval()
+    for codec in (model.lr, model.main):  # refined networks have four heads: widths of four or more
+        assert codec.context.chunk_channels % 4 == 0
+    return model
+
+
+def test_a_published_model_fits_the_manifest(published: CicSr) -> None:
+    source = describe(published)
+    graphs = tuple(Graph(x.role, f"{x.role}.onnx", x.precision, x.inputs, x.outputs, 0, 0) for x in source.graphs)
+    manifest = Manifest(
+        source.name, source.preset, "0" * 64, source.alignment, len(source.scale_table), source.scale_table, 15, "fp32",
+        graphs, source.latents, source.encode, source.decode, source.preview, source.options, source.large_preview,
+    )  # fmt: skip
+    check_bundle(Bundle(manifest, source.tables, {}, "test"))
+    assert source.options == {"query": "image"}
+    assert all(chunk.boxes[0].contiguous for latent in source.latents if latent.guard for chunk in latent.chunks)
+
+
+def test_graphs_that_only_published_models_have_agree_with_pytorch(published: CicSr) -> None:
+    wanted = {"lr_hyper_synthesis", "lr_context_5", "lrp_3", "context_7", "analysis", "synthesis"}
+    graphs = [x for x in describe(published).graphs if x.role in wanted]
+    assert len(graphs) == len(wanted)
+    for graph in graphs:
+        data = _stored(graph, half=False)
+        assert _verify(graph, data, half=False) < 1e-3
+
+
+def test_deltas_do_not_change_what_a_bundle_is_called(published: CicSr) -> None:
+    source = describe(published)
+    text = _schedule(source)
+    latents = tuple(
+        x if x.guard is None else replace(x, guard=replace(x.guard, mean_delta=0.1)) for x in source.latents
+    )
+    assert _schedule(replace(source, latents=latents)) == text
+    other = _guarded(source.latents, mean_step=2)
+    assert _schedule(replace(source, latents=other)) != text
+    assert _schedule(replace(source, options={"query": "condition"})) != text
+
+
+def _guarded(latents: tuple[Latent, ...], **changes: float) -> tuple[Latent, ...]:
+    return tuple(x if x.guard is None else replace(x, guard=replace(x.guard, **changes)) for x in latents)
+
+
+def test_images_to_measure_on_are_smooth_and_strong() -> None:
+    weak, strong = random_images(64)
+    assert weak.shape == strong.shape == (64, 128, 3)
+    assert strong.std() > 2 * weak.std() > 40
+    neighbours = np.corrcoef(weak[:, :-1, 0].ravel(), weak[:, 1:, 0].ravel())[0, 1]
+    assert neighbours > 0.8

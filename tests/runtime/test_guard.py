@@ -1,0 +1,76 @@
+"""Guarded rounding: what the encoder notes, and that a decoder with other last bits comes to the same integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from condic.errors import StreamError
+from condic.runtime.guard import Decoding, Encoding, pack, unpack
+
+entries = st.lists(st.tuples(st.integers(0, 2000), st.booleans()), max_size=60)
+
+
+@given(entries)
+def test_a_list_survives_packing(gaps):
+    positions = np.cumsum([gap + 1 for gap, _ in gaps]).tolist()
+    sides = [side for _, side in gaps]
+    assert unpack(pack(positions, sides)) == (positions, sides)
+
+
+def test_the_bytes_of_a_list_are_what_the_format_says():
+    # count 3; k 1; gaps 5, 0, 9 as unary quotient, one bit of remainder, side: 110 1 1, 0 0 0, 11110 1 1; padding
+    assert pack([5, 6, 16], [True, False, True]) == bytes([3, 1, 0b11011000, 0b11110110])
+    assert pack([], []) == b"\0"
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_list_or_a_stream_error(data):
+    try:
+        positions, sides = unpack(data)
+    except StreamError:
+        return
+    assert len(positions) == len(sides) <= 8 * len(data)
+    assert positions == sorted(set(positions))
+
+
+@pytest.mark.parametrize("cut", range(4))
+def test_a_shortened_list_is_refused(cut):
+    with pytest.raises(StreamError, match="guard"):
+        unpack(pack([5, 6, 16], [True, False, True])[:cut])
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(1e-4, 0.1))
+def test_a_decoder_within_delta_rounds_as_the_encoder_did(seed, delta):
+    rng = np.random.default_rng(seed)
+    arrays = [(rng.normal(0, 3, n) * 8).round(1) / 8 + rng.normal(0, delta, n) for n in (0, 500, 1, 300)]
+    encoding = Encoding()
+    codes = [encoding.round(x, delta) for x in arrays]
+    decoding = Decoding(encoding.payload())
+    for values, wanted in zip(arrays, codes, strict=True):
+        disturbed = values + rng.uniform(-0.999, 0.999, values.shape) * delta
+        np.testing.assert_array_equal(decoding.round(disturbed, delta), wanted)
+    decoding.finish()
+
+
+def test_only_values_near_a_boundary_are_noted_and_ties_go_up():
+    encoding = Encoding()
+    values = np.array([0.0, 0.5, 0.4999, -0.5, -1.51, 0.48, 7.4])
+    assert encoding.round(values, 0.015).tolist() == [0, 1, 0, 0, -2, 0, 7]
+    assert unpack(encoding.payload()) == ([1, 2, 3, 4], [True, False, True, False])
+
+
+def test_what_is_no_number_rounds_to_something_finite():
+    values = np.array([np.nan, np.inf, -np.inf, 1e30])
+    codes = Encoding().round(values, 0.1)
+    assert codes[0] == 0
+    assert codes[1] == -codes[2] == codes[3] == 2**20
+
+
+def test_a_list_that_goes_on_beyond_the_values_is_refused():
+    decoding = Decoding(pack([9], [True]))
+    decoding.round(np.zeros(9), 0.1)
+    with pytest.raises(StreamError, match="values that the file does not have"):
+        decoding.finish()

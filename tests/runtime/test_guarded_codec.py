@@ -1,0 +1,200 @@
+"""A codec whose entropy path is floating point: files decode on every backend, or it says that they do not."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from condic.errors import BundleError, InputError, IntegrityError, StreamError
+from condic.runtime.backends import BackendOptions
+from condic.runtime.bitstream import GUARD, read_stream, write_stream
+from condic.runtime.bundle import Bundle, check_bundle, read_bundle
+from condic.runtime.codec import Codec, Quantised
+from condic.runtime.guard import unpack
+from condic.runtime.shipped import shipped_bundles
+
+SMALL = Path(__file__).parents[1] / "data" / "cic-sr-t.condic"
+QUALITY = {"astronaut": 63, "coffee": 24, "cat": 40}
+SETTINGS = {
+    "torch": ("torch", BackendOptions(), "torch"),
+    "ort-1-thread": ("ort", BackendOptions(threads=1), "onnxruntime"),
+    "ort-2-threads": ("ort", BackendOptions(threads=2), "onnxruntime"),
+    "ort-as-written": ("ort", BackendOptions(threads=1, optimise=False), "onnxruntime"),
+    "openvino": ("openvino", BackendOptions(), "openvino"),
+}
+Pixels = np.ndarray
+
+
+@lru_cache
+def bundle_of(preset: str) -> Bundle:
+    return read_bundle(SMALL if preset == "t" else shipped_bundles()["cic-sr-s"])
+
+
+@lru_cache
+def codec_of(preset: str, setting: str) -> Codec:
+    name, options, library = SETTINGS[setting]
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    return Codec(bundle_of(preset), name, options)
+
+
+@pytest.fixture(scope="module")
+def quantised(photographs: dict[str, Pixels]) -> Callable[[str, str, str], tuple[Quantised, bytes]]:
+    """`quantised(preset, setting, photograph)`: what an encoder made of a photograph, and the file."""
+
+    @lru_cache
+    def encode(preset: str, setting: str, name: str) -> tuple[Quantised, bytes]:
+        codec = codec_of(preset, setting)
+        result = codec.quantise(photographs[name], QUALITY[name])
+        return result, codec.pack(result)
+
+    return encode
+
+
+@pytest.mark.parametrize("encoder", SETTINGS)
+@pytest.mark.parametrize("name", QUALITY)
+@pytest.mark.parametrize("preset", ["t", "s"])
+def test_every_backend_recovers_every_encoders_latents(
+    preset: str, name: str, encoder: str, quantised: Callable[..., tuple[Quantised, bytes]]
+) -> None:
+    if preset == "s" and "cic-sr-s" not in shipped_bundles():
+        pytest.skip("no weights of cic-sr are shipped")
+    wanted, data = quantised(preset, encoder, name)
+    for decoder, (_, _, library) in SETTINGS.items():
+        if importlib.util.find_spec(library) is None:
+            continue
+        latents = codec_of(preset, decoder).decode(data).latents
+        assert list(latents) == ["lr_hyper", "lr", "hyper", "main"]
+        for coded in wanted.latents:
+            np.testing.assert_array_equal(latents[coded.name], coded.integers, err_msg=f"{encoder} to {decoder}")
+
+
+@dataclass
+class Disturbed:
+    """Graphs of the entropy path whose outputs are off by `share` of each quantity's delta, up or down at random."""
+
+    codec: Codec
+    share: float
+
+    def run(self, role: str, inputs: Sequence[Any]) -> list[Any]:
+        outputs = self._original(role, inputs)
+        found = _guards(self.codec.bundle).get(role)
+        if found is None:
+            return outputs
+        rng = np.random.default_rng(len(role))
+        parts = np.split(outputs[0], len(found), axis=1)
+        return [np.concatenate([
+            (x + self.share * delta * rng.choice([-1.0, 1.0], x.shape)).astype(np.float32)
+            for x, delta in zip(parts, found, strict=True)
+        ], axis=1)]  # fmt: skip
+
+    def __enter__(self) -> Codec:
+        self._original = self.codec.graphs.run
+        self.codec.graphs.run = self.run  # type: ignore[method-assign]
+        return self.codec
+
+    def __exit__(self, *_: object) -> None:
+        self.codec.graphs.run = self._original  # type: ignore[method-assign]
+
+
+def _guards(bundle: Bundle) -> dict[str, list[float]]:
+    """By role, the delta of each part of its output in the output's own units."""
+    result = {}
+    for latent in bundle.manifest.latents:
+        for chunk in latent.chunks if latent.guard else ():
+            guard = latent.guard
+            assert guard is not None
+            mean, residual = guard.mean_delta * guard.mean_step / 16, guard.residual_delta * guard.residual_step / 16
+            result[chunk.graph or ""] = [mean, guard.index_delta]
+            result[chunk.residual or ""] = [residual]
+    return result
+
+
+@pytest.mark.parametrize("name", QUALITY)
+def test_outputs_off_by_half_of_delta_still_decode(
+    name: str, quantised: Callable[..., tuple[Quantised, bytes]]
+) -> None:
+    wanted, data = quantised("t", "ort-1-thread", name)
+    with Disturbed(Codec(bundle_of("t"), "ort", BackendOptions(threads=1)), 0.5) as codec:
+        latents = codec.decode(data).latents
+    for coded in wanted.latents:
+        np.testing.assert_array_equal(latents[coded.name], coded.integers)
+
+
+@pytest.mark.parametrize("name", QUALITY)
+def test_outputs_off_by_fifty_deltas_give_an_error_and_never_a_picture(
+    name: str, quantised: Callable[..., tuple[Quantised, bytes]]
+) -> None:
+    _, data = quantised("t", "ort-1-thread", name)
+    off = Disturbed(Codec(bundle_of("t"), "ort", BackendOptions(threads=1)), 50)
+    with off as codec, pytest.raises(StreamError) as caught:
+        codec.decode(data)
+    assert isinstance(caught.value, IntegrityError)
+    assert "does not have the encoder's checksum" in str(caught.value)
+
+
+def test_a_file_with_a_wrong_guard_is_refused(quantised: Callable[..., tuple[Quantised, bytes]]) -> None:
+    _, data = quantised("t", "ort-1-thread", "coffee")
+    stream = read_stream(data)
+    assert unpack(stream.section(GUARD).payload)[0]
+
+    def with_guard(payload: bytes) -> bytes:
+        sections = [replace(s, payload=payload) if s.kind == GUARD else s for s in stream.sections]
+        return write_stream(stream.header, sections)
+
+    codec = codec_of("t", "ort-1-thread")
+    with pytest.raises(StreamError, match="not a list"):
+        codec.decode(with_guard(b""))
+    with pytest.raises(StreamError):  # nothing is noted at a place where the encoder went the other way
+        codec.decode(with_guard(bytes([1, 20]) + b"\0" * 4))
+    without = [s for s in stream.sections if s.kind != GUARD]
+    with pytest.raises(StreamError, match="does not have the sections"):
+        codec.decode(write_stream(replace(stream.header, sections=len(without)), without))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 130), (129, 64), (128, 128), (40, 300)])
+def test_images_of_any_size_come_back_in_their_size(size: tuple[int, int], drawing: Callable[..., Pixels]) -> None:
+    codec = codec_of("t", "ort-1-thread")
+    data = codec.encode(drawing(*size), 40)
+    assert codec.decode(data).image.shape == (*size, 3)
+    small, large = codec.preview(data), codec.preview(data, large=True)
+    assert small.image.shape == (-(-size[0] // 4), -(-size[1] // 4), 3)
+    assert large.image.shape == (*size, 3)
+    assert list(small.latents) == ["lr_hyper", "lr"]
+
+
+def test_only_models_that_code_a_smaller_image_have_two_previews(codec: Codec, drawing: Callable[..., Pixels]) -> None:
+    data = codec.encode(drawing(40, 40), 10)
+    with pytest.raises(InputError, match="one preview only"):
+        codec.preview(data, large=True)
+
+
+def test_tiles_give_the_same_latents_and_nearly_the_same_picture(drawing: Callable[..., Pixels]) -> None:
+    codec = codec_of("t", "ort-1-thread")
+    data = codec.encode(drawing(390, 530), 50)
+    whole, tiled = codec.decode(data), Codec(bundle_of("t"), "ort", tile=128).decode(data)
+    assert tiled.latents_sha256() == whole.latents_sha256()
+    assert np.abs(tiled.image.astype(int) - whole.image).max() <= 1
+
+
+def test_a_schedule_of_guarded_chunks_that_does_not_fit_is_refused() -> None:
+    bundle = bundle_of("t")
+    (*others, main) = bundle.manifest.latents
+    assert main.guard is not None
+    chunk = main.chunks[0]
+    for changed, message in (
+        (replace(main, guard=replace(main.guard, mean_delta=0.7)), "not in 0..1/2"),
+        (replace(main, guard=replace(main.guard, mean_step=0)), "a step below 1/16"),
+        (replace(main, guard=None), "residuals need a guard"),
+        (replace(main, chunks=(replace(chunk, residual="synthesis"), *main.chunks[1:])), "not a guarded graph"),
+        (replace(main, chunks=(replace(chunk, boxes=chunk.boxes * 2), *main.chunks[1:])), "has 2 boxes"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            check_bundle(replace(bundle, manifest=replace(bundle.manifest, latents=(*others, changed))))
