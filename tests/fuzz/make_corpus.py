@@ -13,6 +13,8 @@ import numpy as np
 
 from condic.runtime.bundle import read_bundle
 from condic.runtime.codec import Codec
+from condic.runtime.metadata import Metadata
+from condic.runtime.pictures import Picture
 
 TESTS = Path(__file__).resolve().parents[1]
 CORPUS = TESTS / "fuzz" / "corpus"
@@ -85,6 +87,7 @@ def decoder_inputs() -> dict[str, bytes]:
         "grey-alpha": codec.encode(pair, 20),
         "rgb": codec.encode(rgb, 40),
         "rgba": codec.encode(rgba, 5),
+        "metadata": codec.encode(Picture(rgb, None, False, Metadata(b"profile", b"II*\0" + bytes(6), b"<x/>")), 10),
         "two-windows": codec.encode(np.tile(rgb, (1, 14, 1)), 30),
     }
 
