@@ -27,7 +27,7 @@ from condic.models.weights import load_weights, read_metadata
 from condic.runtime.bitstream import read_stream
 from condic.runtime.codec import Codec, load_codec
 from condic.runtime.shipped import DEFAULT_MODEL, shipped_folder
-from condic.training.evaluation import Point, evaluate
+from condic.training.evaluation import LEVELS, Point, evaluate
 
 DOCS = Path(__file__).parent
 PICTURE = DOCS / "pictures" / "low-rate.jpg"
@@ -62,9 +62,9 @@ def model_from(weights: Path, blind: str | None) -> DcicSgp:
     return model
 
 
-def points(model: DcicSgp, images: Sequence[Path]) -> list[Point]:
+def points(model: DcicSgp, images: Sequence[Path], levels: Sequence[int] = LEVELS) -> list[Point]:
     """The float model's estimated rates and PSNR."""
-    return evaluate(model, [read_rgb(path) for path in images], torch.device("cpu"))
+    return evaluate(model, [read_rgb(path) for path in images], torch.device("cpu"), levels)
 
 
 def table(columns: dict[str, list[Point]]) -> Iterator[str]:
@@ -155,7 +155,7 @@ def main(kodak: Path, seeing: Path, blind: Path) -> None:
     images = sorted(kodak.glob("*.png"))
     codec = load_codec(DEFAULT_MODEL)
     shipped = shipped_folder() / f"{DEFAULT_MODEL}.safetensors"
-    zeroed = {title: points(model_from(shipped, name), images) for name, title in BLIND.items()}
+    zeroed = {title: points(model_from(shipped, name), images, (0, 32, 63)) for name, title in BLIND.items()}
     trained = {
         "sees the prior": points(model_from(seeing, None), images),
         "blind analysis": points(model_from(blind, "analysis"), images),
