@@ -81,9 +81,12 @@ def _guarded(latents: tuple[Latent, ...], **changes: float) -> tuple[Latent, ...
     return tuple(x if x.guard is None else replace(x, guard=replace(x.guard, **changes)) for x in latents)
 
 
-def test_images_to_measure_on_are_smooth_and_strong() -> None:
+def test_images_to_measure_on_are_strong_and_have_the_spectrum_of_photographs() -> None:
     weak, strong = random_images(64)
     assert weak.shape == strong.shape == (64, 128, 3)
     assert strong.std() > 2 * weak.std() > 40
-    neighbours = np.corrcoef(weak[:, :-1, 0].ravel(), weak[:, 1:, 0].ravel())[0, 1]
-    assert neighbours > 0.8
+    amplitude = np.abs(np.fft.rfft2(weak[:, :, 0].astype(float)))
+    frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(128)[None])
+    low = (frequency > 0) & (frequency < 0.25)
+    slope, _ = np.polyfit(np.log(frequency[low]), np.log(amplitude[low]), 1)
+    assert slope == pytest.approx(-1, abs=0.1)
