@@ -65,13 +65,14 @@ def info(source: Path, max_pixels: int, as_json: bool) -> None:
 def _guard_facts(stream: Stream, size: int, name: str | None) -> dict[str, Any]:
     """Number and cost of the values whose rounding the file notes, and the deltas if its model, `name`, is shipped."""
     from condic.runtime.bitstream import GUARD
-    from condic.runtime.bundle import read_bundle
-    from condic.runtime.guard import unpack
-    from condic.runtime.shipped import find_bundle
 
     section = next((s for s in stream.sections if s.kind == GUARD), None)
     if section is None:
         return {}
+    from condic.runtime.bundle import read_bundle  # with numpy: only where there is a guard
+    from condic.runtime.guard import unpack
+    from condic.runtime.shipped import find_bundle
+
     latents = read_bundle(find_bundle(name)).manifest.latents if name else ()
     bits = 8 * len(section.payload)
     return {
