@@ -87,6 +87,8 @@ class Evaluation:
         self.sources: dict[str, Source] = {}
         """Tensors that are not made by steps: the image when encoding, rows of quality tables, latents being coded."""
         self._steps: dict[str, Step] = {}
+        self._read: set[str] = set()
+        """Inputs of the steps so far: a step's other outputs, such as the preview when encoding, are let go at once."""
         self.kept: dict[str, npt.NDArray[Any]] = {}
         """Whole tensors, see `keep`."""
 
@@ -96,6 +98,7 @@ class Evaluation:
 
     def note(self, step: Step) -> None:
         """Remembers a `run` step as the way to its outputs."""
+        self._read.update(step.inputs)
         for name in step.outputs:
             self._steps[name] = step
 
@@ -153,7 +156,8 @@ class Evaluation:
 
     def run(self, step: Step, region: Region) -> Mapping[str, Tensor]:
         """The outputs of a step over a region."""
-        return self._run_step(step, region, {})
+        self._read.update(step.inputs)
+        return self._run_step(step, region, {}, step.outputs)
 
     def _unit(self, spec: TensorSpec) -> int:
         return self._manifest.alignment // spec.stride
@@ -168,10 +172,10 @@ class Evaluation:
             with self.timings.stage("copies"):
                 part = region.cut(whole, spec, self._manifest.alignment, self.whole)
                 return np.asarray(part, np.float32)
-        return self._run_step(step, region, memo)[name]
+        return self._run_step(step, region, memo, (name,))[name]
 
-    def _run_step(self, step: Step, region: Region, memo: _Memo) -> Mapping[str, Tensor]:
-        """The outputs of a step over a region; `memo` spares running it twice for the same one."""
+    def _run_step(self, step: Step, region: Region, memo: _Memo, wanted: Sequence[str]) -> Mapping[str, Tensor]:
+        """A step's outputs over a region that are wanted or read; `memo` spares running it twice for the same one."""
         key = (step.target, region)
         if key not in memo:
             graph = self._manifest.graph(step.target)
@@ -180,7 +184,11 @@ class Evaluation:
             outputs = zip(step.outputs, graph.outputs, self._run(step.target, inputs), strict=True)
             alignment = self._manifest.alignment
             with self.timings.stage("copies"):
-                memo[key] = {name: region.cut(value, spec, alignment, outer) for name, spec, value in outputs}
+                memo[key] = {
+                    name: region.cut(value, spec, alignment, outer)
+                    for name, spec, value in outputs
+                    if name in wanted or name in self._read
+                }
         return memo[key]
 
 
