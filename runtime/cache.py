@@ -59,10 +59,15 @@ class Cache:
 
 
 def user_cache(name: str) -> Cache:
-    """The cache `name` of this user: in the folder CONDIC_CACHE (empty: none), else where the system keeps caches."""
+    """The cache `name` of this user."""
+    return Cache(cache_folder(name))
+
+
+def cache_folder(name: str) -> Path | None:
+    """The folder of the cache `name`: in CONDIC_CACHE (empty: none), else where the system keeps caches."""
     given = os.environ.get(_VARIABLE)
     if given is not None:
-        return Cache(Path(given) / name if given else None)
+        return Path(given) / name if given else None
     if sys.platform == "darwin":
         base = Path("~/Library/Caches")
     elif sys.platform == "win32":
@@ -70,6 +75,6 @@ def user_cache(name: str) -> Cache:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     try:
-        return Cache(base.expanduser() / "condic" / name)
+        return base.expanduser() / "condic" / name
     except RuntimeError:  # no home
-        return Cache(None)
+        return None
