@@ -6,7 +6,8 @@
 // below `first_coded` are not coded: q = 0. Both then store the decoded latent in units of 1/16, 16 q + mu16, and agree
 // on a checksum of it. Later graphs read it as `context_input` gives it.
 //
-// What is done to one element is here and runs on host and device alike; the host's loops are in entropy_chunk.h.
+// What is done to one element is here and runs on host and device alike; the host's loops are in entropy_chunk.h, those
+// of a GPU in cuda/chunk_kernels.h.
 #pragma once
 
 #include <cstddef>
@@ -48,6 +49,9 @@ CONDIC_HD int32_t quantise(float y, int32_t mu16) {
 }
 
 CONDIC_HD int32_t decoded_latent(int32_t q, int32_t mu16) { return 16 * q + mu16; }
+
+// The decoded latent as the real number that it stands for.
+CONDIC_HD float real_latent(int32_t latent) { return static_cast<float>(latent) * 0.0625f; }
 
 CONDIC_HD float context_input(int32_t latent, const ContextOptions& options) {
   // Shifting a negative integer right rounds towards minus infinity on every compiler that matters (and in C++20).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from cuda_emulator import DeviceMemory, Emulator, build_emulator
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
@@ -153,3 +154,20 @@ def drawing() -> Callable[..., Pixels]:
         return noisy.clip(0, 255).astype(np.uint8)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Emulator:
+    """What runs launches of the CUDA kernels on this machine's CPU."""
+    emulator = build_emulator()
+    if isinstance(emulator, str):
+        pytest.skip(f"the CUDA kernels cannot be emulated: {emulator}")
+    return emulator
+
+
+@pytest.fixture
+def memory() -> Iterator[DeviceMemory]:
+    """The memory of an emulated GPU, fenced."""
+    memory = DeviceMemory()
+    yield memory
+    memory.free_all()

@@ -1,0 +1,3 @@
+// Everything that runs on a GPU, as one module. nvcc or NVRTC compiles it; so does g++, for the tests' emulator.
+#include "chunk_kernels.h"
+#include "pixel_kernels.h"
