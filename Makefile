@@ -2,6 +2,7 @@
 #
 #   make demo      the photograph in docs/pictures through the shipped codec and back; no PyTorch needed
 #   make test      everything: lint, types, sdist, wheel, the wheel in a bare environment, all tests
+#   make aarch64   the kernels cross-compiled, and files exchanged with an emulated 64-bit Arm machine
 #
 # PYTHON names the interpreter; TORCH what pip installs as PyTorch (a CPU or CUDA build, as your index has it).
 
@@ -19,7 +20,7 @@ FOLDERS := api models training export engines runtime kernels benchmarks weights
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find $(FOLDERS) -type f -not -name '*.pyc')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types wheel check-wheel picture hexdump figure reference numbers clean
+.PHONY: demo test lint types wheel check-wheel aarch64 picture hexdump figure reference numbers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m condic.benchmarks.demo $(PHOTOGRAPH) --out out
@@ -41,6 +42,9 @@ wheel: dist/.built
 
 check-wheel: dist/.built
 	.ci/check_wheel $(PYTHON) dist/*.whl $(PHOTOGRAPH)
+
+aarch64: $(VENV)/.demo
+	.ci/check_aarch64 $(BIN)/python $(PHOTOGRAPH)
 
 # What the documentation shows, made again: after the shipped model or the format has changed.
 picture: $(VENV)/.demo

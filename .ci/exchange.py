@@ -1,0 +1,35 @@
+"""Files between machines: exchange.py PHOTOGRAPH FOLDER NAME, run in turn on each machine, then again on the first.
+
+Writes the photograph to FOLDER with every shipped model, decodes all files there, whichever machine wrote them, and
+compares with what other machines decoded: latents bit for bit, pictures within one grey level.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import condic
+from condic.runtime.shipped import shipped_bundles
+
+
+def main(photograph: str, folder: Path, machine: str) -> None:
+    image = Image.open(photograph).crop((60, 60, 252, 188))
+    for model in shipped_bundles():
+        codec = condic.open_codec(model)
+        (folder / f"{model}-{machine}.cdic").write_bytes(codec.encode(image, 32))
+        for file in sorted(folder.glob(f"{model}-*.cdic")):
+            decoded = codec.decode(file)
+            result = {"image": decoded.image, **decoded.latents}
+            np.savez(file.with_suffix(f".{machine}.npz"), **result)
+            for other in sorted(folder.glob(f"{file.stem}.*.npz")):
+                with np.load(other) as known:
+                    for name, values in result.items():
+                        difference = abs(values.astype(int) - known[name]).max()
+                        assert difference <= (name == "image"), f"{name} of {file.name} differs by {difference}"
+            print(f"{file.name}: {len(file.read_bytes())} bytes, the same on", end=" ")
+            print(*(other.suffixes[0][1:] for other in sorted(folder.glob(f"{file.stem}.*.npz"))), sep=", ")
+
+
+main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
