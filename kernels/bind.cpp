@@ -55,6 +55,11 @@ class BytesView {  // of any object with a contiguous buffer of bytes
   Py_buffer view_;
 };
 
+template <class T>
+nb::bytes raw(const std::vector<T>& values) {
+  return nb::bytes(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
+}
+
 nb::bytes encode(const Tables& tables, nb::sequence chunks) {
   // The arrays are kept here, alive, while the interpreter's lock is not held.
   std::vector<std::pair<Vector<const int16_t>, Vector<const uint8_t>>> arrays;
@@ -199,7 +204,11 @@ NB_MODULE(_native, m) {
            [](Tables* self, Vector<const uint16_t> cdf, Vector<const int32_t> radius) {
              new (self) Tables(cdf.data(), cdf.size(), radius.data(), radius.size());
            },
-           nb::arg("cdf").noconvert(), nb::arg("radius").noconvert());
+           nb::arg("cdf").noconvert(), nb::arg("radius").noconvert())
+      .def("arrays", [](const Tables& self) {
+        return nb::make_tuple(raw(self.push()), raw(self.buckets()), raw(self.intervals()), raw(self.first()),
+                              raw(self.radius()));
+      });
 
   nb::class_<Decoder>(m, "Decoder")
       .def("__init__",

@@ -23,13 +23,20 @@ constexpr uint32_t kStateLow = 1u << 16;  // lower limit of a state, and the sta
 
 // A symbol to push. `reciprocal` is ceil(2^47 / frequency). A renormalised state is below 2^17 * frequency, which keeps
 // the product with the reciprocal below 2^64 and makes (x * reciprocal) >> 47 equal to x div frequency, always.
-struct PushEntry {
+struct alignas(16) PushEntry {  // which GPUs load at once
   uint64_t reciprocal;
   uint16_t frequency;
   uint16_t start;
   uint16_t cost;  // about -log2(frequency / 2^15), in 1/256 bit
 };
 constexpr uint32_t kReciprocalBits = 47;
+
+// Place of a symbol in a table of this radius; beyond it, that of the escape symbol.
+CONDIC_HD uint32_t rank_of(int16_t symbol, uint32_t radius) {
+  const uint32_t rank = static_cast<uint32_t>(symbol) + radius;
+  const uint32_t escape = 2 * radius + 1;
+  return rank < escape ? rank : escape;
+}
 
 CONDIC_HD bool must_write(uint32_t state, const PushEntry& entry) {
   return state >= static_cast<uint32_t>(entry.frequency) << (2 * kWordBits - kProbabilityBits);
@@ -41,7 +48,7 @@ CONDIC_HD uint32_t push(uint32_t state, const PushEntry& entry) {
 }
 
 // The interval [start, end) of a symbol, `rank` its place in its table.
-struct Interval {
+struct alignas(8) Interval {
   uint16_t start;
   uint16_t end;
   int16_t symbol;  // kEscape for the escape symbol

@@ -33,6 +33,7 @@
 #include <vector>
 
 #include "rans.h"
+#include "rans_payload.h"
 #include "rans_tables.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -40,13 +41,6 @@
 #endif
 
 namespace condic {
-
-constexpr uint32_t kMaxLog2Lanes = 5;
-constexpr uint32_t kMaxLanes = 1u << kMaxLog2Lanes;
-constexpr size_t kMaxGroups = 256;
-constexpr size_t kMaxEscapes = (size_t{1} << 28) - 1;
-constexpr uint8_t kSeveralGroups = 8;
-constexpr uint8_t kHasEscapes = 16;
 
 template <class T>
 T load(const uint8_t* bytes) {
@@ -60,24 +54,6 @@ struct Chunk {
   const uint8_t* indexes;  // table of each symbol
   size_t size;
 };
-
-struct Lanes {
-  uint32_t log2 = 0;  // lanes of a group
-  size_t groups = 1;
-
-  size_t per_group() const { return size_t{1} << log2; }
-  size_t total() const { return groups << log2; }
-};
-
-// A lane costs about 3 bytes, so lanes and groups are given by information: a payload stays within 0.1 % plus 64 bytes
-// of what its symbols hold. Several groups are for GPUs; a CPU decodes one as fast as many.
-inline Lanes choose_lanes(size_t symbols, uint64_t information_bytes) {
-  const size_t groups = static_cast<size_t>(std::min<uint64_t>(symbols >> 17, information_bytes >> 17));
-  if (groups > 1) return {kMaxLog2Lanes, std::min(groups, kMaxGroups)};
-  Lanes lanes;
-  while (lanes.log2 < kMaxLog2Lanes && information_bytes >> (lanes.log2 + 1) >= 2048) ++lanes.log2;
-  return lanes;
-}
 
 class Encoder {
  public:
@@ -169,13 +145,8 @@ class Encoder {
   }
 
   void put_header(std::vector<uint8_t>& bytes) const {
-    bytes.push_back(static_cast<uint8_t>(lanes_.log2 | (lanes_.groups > 1 ? kSeveralGroups : 0) |
-                                         (escapes_.empty() ? 0 : kHasEscapes)));
-    if (lanes_.groups > 1) bytes.push_back(static_cast<uint8_t>(lanes_.groups - 1));
-    if (escapes_.empty()) return;
-    size_t rest = escapes_.size();
-    for (; rest > 127; rest >>= 7) bytes.push_back(static_cast<uint8_t>(128 | (rest & 127)));
-    bytes.push_back(static_cast<uint8_t>(rest));
+    uint8_t header[kMaxHeaderBytes];
+    append(bytes, header, write_payload_header(lanes_, static_cast<uint32_t>(escapes_.size()), header));
   }
 
   template <class T>
@@ -246,22 +217,16 @@ class Decoder {
   }
 
   void parse() {
-    const uint8_t flags = bytes_[0];
-    size_t at = 1;
-    lanes_.log2 = flags & 7;
-    if (lanes_.log2 > kMaxLog2Lanes || flags >> 5) fail("its first byte is not valid");
-    if (flags & kSeveralGroups) lanes_.groups = size_t{1} + take_byte(at);
-    if ((flags & kSeveralGroups) && lanes_.groups == 1) fail("its number of groups is not in shortest form");
-    const size_t escapes = flags & kHasEscapes ? take_leb128(at) : 0;
-
-    const size_t fixed = at + 4 * (lanes_.groups - 1) + 4 * lanes_.total() + 2 * escapes;
-    if (size_ < fixed || (size_ - fixed) % 2) fail("its size does not fit its header");
-    size_t words_left = (size_ - fixed) / 2;
+    PayloadHeader header;
+    check(read_payload_header(bytes_.data(), size_, header));
+    lanes_ = header.lanes;
+    size_t at = header.size;
+    uint64_t words_left = header.words;
     const uint8_t* const sizes = &bytes_[at];
     at += 4 * (lanes_.groups - 1);
     for (size_t group = 0; group < lanes_.groups; ++group) {
       const bool last = group + 1 == lanes_.groups;
-      const size_t words = last ? words_left : load<uint32_t>(sizes + 4 * group);
+      const uint64_t words = last ? words_left : load<uint32_t>(sizes + 4 * group);
       if (words > words_left) fail("its groups are larger than itself");
       words_left -= words;
       for (size_t lane = 0; lane < lanes_.per_group(); ++lane, at += 4) {
@@ -274,22 +239,15 @@ class Decoder {
     next_escape_ = at;
   }
 
-  uint8_t take_byte(size_t& at) {
-    if (at >= size_) fail("it ends within its header");
-    return bytes_[at++];
-  }
-
-  size_t take_leb128(size_t& at) {
-    size_t value = 0;
-    for (uint32_t shift = 0; shift < 28; shift += 7) {
-      const uint8_t byte = take_byte(at);
-      value |= static_cast<size_t>(byte & 127) << shift;
-      if (byte < 128) {
-        if (byte == 0) break;
-        return value;
-      }
+  void check(HeaderProblem problem) {
+    switch (problem) {
+      case HeaderProblem::kNone: return;
+      case HeaderProblem::kFirstByte: fail("its first byte is not valid");
+      case HeaderProblem::kEnds: fail("it ends within its header");
+      case HeaderProblem::kGroupsForm: fail("its number of groups is not in shortest form");
+      case HeaderProblem::kEscapesForm: fail("its number of escapes is not in shortest form");
+      case HeaderProblem::kSize: fail("its size does not fit its header");
     }
-    fail("its number of escapes is not in shortest form");
   }
 
   void pop_step(size_t group, const uint8_t* indexes, size_t active, int16_t* symbols) {

@@ -3,7 +3,6 @@
 // Table t has a radius R: it codes the symbols -R..R and, last, an escape symbol, which stands for every other value.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
@@ -38,11 +37,16 @@ class Tables {
 
   // Index, for push_entries(), of what codes `symbol` by table `table`: its own entry or the table's escape.
   uint32_t entry_of(uint8_t table, int16_t symbol) const {
-    const uint32_t radius = radius_[table];
-    const uint32_t rank = static_cast<uint32_t>(symbol) + radius;
-    return first_[table] + std::min(rank, 2 * radius + 1);
+    return first_[table] + rank_of(symbol, radius_[table]);
   }
   bool is_escape(uint8_t table, uint32_t entry) const { return entry == first_[table] + 2 * radius_[table] + 1; }
+
+  // What a GPU needs a copy of.
+  const std::vector<PushEntry>& push() const { return push_; }
+  const std::vector<Interval>& buckets() const { return buckets_; }
+  const std::vector<Interval>& intervals() const { return intervals_; }
+  const std::vector<uint32_t>& first() const { return first_; }
+  const std::vector<uint32_t>& radius() const { return radius_; }
 
   const PushEntry* push_entries() const { return push_.data(); }
   PopTables pop_tables() const { return {buckets_.data(), intervals_.data(), first_.data()}; }

@@ -46,6 +46,8 @@ struct ChunkTask {
   uint8_t* indexes;     // their tables
   ChunkResult* result;  // zero before the launch
   struct Scan* scan;    // zero before the launch that counts coded elements
+  struct Scan* escape_scan;     // zero before decode_chunk
+  struct RansDecoder* decoder;  // null where the host decodes the symbols
   uint32_t size;        // number of elements
   uint32_t rows, columns;  // of the latent
   int32_t scales, first_coded;

@@ -1,60 +1,40 @@
 // The entropy-parameter step on a GPU: one launch per chunk to encode, two to decode. What is done to an element is in
-// entropy_step.h, which the host runs too.
-//
-// A block does a tile of kTile consecutive elements, a warp a run of them, of which lane l has elements l, l + 32, ..:
-// what a warp reads lies side by side, and ballots give the order of the coded elements.
+// entropy_step.h, which the host runs too; how coded elements get into order, in look_back.h.
 #pragma once
 
 #include "chunk.h"
 #include "look_back.h"
+#include "rans_device.h"
 
 namespace condic {
 
-constexpr uint32_t kItems = 4;  // elements of a thread
-constexpr uint32_t kTile = kThreads * kItems;
-
 struct ChunkShared {
-  uint32_t tile;
-  uint32_t first;          // coded elements of the chunk before this tile
+  TileCounts coded, escapes;
   uint32_t checksum;
-  uint32_t coded[kWarps];  // coded elements of each warp
 };
 
-// A thread's elements.
+// A thread's elements and their scales.
 struct Items {
   uint32_t ordinal[kItems];
   Place place[kItems];
   int32_t scale[kItems];
   bool inside[kItems];  // the chunk; there may be less than a tile left
   bool coded[kItems];
-  uint32_t rank[kItems];  // of a coded element, within its warp's
 
   CONDIC_DEVICE Items(const ChunkTask& task, uint32_t tile) {
 #pragma unroll
     for (uint32_t i = 0; i < kItems; ++i) {
-      ordinal[i] = tile * kTile + (warp_of_thread() * kItems + i) * kLanes + lane_of_thread();
+      ordinal[i] = tile * kTile + place_in_tile(i);
       inside[i] = ordinal[i] < task.size;
       place[i] = inside[i] ? place_of(task, ordinal[i]) : Place{0, 0};
       const float* const scales = task.prediction.means + task.prediction.scales_at;
       scale[i] = inside[i] ? scale_index(scales[place[i].prediction], task.scales) : 0;
+      coded[i] = inside[i] && scale[i] >= task.first_coded;
     }
-  }
-
-  // Finds ranks; returns the number of coded elements of the warp.
-  CONDIC_DEVICE uint32_t find_ranks(int32_t first_coded) {
-    uint32_t count = 0;
-#pragma unroll
-    for (uint32_t i = 0; i < kItems; ++i) {
-      coded[i] = inside[i] && scale[i] >= first_coded;
-      const uint32_t ballot = __ballot_sync(kAllLanes, coded[i]);
-      rank[i] = count + votes_below(ballot);
-      count += __popc(ballot);
-    }
-    return count;
   }
 };
 
-// Mean codes of a thread's elements.
+// Their means.
 struct Means {
   int32_t mu16[kItems];
 
@@ -66,50 +46,55 @@ struct Means {
   }
 };
 
-CONDIC_DEVICE uint32_t coded_of_block(const ChunkShared& shared) {
-  uint32_t sum = 0;
-  for (uint32_t warp = 0; warp < kWarps; ++warp) sum += shared.coded[warp];
-  return sum;
-}
-
-// Place in the chunk of the first coded element of this thread's warp.
-CONDIC_DEVICE uint32_t first_of_warp(const ChunkShared& shared) {
-  uint32_t first = shared.first;
-  for (uint32_t warp = 0; warp < warp_of_thread(); ++warp) first += shared.coded[warp];
-  return first;
-}
-
-// Stores a decoded element; returns its share of the checksum.
-CONDIC_DEVICE uint32_t store_decoded(const ChunkTask& task, uint32_t ordinal, uint32_t at, int32_t latent) {
-  if (task.latents != nullptr) task.latents[at] = latent;
-  if (task.context != nullptr) task.context[at] = context_input(latent, task.options);
-  if (task.hat != nullptr) task.hat[at] = real_latent(latent);
-  return checksum_term(ordinal, latent);
-}
-
-// For a block's first warp, once every warp has counted: publishes the tile's count and finds what is before it.
-CONDIC_DEVICE void look_back(const ChunkTask& task, ChunkShared& shared) {
-  const uint32_t coded = coded_of_block(shared);
-  const uint32_t before = count_before(task.scan, shared.tile, coded);
-  if (lane_of_thread() == 0) {
-    shared.first = before;
-    if (shared.tile + 1 == gridDim.x) task.result->coded = before + coded;
+// Stores a thread's decoded elements and adds what they give to the block's checksum.
+CONDIC_DEVICE void store_decoded(const ChunkTask& task, const Items& items, const Means& means,
+                                 const int32_t (&q)[kItems], uint32_t& checksum_of_block) {
+  uint32_t checksum = 0;
+#pragma unroll
+  for (uint32_t i = 0; i < kItems; ++i) {
+    if (!items.inside[i]) continue;
+    const int32_t latent = decoded_latent(q[i], means.mu16[i]);
+    const uint32_t at = items.place[i].latent;
+    if (task.latents != nullptr) task.latents[at] = latent;
+    if (task.context != nullptr) task.context[at] = context_input(latent, task.options);
+    if (task.hat != nullptr) task.hat[at] = real_latent(latent);
+    checksum += checksum_term(items.ordinal[i], latent);
   }
+  checksum = sum_of_warp(checksum);
+  if (lane_of_thread() == 0) atomicAdd(&checksum_of_block, checksum);
 }
 
-CONDIC_DEVICE void begin_tile(const ChunkTask& task, ChunkShared& shared) {
-  if (threadIdx.x == 0) {
-    shared.tile = take_tile(task.scan);
-    shared.checksum = 0;
+// For the block's first warp: where the tile's coded elements begin; the last tile knows how many there are.
+CONDIC_DEVICE void find_first(const ChunkTask& task, TileCounts& coded) {
+  const uint32_t up_to = look_back(task.scan, coded);
+  if (threadIdx.x == 0 && coded.tile + 1 == gridDim.x) task.result->coded = up_to;
+}
+
+// Puts the values of escaped symbols in place, for all threads of the grid: the n-th in coding order is the n-th at the
+// payload's end. The decoder's `escapes` and `escapes_used` do not change during the launch.
+CONDIC_DEVICE void fill_escapes(const ChunkTask& task, TileCounts& counts, const Items& items, int32_t (&q)[kItems]) {
+  RansDecoder& decoder = *task.decoder;
+  bool escaped[kItems];
+#pragma unroll
+  for (uint32_t i = 0; i < kItems; ++i) escaped[i] = items.coded[i] && q[i] == kEscape;
+  const Ranks ranks(escaped);
+  share_counts(task.escape_scan, counts, ranks.of_warp);
+  if (warp_of_thread() == 0) {
+    const uint32_t up_to = look_back(task.escape_scan, counts);
+    if (threadIdx.x == 0 && counts.tile + 1 == gridDim.x) decoder.escapes_of_chunk = up_to;
   }
   __syncthreads();
-}
-
-// Shares the warps' counts; publishes their sum as early as possible, since later tiles wait for it.
-CONDIC_DEVICE void share_counts(const ChunkTask& task, ChunkShared& shared, uint32_t coded) {
-  if (lane_of_thread() == 0) shared.coded[warp_of_thread()] = coded;
-  __syncthreads();
-  if (threadIdx.x == 0) publish_count(task.scan, shared.tile, coded_of_block(shared));
+  const uint32_t first = decoder.escapes_used + counts.before_warp();
+#pragma unroll
+  for (uint32_t i = 0; i < kItems; ++i) {
+    if (!escaped[i]) continue;
+    const uint32_t number = first + ranks.rank[i];
+    if (number < decoder.escapes) {
+      q[i] = static_cast<int16_t>(load_16(decoder.payload + decoder.escapes_at + size_t{2} * number));
+    } else {
+      atomicOr(&decoder.error, rans_error::kTooFewEscapes);
+    }
+  }
 }
 
 }  // namespace condic
@@ -118,35 +103,32 @@ CONDIC_DEVICE void share_counts(const ChunkTask& task, ChunkShared& shared, uint
 CONDIC_KERNEL encode_chunk(const __grid_constant__ condic::ChunkTask task) {
   using namespace condic;
   CONDIC_SHARED(ChunkShared, shared);
-  begin_tile(task, shared);
-  Items items(task, shared.tile);
+  if (threadIdx.x == 0) {
+    take_tile(task.scan, shared.coded);
+    shared.checksum = 0;
+  }
+  __syncthreads();
+  const Items items(task, shared.coded.tile);
   const Means means(task, items);
   float y[kItems];
 #pragma unroll
   for (uint32_t i = 0; i < kItems; ++i) y[i] = items.inside[i] ? task.y[items.place[i].latent] : 0.0f;
-  share_counts(task, shared, items.find_ranks(task.first_coded));
+  const Ranks ranks(items.coded);
+  share_counts(task.scan, shared.coded, ranks.of_warp);
 
   int32_t q[kItems];
-  uint32_t checksum = 0;
 #pragma unroll
-  for (uint32_t i = 0; i < kItems; ++i) {
-    q[i] = items.coded[i] ? quantise(y[i], means.mu16[i]) : 0;
-    if (items.inside[i]) {
-      const int32_t latent = decoded_latent(q[i], means.mu16[i]);
-      checksum += store_decoded(task, items.ordinal[i], items.place[i].latent, latent);
-    }
-  }
-  checksum = sum_of_warp(checksum);
-  if (lane_of_thread() == 0) atomicAdd(&shared.checksum, checksum);
-  if (warp_of_thread() == 0) look_back(task, shared);
+  for (uint32_t i = 0; i < kItems; ++i) q[i] = items.coded[i] ? quantise(y[i], means.mu16[i]) : 0;
+  store_decoded(task, items, means, q, shared.checksum);
+  if (warp_of_thread() == 0) find_first(task, shared.coded);
   __syncthreads();
 
-  const uint32_t first = first_of_warp(shared);
+  const uint32_t first = shared.coded.before_warp();
 #pragma unroll
   for (uint32_t i = 0; i < kItems; ++i) {
     if (!items.coded[i]) continue;
-    task.symbols[first + items.rank[i]] = static_cast<int16_t>(q[i]);
-    task.indexes[first + items.rank[i]] = static_cast<uint8_t>(items.scale[i]);
+    task.symbols[first + ranks.rank[i]] = static_cast<int16_t>(q[i]);
+    task.indexes[first + ranks.rank[i]] = static_cast<uint8_t>(items.scale[i]);
   }
   if (threadIdx.x == 0) atomicAdd(&task.result->checksum, shared.checksum);
 }
@@ -155,44 +137,46 @@ CONDIC_KERNEL encode_chunk(const __grid_constant__ condic::ChunkTask task) {
 CONDIC_KERNEL chunk_indexes(const __grid_constant__ condic::ChunkTask task) {
   using namespace condic;
   CONDIC_SHARED(ChunkShared, shared);
-  begin_tile(task, shared);
-  Items items(task, shared.tile);
-  share_counts(task, shared, items.find_ranks(task.first_coded));
-  if (warp_of_thread() == 0) look_back(task, shared);
+  if (threadIdx.x == 0) take_tile(task.scan, shared.coded);
+  __syncthreads();
+  const Items items(task, shared.coded.tile);
+  const Ranks ranks(items.coded);
+  share_counts(task.scan, shared.coded, ranks.of_warp);
+  if (warp_of_thread() == 0) find_first(task, shared.coded);
   __syncthreads();
 
-  const uint32_t first = first_of_warp(shared);
+  const uint32_t first = shared.coded.before_warp();
 #pragma unroll
   for (uint32_t i = 0; i < kItems; ++i) {
-    if (items.coded[i]) task.indexes[first + items.rank[i]] = static_cast<uint8_t>(items.scale[i]);
+    if (items.coded[i]) task.indexes[first + ranks.rank[i]] = static_cast<uint8_t>(items.scale[i]);
   }
 }
 
-// Decoded values of a chunk from its symbols, and their checksum. Follows chunk_indexes, whose counts it uses.
+// Decoded values of a chunk from its symbols, and their checksum. Follows chunk_indexes, whose counts it uses. With a
+// decoder, symbols come from rans_pop; the values of those that escaped are filled in.
 CONDIC_KERNEL decode_chunk(const __grid_constant__ condic::ChunkTask task) {
   using namespace condic;
   CONDIC_SHARED(ChunkShared, shared);
-  const uint32_t tile = blockIdx.x;
-  Items items(task, tile);
-  const Means means(task, items);
-  const uint32_t coded = items.find_ranks(task.first_coded);
+  const bool has_decoder = task.decoder != nullptr;
   if (threadIdx.x == 0) {
-    shared.first = known_count_before(task.scan, tile);
+    shared.escapes.tile = blockIdx.x;
+    if (has_decoder) take_tile(task.escape_scan, shared.escapes);
+    shared.coded.before = known_before(task.scan, shared.escapes.tile);
     shared.checksum = 0;
   }
-  if (lane_of_thread() == 0) shared.coded[warp_of_thread()] = coded;
+  __syncthreads();
+  const Items items(task, shared.escapes.tile);
+  const Means means(task, items);
+  const Ranks ranks(items.coded);
+  if (lane_of_thread() == 0) shared.coded.of_warp[warp_of_thread()] = ranks.of_warp;
   __syncthreads();
 
-  const uint32_t first = first_of_warp(shared);
-  uint32_t checksum = 0;
+  const uint32_t first = shared.coded.before_warp();
+  int32_t q[kItems];
 #pragma unroll
-  for (uint32_t i = 0; i < kItems; ++i) {
-    if (!items.inside[i]) continue;
-    const int32_t q = items.coded[i] ? task.symbols[first + items.rank[i]] : 0;
-    checksum += store_decoded(task, items.ordinal[i], items.place[i].latent, decoded_latent(q, means.mu16[i]));
-  }
-  checksum = sum_of_warp(checksum);
-  if (lane_of_thread() == 0) atomicAdd(&shared.checksum, checksum);
+  for (uint32_t i = 0; i < kItems; ++i) q[i] = items.coded[i] ? task.symbols[first + ranks.rank[i]] : 0;
+  if (has_decoder) fill_escapes(task, shared.escapes, items, q);
+  store_decoded(task, items, means, q, shared.checksum);
   __syncthreads();
   if (threadIdx.x == 0) atomicAdd(&task.result->checksum, shared.checksum);
 }

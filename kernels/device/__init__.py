@@ -5,17 +5,37 @@ from __future__ import annotations
 from condic.kernels.device.chunks import RESULT, Chunk, Decoded, Prediction, chunk_indexes, decode_chunk, encode_chunk
 from condic.kernels.device.launch import Address, Launch
 from condic.kernels.device.pixels import pixels_to_tensor, tensor_to_pixels
+from condic.kernels.device.rans import (
+    DECODER,
+    ENCODER,
+    DeviceTables,
+    Stream,
+    rans_close,
+    rans_open,
+    rans_pop,
+    rans_problem,
+    tables_image,
+)
 
 __all__ = [
+    "DECODER",
+    "ENCODER",
     "RESULT",
     "Address",
     "Chunk",
     "Decoded",
+    "DeviceTables",
     "Launch",
     "Prediction",
+    "Stream",
     "chunk_indexes",
     "decode_chunk",
     "encode_chunk",
     "pixels_to_tensor",
+    "rans_close",
+    "rans_open",
+    "rans_pop",
+    "rans_problem",
+    "tables_image",
     "tensor_to_pixels",
 ]

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from condic.kernels.device.launch import THREADS, Address, Launch, check_positive, fill, launch, struct
-
-TILE = 4 * THREADS
-"""Elements of a block."""
+from condic.kernels.device.launch import Address, Launch, check_positive, fill, launch, scan_bytes, struct, tiles_of
 
 MAX_BOXES = 64
 """Of a chunk."""
@@ -34,9 +31,10 @@ _PREDICTION = struct(
 )  # fmt: skip
 _TASK = struct(
     ("prediction", _PREDICTION), ("y", np.uint64), ("latents", np.uint64), ("context", np.uint64), ("hat", np.uint64),
-    ("symbols", np.uint64), ("indexes", np.uint64), ("result", np.uint64), ("scan", np.uint64), ("size", np.uint32),
-    ("rows", np.uint32), ("columns", np.uint32), ("scales", np.int32), ("first_coded", np.int32),
-    ("context_shift", np.int32), ("context_limit", np.int32), ("box_count", np.uint32), ("boxes", _BOX, MAX_BOXES),
+    ("symbols", np.uint64), ("indexes", np.uint64), ("result", np.uint64), ("scan", np.uint64),
+    ("escape_scan", np.uint64), ("decoder", np.uint64), ("size", np.uint32), ("rows", np.uint32),
+    ("columns", np.uint32), ("scales", np.int32), ("first_coded", np.int32), ("context_shift", np.int32),
+    ("context_limit", np.int32), ("box_count", np.uint32), ("boxes", _BOX, MAX_BOXES),
 )  # fmt: skip
 
 
@@ -81,11 +79,7 @@ class Chunk:
     @property
     def scan_bytes(self) -> int:
         """Size of the workspace `scan` of a launch, aligned to 8 bytes, which must be zero before it."""
-        return 8 * (1 + self._tiles)
-
-    @property
-    def _tiles(self) -> int:
-        return max(1, -(-self.size // TILE))
+        return 2 * scan_bytes(self.size)
 
 
 @dataclass(frozen=True)
@@ -135,18 +129,24 @@ def chunk_indexes(chunk: Chunk, prediction: Prediction, *, indexes: Address, res
 
 
 def decode_chunk(
-    chunk: Chunk, prediction: Prediction, decoded: Decoded, *, symbols: Address, result: Address, scan: Address
-) -> Launch:
+    chunk: Chunk, prediction: Prediction, decoded: Decoded, *, symbols: Address, result: Address, scan: Address,
+    decoder: Address = 0,
+) -> Launch:  # fmt: skip
     """Decoded values of a chunk from its symbols (int16, in coding order), and in `result` their checksum.
 
-    The prediction, `result` and `scan` are those of `chunk_indexes`, which has run.
+    The prediction, `result` and `scan` are those of `chunk_indexes`, which has run. `decoder` is that of `rans_pop`
+    where the symbols come from there; their escaped values are filled in.
     """
     return _launch(
-        "decode_chunk", chunk, prediction, decoded, y=0, symbols=symbols, indexes=0, result=result, scan=scan
-    )
+        "decode_chunk", chunk, prediction, decoded, y=0, symbols=symbols, indexes=0, result=result, scan=scan,
+        decoder=decoder,
+    )  # fmt: skip
 
 
-def _launch(kernel: str, chunk: Chunk, prediction: Prediction, decoded: Decoded, **addresses: Address) -> Launch:
+def _launch(
+    kernel: str, chunk: Chunk, prediction: Prediction, decoded: Decoded, *, y: Address, symbols: Address,
+    indexes: Address, result: Address, scan: Address, decoder: Address = 0,
+) -> Launch:  # fmt: skip
     channels, rows, columns = chunk.shape
     strides = (1, 0, 0) if prediction.is_row else (rows * columns, columns, 1)
     source = fill(
@@ -155,11 +155,13 @@ def _launch(kernel: str, chunk: Chunk, prediction: Prediction, decoded: Decoded,
     )  # fmt: skip
     boxes, count = _boxes(chunk)
     task = fill(
-        _TASK, prediction=source, latents=decoded.latents, context=decoded.context, hat=decoded.hat, size=chunk.size,
-        rows=rows, columns=columns, scales=chunk.scales, first_coded=chunk.first_coded,
-        context_shift=chunk.context_shift, context_limit=chunk.context_limit, box_count=count, boxes=boxes, **addresses,
+        _TASK, prediction=source, y=y, latents=decoded.latents, context=decoded.context, hat=decoded.hat,
+        symbols=symbols, indexes=indexes, result=result, scan=scan, escape_scan=scan + scan_bytes(chunk.size),
+        decoder=decoder, size=chunk.size, rows=rows, columns=columns, scales=chunk.scales,
+        first_coded=chunk.first_coded, context_shift=chunk.context_shift, context_limit=chunk.context_limit,
+        box_count=count, boxes=boxes,
     )  # fmt: skip
-    return launch(kernel, -(-chunk.size // TILE), task)
+    return launch(kernel, tiles_of(chunk.size), task)
 
 
 def _boxes(chunk: Chunk) -> tuple[npt.NDArray[np.void], int]:

@@ -18,6 +18,9 @@ Address = int
 THREADS = 256
 """Threads of a block, in every kernel."""
 
+TILE = 4 * THREADS
+"""Elements of a sequence that a block puts in order: see kernels/cuda/look_back.h."""
+
 
 @dataclass(frozen=True, eq=False)
 class Launch:
@@ -31,8 +34,18 @@ class Launch:
 
 
 def launch(kernel: str, blocks: int, task: np.void) -> Launch:
-    """A launch of `blocks` blocks, at least one, on a task."""
-    return Launch(kernel, (max(1, blocks), 1, 1), (THREADS, 1, 1), (task,))
+    """A launch of `blocks` blocks on a task."""
+    return Launch(kernel, (blocks, 1, 1), (THREADS, 1, 1), (task,))
+
+
+def tiles_of(size: int) -> int:
+    """How many tiles a sequence is cut into: at least one."""
+    return max(1, -(-size // TILE))
+
+
+def scan_bytes(size: int) -> int:
+    """Size of the workspace of a scan over a sequence: `Scan` in kernels/cuda/look_back.h."""
+    return 8 * (1 + tiles_of(size))
 
 
 def struct(*fields: tuple[str, Any] | tuple[str, Any, int]) -> np.dtype[np.void]:

@@ -177,7 +177,7 @@ void run_blocks(const Launch& launch) {
       alive |= fiber->state != State::kDone;
     }
     if (!alive && next == launch.grid) return;
-    if (alive && !ran) throw std::runtime_error("deadlock: threads wait at a barrier or collective that others never reach");
+    if (alive && !ran) throw std::runtime_error("deadlock: threads wait where others never come");
     fruitless = machine.progress ? 0 : fruitless + 1;
     if (fruitless > kFruitlessSweeps) throw std::runtime_error("threads wait for memory that nobody writes");
   }
@@ -229,7 +229,10 @@ struct Entry {
 const Entry kEntries[] = {
     CONDIC_ENTRY(pixels_to_tensor, PixelTask), CONDIC_ENTRY(tensor_to_pixels, PixelTask),
     CONDIC_ENTRY(encode_chunk, ChunkTask),     CONDIC_ENTRY(chunk_indexes, ChunkTask),
-    CONDIC_ENTRY(decode_chunk, ChunkTask),
+    CONDIC_ENTRY(decode_chunk, ChunkTask),     CONDIC_ENTRY(rans_open, RansOpenTask),
+    CONDIC_ENTRY(rans_pop, RansPopTask),       CONDIC_ENTRY(rans_close, RansCloseTask),
+    CONDIC_ENTRY(rans_resolve, RansEncodeTask), CONDIC_ENTRY(rans_push, RansEncodeTask),
+    CONDIC_ENTRY(rans_pack, RansEncodeTask),
 };
 
 const Entry& entry_of(const std::string& name) {

@@ -1,8 +1,8 @@
 // What the kernels use of CUDA, on a CPU. kernels/cuda/platform.h includes this if CONDIC_EMULATOR is defined.
 //
 // Each thread of a block is a fiber. It runs on its own until it meets a barrier or a warp's collective, or polls
-// memory that other blocks write; then others go on, in an order that the launch chooses. Collectives are those of whole
-// warps: every lane must take part, in the same one.
+// memory that other blocks write; then others go on, in an order that the launch chooses. Collectives are those of
+// whole warps: every lane must take part, in the same one.
 #pragma once
 
 #include <cstddef>

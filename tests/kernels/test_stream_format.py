@@ -9,48 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rans_reference import LOW, Stream, reference_encode
 
 from condic.kernels import Decoder, Tables, encode
 
 CDFS = [[0, 4096, 28672, 32767, 32768], [0, 32000, 32768], [0, 1, 2, 16000, 32766, 32767, 32768]]
 RADIUS = [1, 0, 2]
-LOW = 1 << 16
-
-Stream = list[list[tuple[int, int]]]  # chunks of (symbol, index)
 
 
 @pytest.fixture(scope="module")
 def tables() -> Tables:
     return Tables(np.array(list(itertools.chain(*CDFS)), np.uint16), np.array(RADIUS, np.int32))
-
-
-def leb128(value: int) -> bytes:
-    return bytes([128 | value & 127]) + leb128(value >> 7) if value > 127 else bytes([value])
-
-
-def reference_encode(stream: Stream, log2_lanes: int, groups: int) -> bytes:
-    lanes = groups << log2_lanes
-    states = [LOW] * lanes
-    words: list[list[int]] = [[] for _ in range(groups)]
-    for chunk in reversed(stream):
-        for i, (symbol, index) in reversed(list(enumerate(chunk))):
-            radius, lane = RADIUS[index], i % lanes
-            entry = symbol + radius if abs(symbol) <= radius else 2 * radius + 1
-            start, end = CDFS[index][entry], CDFS[index][entry + 1]
-            if states[lane] >= (end - start) << 17:
-                words[lane >> log2_lanes].append(states[lane] & 0xFFFF)
-                states[lane] >>= 16
-            quotient, remainder = divmod(states[lane], end - start)
-            states[lane] = (quotient << 15) + start + remainder
-    escapes = [symbol for chunk in stream for symbol, index in chunk if abs(symbol) > RADIUS[index]]
-    payload = bytes([log2_lanes | (groups > 1) << 3 | bool(escapes) << 4])
-    payload += bytes([groups - 1]) if groups > 1 else b""
-    payload += leb128(len(escapes)) if escapes else b""
-    payload += b"".join(struct.pack("<I", len(group)) for group in words[:-1])
-    for group, group_words in enumerate(words):
-        own = states[group << log2_lanes : (group + 1) << log2_lanes]
-        payload += struct.pack(f"<{len(own)}I{len(group_words)}H", *own, *reversed(group_words))
-    return payload + struct.pack(f"<{len(escapes)}h", *escapes)
 
 
 def as_chunks(stream: Stream) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -90,20 +59,20 @@ def test_a_large_stream_has_several_groups(tables: Tables) -> None:
     generator = np.random.default_rng(1)
     chunks = [(generator.integers(-2, 3, n, np.int16), generator.integers(0, 3, n, np.uint8)) for n in (999, 400_000)]
     stream = [list(zip(symbols.tolist(), indexes.tolist(), strict=True)) for symbols, indexes in chunks]
-    assert encode(tables, chunks) == reference_encode(stream, log2_lanes=5, groups=2)
+    assert encode(tables, chunks) == reference_encode(CDFS, stream, log2_lanes=5, groups=2)
 
 
 @given(streams)
 def test_the_encoder_writes_what_the_description_says(tables: Tables, stream: Stream) -> None:
     payload = encode(tables, as_chunks(stream))
-    assert payload == (reference_encode(stream, payload[0] & 7, 1) if any(stream) else b"")
+    assert payload == (reference_encode(CDFS, stream, payload[0] & 7, 1) if any(stream) else b"")
 
 
 @given(streams, st.integers(0, 5), st.integers(1, 5) | st.just(256))
 def test_the_decoder_accepts_any_number_of_lanes_and_groups(
     tables: Tables, stream: Stream, log2_lanes: int, groups: int
 ) -> None:
-    assert decode(tables, reference_encode(stream, log2_lanes, groups), stream) == stream
+    assert decode(tables, reference_encode(CDFS, stream, log2_lanes, groups), stream) == stream
 
 
 ONE_LANE = struct.pack("<I", LOW)

@@ -1,0 +1,197 @@
+// Entropy decoding: rans_open for a payload, rans_pop for each chunk, rans_close at the end. The payload may be
+// anything: a wrong one gives wrong symbols or an error, never an access out of bounds.
+#pragma once
+
+#include "chunk.h"
+#include "rans_device.h"
+
+namespace condic {
+
+struct RansOpenTask {
+  const uint8_t* payload;
+  const uint32_t* size;  // of the payload
+  RansDecoder* decoder;
+};
+
+struct RansPopTask {
+  RansTables tables;
+  RansDecoder* decoder;
+  const ChunkResult* result;  // of the chunk, whose indexes have been found
+  const uint8_t* indexes;
+  int16_t* symbols;
+};
+
+struct RansCloseTask {
+  RansDecoder* decoder;
+};
+
+struct OpenShared {
+  uint32_t error, log2_lanes, groups, escapes, at;
+  uint64_t words;                // of all groups
+  uint64_t of_group[kMaxGroups];
+};
+
+// A group's next words, which a warp holds in registers: lane l has those with numbers l modulo 32, fetched so early
+// that no step waits for memory. Beyond the group's end there are zeros.
+class WordWindow {
+ public:
+  CONDIC_DEVICE WordWindow(const uint8_t* words, uint32_t count, uint32_t next)
+      : words_(words), count_(count), next_(next) {
+    const uint32_t number = next - next % kLanes + lane_of_thread();
+    current_ = fetch(number);
+    following_ = fetch(number + kLanes);
+    coming_ = fetch(number + 2 * kLanes);
+  }
+
+  // For all lanes: the word that is this lane's, if it voted for one.
+  CONDIC_DEVICE uint32_t take(uint32_t ballot) {
+    const uint32_t at = next_ % kLanes;
+    const uint32_t held = lane_of_thread() >= at ? current_ : following_;
+    const uint32_t word = __shfl_sync(kAllLanes, held, (at + votes_below(ballot)) % kLanes);
+    const uint32_t taken = __popc(ballot);
+    next_ += taken;
+    if (at + taken >= kLanes) {
+      current_ = following_;
+      following_ = coming_;
+      coming_ = fetch(next_ - next_ % kLanes + 2 * kLanes + lane_of_thread());
+    }
+    return word;
+  }
+
+  CONDIC_DEVICE uint32_t next() const { return next_; }
+
+ private:
+  CONDIC_DEVICE uint32_t fetch(uint32_t number) const {
+    return number < count_ ? load_16(words_ + size_t{2} * number) : 0;
+  }
+
+  const uint8_t* words_;
+  uint32_t count_, next_;
+  uint32_t current_, following_, coming_;
+};
+
+}  // namespace condic
+
+// Reads a payload's head: groups and states. One block.
+CONDIC_KERNEL rans_open(const __grid_constant__ condic::RansOpenTask task) {
+  using namespace condic;
+  CONDIC_SHARED(OpenShared, shared);
+  if (threadIdx.x == 0) {
+    const uint32_t size = *task.size;
+    PayloadHeader header;
+    const bool valid = size == 0 || read_payload_header(task.payload, size, header) == HeaderProblem::kNone;
+    shared.error = valid ? 0 : rans_error::kBadHeader;
+    shared.log2_lanes = header.lanes.log2;
+    shared.groups = valid && size > 0 ? header.lanes.groups : 0;
+    shared.escapes = header.escapes;
+    shared.at = header.size;
+    shared.words = header.words;
+  }
+  __syncthreads();
+  const uint32_t group = threadIdx.x, groups = shared.groups;
+  const uint8_t* const sizes = task.payload + shared.at;
+  if (group + 1 < groups) shared.of_group[group] = load_32(sizes + 4 * group);
+  __syncthreads();
+  if (group < groups) {
+    uint64_t before = 0;
+    for (uint32_t g = 0; g < group; ++g) before += shared.of_group[g];
+    const uint64_t words = group + 1 < groups ? shared.of_group[group] : shared.words - before;
+    uint32_t error = rans_error::kBadHeader;
+    if (before <= shared.words && words <= shared.words - before) {
+      error = 0;
+      const uint32_t width = 1u << shared.log2_lanes;
+      uint64_t at = shared.at + 4 * (groups - 1) + 4 * uint64_t{width} * group + 2 * before;
+      for (uint32_t lane = 0; lane < width; ++lane, at += 4) {
+        const uint32_t state = load_32(task.payload + at);
+        if (state < kStateLow) error = rans_error::kBadHeader;
+        task.decoder->states[group * width + lane] = state;
+      }
+      task.decoder->group[group] = {static_cast<uint32_t>(at), static_cast<uint32_t>(words), 0};
+    }
+    if (error != 0) atomicOr(&shared.error, error);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    RansDecoder& decoder = *task.decoder;
+    const bool valid = shared.error == 0;
+    decoder.error = shared.error;
+    decoder.log2_lanes = shared.log2_lanes;
+    decoder.groups = valid ? groups : 0;
+    decoder.escapes = valid ? shared.escapes : 0;
+    decoder.escapes_at = *task.size - 2 * decoder.escapes;
+    decoder.escapes_used = 0;
+    decoder.escapes_of_chunk = 0;
+    decoder.payload = task.payload;
+  }
+}
+
+// Decodes a chunk's symbols; in place of those that escaped, kEscape.
+CONDIC_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) {
+  using namespace condic;
+  constexpr uint32_t kAhead = 4;  // steps whose indexes are fetched at once, before they are needed
+  RansDecoder& decoder = *task.decoder;
+  const uint32_t size = task.result->coded;
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    decoder.escapes_used += decoder.escapes_of_chunk;
+    decoder.escapes_of_chunk = 0;
+    if (size > 0 && decoder.groups == 0) atomicOr(&decoder.error, rans_error::kNoSymbols);
+  }
+  const uint32_t group = group_of_warp();
+  if (group >= decoder.groups) return;
+
+  const uint32_t lane = lane_of_thread();
+  const uint32_t width = 1u << decoder.log2_lanes, total = decoder.groups << decoder.log2_lanes;
+  const RansGroup own = decoder.group[group];
+  WordWindow words(decoder.payload + own.first, own.words, own.next);
+  uint32_t state = lane < width ? decoder.states[group * width + lane] : kStateLow;
+
+  const auto fetch_indexes = [&](uint32_t position, uint32_t (&indexes)[kAhead]) {
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i, position += total) {
+      const uint32_t index = lane < width && position + lane < size ? task.indexes[position + lane] : 0;
+      indexes[i] = index < task.tables.count ? index : 0;
+    }
+  };
+  uint32_t indexes[kAhead], coming[kAhead];
+  fetch_indexes(group * width, coming);
+  for (uint32_t begin = group * width; begin < size; begin += kAhead * total) {
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i) indexes[i] = coming[i];
+    fetch_indexes(begin + kAhead * total, coming);
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      const uint32_t position = begin + i * total + lane;
+      const bool active = lane < width && position < size;
+      const Interval found = find_interval(task.tables.pop, indexes[i], state);
+      const uint32_t popped = pop(state, found);
+      const bool read = active && must_read(popped);
+      const uint32_t word = words.take(__ballot_sync(kAllLanes, read));
+      if (!active) continue;
+      state = read ? append_word(popped, word) : popped;
+      task.symbols[position] = found.symbol;
+    }
+  }
+
+  if (lane < width) decoder.states[group * width + lane] = state;
+  if (lane == 0) {
+    decoder.group[group].next = words.next() < own.words ? words.next() : own.words;
+    if (words.next() > own.words) atomicOr(&decoder.error, rans_error::kTooFewWords);
+  }
+}
+
+// Checks that the payload has been used up and led back to the initial states. One block.
+CONDIC_KERNEL rans_close(const __grid_constant__ condic::RansCloseTask task) {
+  using namespace condic;
+  RansDecoder& decoder = *task.decoder;
+  uint32_t error = 0;
+  for (uint32_t i = threadIdx.x; i < decoder.groups << decoder.log2_lanes; i += kThreads) {
+    if (decoder.states[i] != kStateLow) error |= rans_error::kWrongEndState;
+  }
+  if (threadIdx.x < decoder.groups && decoder.group[threadIdx.x].next != decoder.group[threadIdx.x].words) {
+    error |= rans_error::kWordsLeft;
+  }
+  if (threadIdx.x == 0 && decoder.escapes_used + decoder.escapes_of_chunk < decoder.escapes) {
+    error |= rans_error::kEscapesLeft;
+  }
+  if (error != 0) atomicOr(&decoder.error, error);
+}

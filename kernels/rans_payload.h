@@ -1,0 +1,92 @@
+// The head of the entropy coder's payload, and how lanes are chosen: the same on host and device. rans_stream.h
+// describes the payload.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "host_device.h"
+
+namespace condic {
+
+constexpr uint32_t kMaxLog2Lanes = 5;
+constexpr uint32_t kMaxLanes = 1u << kMaxLog2Lanes;
+constexpr uint32_t kMaxGroups = 256;
+constexpr uint32_t kMaxEscapes = (1u << 28) - 1;
+constexpr uint8_t kSeveralGroups = 8;
+constexpr uint8_t kHasEscapes = 16;
+constexpr uint32_t kMaxHeaderBytes = 6;
+
+struct Lanes {
+  uint32_t log2 = 0;  // lanes of a group
+  uint32_t groups = 1;
+
+  CONDIC_HD uint32_t per_group() const { return 1u << log2; }
+  CONDIC_HD uint32_t total() const { return groups << log2; }
+};
+
+// A lane costs about 3 bytes, so lanes and groups are given by information: a payload stays within 0.1 % plus 64 bytes
+// of what its symbols hold. Several groups are for GPUs; a CPU decodes one as fast as many.
+CONDIC_HD Lanes choose_lanes(uint64_t symbols, uint64_t information_bytes) {
+  Lanes lanes;
+  const uint64_t groups = (symbols < information_bytes ? symbols : information_bytes) >> 17;
+  if (groups > 1) {
+    lanes.log2 = kMaxLog2Lanes;
+    lanes.groups = groups < kMaxGroups ? static_cast<uint32_t>(groups) : kMaxGroups;
+  } else {
+    while (lanes.log2 < kMaxLog2Lanes && information_bytes >> (lanes.log2 + 1) >= 2048) ++lanes.log2;
+  }
+  return lanes;
+}
+
+// Writes the first bytes of a payload; returns their number, at most kMaxHeaderBytes.
+CONDIC_HD uint32_t write_payload_header(const Lanes& lanes, uint32_t escapes, uint8_t* bytes) {
+  uint32_t size = 0;
+  bytes[size++] = static_cast<uint8_t>(lanes.log2 | (lanes.groups > 1 ? kSeveralGroups : 0) |
+                                       (escapes > 0 ? kHasEscapes : 0));
+  if (lanes.groups > 1) bytes[size++] = static_cast<uint8_t>(lanes.groups - 1);
+  if (escapes == 0) return size;
+  for (; escapes > 127; escapes >>= 7) bytes[size++] = static_cast<uint8_t>(128 | (escapes & 127));
+  bytes[size++] = static_cast<uint8_t>(escapes);
+  return size;
+}
+
+struct PayloadHeader {
+  Lanes lanes;
+  uint32_t escapes = 0;
+  uint32_t size = 0;     // of the header, up to the words of each group
+  uint64_t words = 0;    // of all groups
+};
+
+enum class HeaderProblem { kNone, kFirstByte, kEnds, kGroupsForm, kEscapesForm, kSize };
+
+// Reads the first bytes of a payload that is not empty.
+CONDIC_HD HeaderProblem read_payload_header(const uint8_t* bytes, uint64_t size, PayloadHeader& header) {
+  uint32_t at = 0;
+  const uint8_t flags = bytes[at++];
+  header.lanes.log2 = flags & 7;
+  if (header.lanes.log2 > kMaxLog2Lanes || flags >> 5) return HeaderProblem::kFirstByte;
+  if (flags & kSeveralGroups) {
+    if (at >= size) return HeaderProblem::kEnds;
+    header.lanes.groups = 1u + bytes[at++];
+    if (header.lanes.groups == 1) return HeaderProblem::kGroupsForm;
+  }
+  if (flags & kHasEscapes) {
+    uint8_t byte = 128;
+    for (uint32_t shift = 0; byte >= 128; shift += 7) {
+      if (shift == 28) return HeaderProblem::kEscapesForm;
+      if (at >= size) return HeaderProblem::kEnds;
+      byte = bytes[at++];
+      header.escapes |= static_cast<uint32_t>(byte & 127) << shift;
+    }
+    if (byte == 0) return HeaderProblem::kEscapesForm;
+  }
+  header.size = at;
+  const uint64_t fixed =
+      at + 4 * (uint64_t{header.lanes.groups} - 1) + 4 * uint64_t{header.lanes.total()} + 2 * uint64_t{header.escapes};
+  if (size < fixed || (size - fixed) % 2) return HeaderProblem::kSize;
+  header.words = (size - fixed) / 2;
+  return HeaderProblem::kNone;
+}
+
+}  // namespace condic
