@@ -61,13 +61,16 @@ def make_pair(
     ]
     for peer in peers:
         begin(f"{path.name} {peer.name}")
-        pictures.append(_picture(peer, *_within(peer, pixels, len(data)), pixels))
+        pictures.append(_picture(peer, *highest_within(peer, pixels, len(data)), pixels))
     height, width = pixels.shape[:2]
     return Pair(path.name, width, height, tuple(pictures))
 
 
-def _within(peer: ImageCodec, pixels: Pixels, limit: int) -> tuple[int, bytes]:
-    """The highest level 1..100 whose file has at most `limit` bytes, by bisection, and the file."""
+def highest_within(peer: ImageCodec, pixels: Pixels, limit: int) -> tuple[int, bytes]:
+    """The highest level 1..100 whose file has at most `limit` bytes, and the file; level 1 if none has.
+
+    By bisection: files are taken to grow with the level.
+    """
     low, high = 1, 100
     best = peer.encode(pixels, low)
     while low < high:

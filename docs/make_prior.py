@@ -21,11 +21,13 @@ from condic.benchmarks.bd_rate import Curve, bd_rate
 from condic.benchmarks.demo import side_by_side
 from condic.benchmarks.images import read_rgb
 from condic.benchmarks.metrics import gradient_similarity, psnr
-from condic.benchmarks.peers import ImageCodec, open_peer
+from condic.benchmarks.pairs import highest_within
+from condic.benchmarks.peers import open_peer
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.weights import load_weights, read_metadata
 from condic.runtime.bitstream import read_stream
 from condic.runtime.codec import Codec, load_codec
+from condic.runtime.rate_control import encode_for
 from condic.runtime.shipped import DEFAULT_MODEL, shipped_folder
 from condic.training.evaluation import LEVELS, Point, evaluate
 
@@ -89,14 +91,6 @@ class Coded:
     pixels: np.ndarray
 
 
-def at_most(peer: ImageCodec, pixels: np.ndarray, size: int) -> Coded:
-    """The peer's largest file of at most `size` bytes; its smallest if all are larger."""
-    files = {quality: peer.encode(pixels, quality) for quality in range(1, 60)}
-    fitting = [q for q, data in files.items() if len(data) <= size] or [min(files, key=lambda q: len(files[q]))]
-    data = files[max(fitting, key=lambda q: len(files[q]))]
-    return Coded(peer.name, len(data), peer.decode(data))
-
-
 def panel(codec: Codec, images: Sequence[Path]) -> Iterator[str]:
     """Rows of the comparison at low rate; writes the picture."""
     yield "| image | codec | bytes | PSNR dB | gradient similarity |"
@@ -107,9 +101,12 @@ def panel(codec: Codec, images: Sequence[Path]) -> Iterator[str]:
     strips = []
     for path in smallest:
         pixels = read_rgb(path)
-        level, data = highest_level(codec, pixels)
-        own = Coded(f"condic, level {level}", len(data), codec.decode(data).image)
-        results = [own, *(at_most(peer, pixels, len(data)) for peer in peers)]
+        limit = int(LOW_RATE * pixels.shape[0] * pixels.shape[1] / 8)
+        own = encode_for(codec, pixels, max_bytes=max(limit, len(files[path])))
+        results = [Coded(f"condic, level {own.quality}", len(own.data), codec.decode(own.data).image)]
+        for peer in peers:
+            _, data = highest_within(peer, pixels, len(own.data))
+            results.append(Coded(peer.name, len(data), peer.decode(data)))
         for r in results:
             quality = psnr(r.pixels, pixels), gradient_similarity(r.pixels, pixels)
             yield f"| {path.stem} | {r.codec} | {r.bytes:,} | {quality[0]:.2f} | {quality[1]:.4f} |"
@@ -122,18 +119,6 @@ def panel(codec: Codec, images: Sequence[Path]) -> Iterator[str]:
     for k, strip in enumerate(strips):
         sheet.paste(strip, (0, sum(s.height for s in strips[:k])))
     sheet.save(PICTURE, quality=88)
-
-
-def highest_level(codec: Codec, pixels: np.ndarray) -> tuple[int, bytes]:
-    """The highest level whose file has at most `LOW_RATE` bits per pixel (0 if none has), and the file."""
-    limit = LOW_RATE * pixels.shape[0] * pixels.shape[1] / 8
-    best = 0, codec.encode(pixels, 0)
-    for level in range(1, 64):
-        data = codec.encode(pixels, level)
-        if len(data) > limit:
-            break
-        best = level, data
-    return best
 
 
 def sharpest_crop(pixels: np.ndarray) -> tuple[slice, slice]:
