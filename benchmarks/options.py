@@ -36,12 +36,18 @@ class Setup:
 
     def save(self, kind: str, content: Any) -> None:
         """Writes results with their origin where --json asks for it."""
-        from condic.benchmarks.results import Results, origin, write_results
-
-        if self.json_out:
-            write_results(self.json_out, Results(origin(kind), content))
+        save(self.json_out, kind, content)
 
 
+def save(json_out: Path | None, kind: str, content: Any) -> None:
+    """Writes results with their origin to a file, if one is given."""
+    from condic.benchmarks.results import Results, origin, write_results
+
+    if json_out:
+        write_results(json_out, Results(origin(kind), content))
+
+
+model_option = click.option("--model", default=DEFAULT_MODEL, help="Shipped model, or path of a bundle.")
 threads_option = click.option(
     "--threads", type=click.IntRange(min=0), default=0, help="0: as many as the backend likes."
 )
@@ -60,7 +66,7 @@ images_argument = click.argument(
 
 with_setup = with_setup_of(
     Setup,
-    click.option("--model", default=DEFAULT_MODEL, help="Shipped model, or path of a bundle."),
+    model_option,
     click.option("--backend", default="ort", help="ort, openvino, torch or auto."),
     threads_option,
     json_option,

@@ -1,4 +1,4 @@
-"""Writes the references: docs/cli.md from the commands of condic-run, docs/python.md from signatures and docstrings.
+"""Writes the references: docs/cli.md from the programs' commands, docs/python.md from signatures and docstrings.
 
 `python docs/make_reference.py` rewrites what is between the markers of both pages; what is above them is written by
 hand. A test compares the pages with what this makes.
@@ -18,11 +18,17 @@ import click
 import condic
 import condic.pillow
 from condic import errors
+from condic.benchmarks.cli import cli as bench
 from condic.command_line import Rare
-from condic.runtime.cli import cli
+from condic.export.cli import export
+from condic.runtime.cli import cli as run
+from condic.training.cli import train
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- made by docs/make_reference.py -->\n", "<!-- end -->\n"
+PROGRAMS: dict[str, click.Command] = {
+    "condic-run": run, "condic-export": export, "condic-train": train, "condic-bench": bench
+}  # fmt: skip
 _FUNCTIONS = ("encode", "decode", "open", "open_codec")
 _CLASSES = {
     "CodedImage": ("decode", "preview"),
@@ -41,8 +47,15 @@ def replaced(page: str, text: str) -> str:
 
 
 def cli_reference() -> str:
-    """Every command of condic-run with its arguments and options."""
-    return "\n".join(line for name, command in cli.commands.items() for line in _command(name, command))
+    """Every program and command with its arguments and options; condic-run's introduction is written by hand."""
+    lines: list[str] = []
+    for name, program in PROGRAMS.items():
+        if program is not run:
+            lines += _command("#", name, program)
+        if isinstance(program, click.Group):
+            for subname, command in program.commands.items():
+                lines += _command("##", f"{name} {subname}", command)
+    return "\n".join(lines)
 
 
 def python_reference() -> str:
@@ -67,14 +80,17 @@ def python_reference() -> str:
     return "\n".join(lines)
 
 
-def _command(name: str, command: click.Command) -> Iterator[str]:
+def _command(level: str, name: str, command: click.Command) -> Iterator[str]:
     arguments = [_argument(p) for p in command.params if isinstance(p, click.Argument)]
-    yield from (f"## condic-run {name}", "", f"    condic-run {name} [OPTIONS] {' '.join(arguments)}".rstrip(), "")
+    if isinstance(command, click.Group):
+        arguments.append("COMMAND")
+    options = [p for p in command.params if isinstance(p, click.Option) and p.expose_value]
+    usage = [name, *(["[OPTIONS]"] if options else []), *arguments]
+    yield from (f"{level} {name}", "", f"    {' '.join(usage)}", "")
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         as_it_is = paragraph.startswith("\b")
         yield from ([f"    {line}" for line in paragraph.splitlines()[1:]] if as_it_is else paragraph.splitlines())
         yield ""
-    options = [p for p in command.params if isinstance(p, click.Option)]
     if options:
         yield from ("| option | value | |", "|---|---|---|")
         for option in options:
@@ -84,7 +100,8 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
 
 def _argument(argument: click.Argument) -> str:
     choices = argument.type.choices if isinstance(argument.type, click.Choice) else ()
-    return argument.metavar or "|".join(map(str, choices)) or str(argument.name).upper()
+    several = "..." if argument.nargs == -1 else ""
+    return argument.metavar or "|".join(map(str, choices)) or str(argument.name).upper() + several
 
 
 def _value(option: click.Option) -> str:
@@ -97,12 +114,14 @@ def _value(option: click.Option) -> str:
         number = "integer" if isinstance(kind, click.IntRange) else "number"
         low = "" if kind.min is None else f" above {kind.min}" if kind.min_open else f" from {kind.min}"
         return number + low + (f" to {kind.max}" if kind.max is not None else "")
-    return {"float": "number", "integer": "integer", "path": "path"}.get(kind.name, "text")
+    return {"float": "number"}.get(kind.name, kind.name)
 
 
 def _help(option: click.Option) -> str:
     text = option.help or ""
-    if isinstance(option.default, str | int | float) and not option.is_flag:
+    if option.required:
+        text += " Required."
+    elif isinstance(option.default, str | int | float | Path) and not option.is_flag and option.default != "":
         text += f" Default: {option.default}."
     return text + (" (Listed by `--help-all`.)" if isinstance(option, Rare) else "")
 

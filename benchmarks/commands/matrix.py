@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from condic.benchmarks.options import Setup, images_argument, names_option, with_setup
+from condic.benchmarks.options import images_argument, json_option, model_option, names_option, save, threads_option
 from condic.command_line import FAILED
 from condic.errors import BackendError
 from condic.runtime.backends import backend_names
@@ -18,8 +17,12 @@ from condic.runtime.backends import backend_names
 @images_argument
 @names_option("--backends", "auto", "Backends, such as ort,openvino; auto: all that work here.")
 @click.option("--quality", type=click.IntRange(0, 63), default=32, help="Level of the files.")
-@with_setup
-def matrix(setup: Setup, paths: tuple[Path, ...], backends: tuple[str, ...], quality: int) -> None:
+@model_option
+@threads_option
+@json_option
+def matrix(
+    paths: tuple[Path, ...], backends: tuple[str, ...], quality: int, model: str, threads: int, json_out: Path | None
+) -> None:
     """Decodes files of every backend with every other and compares the hashes of their latents.
 
     Exit code 1 if a file does not decode to the integers that its own backend decodes.
@@ -27,11 +30,12 @@ def matrix(setup: Setup, paths: tuple[Path, ...], backends: tuple[str, ...], qua
     from condic.benchmarks.display import progress, show_table
     from condic.benchmarks.images import find_images
     from condic.benchmarks.matrix import measure_matrix
+    from condic.runtime.codec import load_codec
 
     images, codecs = find_images(paths), {}
     for name in backend_names() if backends == ("auto",) else backends:
         try:
-            codecs[name] = replace(setup, backend=name).open()
+            codecs[name] = load_codec(model, name, threads)
         except BackendError as error:
             if backends != ("auto",):
                 raise
@@ -44,6 +48,6 @@ def matrix(setup: Setup, paths: tuple[Path, ...], backends: tuple[str, ...], qua
     ]
     title = f"{run.model}, level {quality}, {len(images)} images: latents that are the encoder's own"
     show_table(title, ("files", "equal", "first hash", "grey levels apart", ""), rows)
-    setup.save("matrix", run)
+    save(json_out, "matrix", run)
     if any(c.equal < len(images) for c in run.cells):
         sys.exit(FAILED)

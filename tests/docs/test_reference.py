@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
@@ -38,10 +39,15 @@ def test_every_public_name_is_described(reference: ModuleType):
         assert f"`condic.{name}`" in page
 
 
-def test_every_option_is_described():
-    from condic.runtime.cli import cli
-
+def test_every_option_of_every_program_is_described(reference: ModuleType):
     page = (DOCS / "cli.md").read_text()
-    for command in cli.commands.values():
-        for parameter in command.params:
-            assert all(f"`{option}`" in page for option in parameter.opts if option.startswith("-"))
+    for name, program in reference.PROGRAMS.items():
+        chapter = page.split(f"\n# {name}\n")[-1].split("\n# ")[0] if name != "condic-run" else page
+        for command in getattr(program, "commands", {name: program}).values():
+            for parameter in command.params:
+                assert all(f"`{option}`" in chapter for option in parameter.opts if option.startswith("-"))
+
+
+def test_every_installed_program_has_a_reference(reference: ModuleType):
+    installed = {e.name for e in importlib.metadata.distribution("condic").entry_points.select(group="console_scripts")}
+    assert installed == set(reference.PROGRAMS)
