@@ -106,11 +106,13 @@ def describe(model: CicSr) -> SourceCodec:
     image, lr_image = TensorSpec("image", 3, 1), TensorSpec("lr_image", 3, 4)
     x_sr, features = TensorSpec("x_sr", 3, 1), _features(model)
     in_analysis, in_synthesis, in_hyper = model.condition.split(features)
-    alignment = model.alignment
+    alignment, whole = model.alignment, model.preset.chunks.contiguous
 
     def graph(role: str, network: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
               *, guarded: bool = True) -> SourceGraph:  # fmt: skip
-        return SourceGraph(role, network, tuple(inputs), tuple(outputs), guarded=guarded, alignment=alignment)
+        return SourceGraph(
+            role, network, tuple(inputs), tuple(outputs), guarded=guarded, alignment=alignment, whole=whole
+        )
 
     around = (x_sr,) if model.preset.residual else ()
     synthesis = (_AroundImage if around else _Taking)(model.main.synthesis)
@@ -180,15 +182,16 @@ class _LatentGraphs:
     def graphs(self, features: tuple[TensorSpec, ...]) -> Iterator[SourceGraph]:
         """Hyper analysis, hyper synthesis, and per chunk its context and residual."""
         codec, prefix, alignment = self._codec, self._prefix, self._alignment
+        context = codec.context
+        whole = context.sizes.contiguous
         yield SourceGraph(
             f"{prefix}hyper_analysis", _NaturalHyperAnalysis(codec.hyper_analysis),
-            (self.spec, self.inverse, *features), (self.hyper,), alignment=alignment,
+            (self.spec, self.inverse, *features), (self.hyper,), alignment=alignment, whole=whole,
         )  # fmt: skip
         yield SourceGraph(
             f"{prefix}hyper_synthesis", _Taking(codec.hyper_synthesis), (self.hyper, *features), self._known,
-            guarded=True, alignment=alignment,
+            guarded=True, alignment=alignment, whole=whole,
         )  # fmt: skip
-        context = codec.context
         mu, sigma = self._known
         specs = {"hat": self.spec, "mu": mu, "sigma": sigma, "gain": self.gain, "inverse": self.inverse,
                  "index": self.index} | dict(zip(["condition"], features, strict=False))  # fmt: skip
@@ -199,7 +202,7 @@ class _LatentGraphs:
                 yield SourceGraph(
                     f"{prefix}{role}_{k}", network, tuple(specs[x] for x in network.reads),
                     (TensorSpec("chunk", channels, stride),), guarded=True, alignment=alignment,
-                    whole=context.sizes.contiguous,
+                    whole=whole,
                 )  # fmt: skip
 
     def hyper_analysis(self, features: tuple[str, ...]) -> Step:

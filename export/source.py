@@ -18,7 +18,7 @@ class SourceGraph:
     """A network to export: positional tensors in, tensors out.
 
     `limits` bound an exact graph's integer inputs; `guarded` graphs are on the entropy path in floating point. Sides of
-    images are multiples of `alignment`. `whole`: outputs depend on places far away, so that there are no tiles.
+    images are multiples of `alignment`. `whole`: there are no tiles, since contexts read places that are far away.
     """
 
     role: str
