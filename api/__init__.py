@@ -3,6 +3,7 @@
     data = condic.encode(image, quality=32)      # array, PIL image or image file to bytes
     image = condic.decode(data)                  # file or bytes to a uint8 array
     coded = condic.open("photo.cdic")            # size, mode, metadata; decode() and preview()
+    files = condic.encode_many(images)           # one is coded while the next is analysed; decode_many likewise
 
 Everything that input can cause is a `CondicError`; what is lost on the way is a `CondicWarning`.
 """
@@ -25,7 +26,7 @@ from condic.version import __version__
 
 if TYPE_CHECKING:
     from condic.coded_image import CodedImage, open
-    from condic.functions import decode, encode, open_codec
+    from condic.functions import decode, decode_many, encode, encode_many, open_codec
     from condic.runtime.bitstream import Limits
     from condic.runtime.codec import Codec, Decoded
     from condic.runtime.metadata import Metadata
@@ -45,7 +46,9 @@ __all__ = [
     "StreamError",
     "__version__",
     "decode",
+    "decode_many",
     "encode",
+    "encode_many",
     "open",
     "open_codec",
 ]
@@ -57,7 +60,9 @@ _LATE = {
     "Limits": "condic.runtime.bitstream:Limits",
     "Metadata": "condic.runtime.metadata:Metadata",
     "decode": "condic.functions:decode",
+    "decode_many": "condic.functions:decode_many",
     "encode": "condic.functions:encode",
+    "encode_many": "condic.functions:encode_many",
     "open": "condic.coded_image:open",
     "open_codec": "condic.functions:open_codec",
 }

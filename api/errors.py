@@ -27,5 +27,17 @@ class BackendError(CondicError):
     """A backend that is not installed, or that failed its known-answer test."""
 
 
+class DeviceMemoryError(BackendError):
+    """The GPU has less free memory than was asked for; nothing else is wrong."""
+
+
+class DeviceLostError(BackendError):
+    """The GPU, or this process's context on it, can no longer be used."""
+
+
+class SizeError(BackendError):
+    """A backend has no graph for images of a size: no engine was built for it."""
+
+
 class CondicWarning(UserWarning):
     """Something of an image that a file or a format cannot hold, and what became of it."""

@@ -1,10 +1,11 @@
-"""encode, decode and open_codec: the runtime behind three functions."""
+"""encode, decode, encode_many, decode_many and open_codec: the runtime behind a few functions."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.coded_image import CodedImage
-from condic.files import Source
-from condic.runtime.bitstream import Limits
+from condic.files import Source, read_source
+from condic.runtime.bitstream import Limits, read_header
 from condic.runtime.codec import Codec, load_codec
 from condic.runtime.pictures import as_picture
-from condic.runtime.rate_control import encode_for
-from condic.runtime.shipped import DEFAULT_MODEL
+from condic.runtime.rate_control import DEFAULT_QUALITY, encode_for
+from condic.runtime.shipped import DEFAULT_MODEL, model_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,7 +43,8 @@ def encode(
     `strip`. `quality`: level 0 (smallest) to 63 (best), default 32. Instead of it one limit: `max_bytes` or `bpp`, bits
     per pixel, gives the best level whose file is no larger, `psnr` the smallest level whose picture has so many dB over
     RGB. `model`: a shipped model's name or a bundle's path. `backend`: `ort`, `openvino`, `torch`, or `auto` for the
-    first of them that works. `limits`: by default at most 2^28 pixels and 65535 a side.
+    first of them that works; on a GPU `tensorrt` or `ort-cuda`. `limits`: by default at most 2^28 pixels and 65535 a
+    side.
 
     Raises CondicError: InputError for what cannot be encoded as asked. Warns (CondicWarning) about what is lost.
     """
@@ -69,6 +71,47 @@ def decode(
     file or a damaged one (IntegrityError where a checksum says so), BundleError for another model's file.
     """
     return CodedImage(source, model, backend, limits).decode(region).image
+
+
+def encode_many(
+    images: Iterable[npt.NDArray[np.uint8] | Image.Image | Source],
+    quality: int = DEFAULT_QUALITY,
+    model: str | Path = DEFAULT_MODEL,
+    backend: str = "auto",
+    *,
+    strip: bool = False,
+    limits: Limits | None = None,
+) -> Iterator[bytes]:
+    """Compresses images, each as `encode` does: one is entropy coded while the next is analysed.
+
+    Gives files in the order of the images, which are taken as they are needed: a few are in memory, however many there
+    are. An error comes in its image's place and is the end.
+    """
+    pictures = (as_picture(image, limits) for image in images)
+    if strip:
+        pictures = (picture.without_metadata() for picture in pictures)
+    return open_codec(model, backend).encode_many(pictures, quality, limits)
+
+
+def decode_many(
+    sources: Iterable[Source],
+    model: str | Path | None = None,
+    backend: str = "auto",
+    limits: Limits | None = None,
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Decompresses files, each as `decode` does: one is drawn while the latents of the next are decoded.
+
+    Gives images in the order of the files, which are taken as they are needed. `model`: by default the shipped one that
+    the first file names; all must be of one model. An error comes in its file's place and is the end.
+    """
+    files = iter(sources)
+    first = next(files, None)
+    if first is None:
+        return
+    data = read_source(first)
+    codec = open_codec(model or model_of(read_header(data, limits).bundle_id), backend)
+    for decoded in codec.decode_many(chain([data], files), limits):
+        yield decoded.image
 
 
 def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads: int = 0) -> Codec:

@@ -29,10 +29,10 @@ BEGIN, END = "<!-- made by docs/make_reference.py -->\n", "<!-- end -->\n"
 PROGRAMS: dict[str, click.Command] = {
     "condic-run": run, "condic-export": export, "condic-train": train, "condic-bench": bench
 }  # fmt: skip
-_FUNCTIONS = ("encode", "decode", "open", "open_codec")
+_FUNCTIONS = ("encode", "decode", "encode_many", "decode_many", "open", "open_codec")
 _CLASSES = {
     "CodedImage": ("decode", "preview"),
-    "Codec": ("encode", "decode", "preview", "backend", "backend_name"),
+    "Codec": ("encode", "decode", "encode_many", "decode_many", "preview", "backend", "backend_name"),
     "Decoded": ("latents_sha256",),
     "Metadata": ("sizes",),
     "Limits": (),

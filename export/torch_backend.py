@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from condic.errors import BackendError
 from condic.runtime.backends import Array, BackendOptions, Runner
+from condic.runtime.bundle import Bundle
 from condic.runtime.manifest import Graph
 
 _DTYPES: dict[int, torch.dtype] = {
@@ -28,6 +29,7 @@ class TorchBackend:
     """Runs graphs node by node. Slow and plain: it is there to agree with, not to be fast."""
 
     name = "torch"
+    driver = None
 
     def __init__(self, options: BackendOptions) -> None:
         """PyTorch's threads are the process's: `options.threads` is left to torch.set_num_threads."""
@@ -36,9 +38,9 @@ class TorchBackend:
         """Library, version and device, for people."""
         return f"PyTorch {torch.__version__}, CPU, float32"
 
-    def load(self, graph: Graph, model: bytes) -> Runner:
+    def load(self, graph: Graph, bundle: Bundle) -> Runner:
         """Parses the graph; BackendError names an operator that this backend does not have."""
-        proto = onnx.load_from_string(model)
+        proto = onnx.load_from_string(bundle.graphs[graph.role])
         constants = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in proto.graph.initializer}
         nodes = [_node(n) for n in proto.graph.node]
         _fold_stored_weights(constants, nodes)

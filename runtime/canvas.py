@@ -83,15 +83,24 @@ class Canvas:
         scaled += np.float32(0.5)
         np.clip(scaled, 0, 255, out=scaled)
         rgb = scaled.astype(np.uint8).transpose(1, 2, 0)
-        part = reduced(grey_of(rgb) if self._grey else rgb, self._reduction)
-        top, left = (top - self.wanted.top) // self._reduction, (left - self.wanted.left) // self._reduction
-        self._pixels[top : top + part.shape[0], left : left + part.shape[1], : self._colours] = part
+        self._put(grey_of(rgb) if self._grey else rgb, top - self.wanted.top, left - self.wanted.left)
+
+    def draw_pixels(self, pixels: Pixels) -> None:
+        """Draws the colour of the whole image, uint8 [H, W, 3], or [H, W, 1] if grey."""
+        x = self.wanted
+        self._put(pixels[x.top : x.top + x.height, x.left : x.left + x.width], 0, 0)
 
     def draw_alpha(self, alpha: Pixels) -> None:
         """Draws the alpha plane of the whole image, uint8 [H, W]."""
         x = self.wanted
         part = alpha[x.top : x.top + x.height, x.left : x.left + x.width, None]
         self._pixels[:, :, self._colours :] = reduced(part, self._reduction)
+
+    def _put(self, colours: Pixels, row: int, column: int) -> None:
+        """Pixels in the wanted part, from a row and column of it on."""
+        part = reduced(colours, self._reduction)
+        top, left = row // self._reduction, column // self._reduction
+        self._pixels[top : top + part.shape[0], left : left + part.shape[1], : self._colours] = part
 
     def image(self) -> Pixels:
         """What has been drawn: uint8 [H, W] if grey without alpha, else [H, W, 2..4]."""

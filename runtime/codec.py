@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from condic import kernels
-from condic.errors import BundleError, InputError, StreamError
+from condic.errors import BundleError, DeviceMemoryError, InputError, SizeError, StreamError
 from condic.files import Source, read_source
-from condic.runtime.backends import BackendOptions, open_graphs
+from condic.runtime.backends import BackendOptions, LoadedGraphs, open_graphs
 from condic.runtime.bitstream import GUARD, Flags, Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.canvas import REDUCTIONS, Canvas, Rectangle, reduced
 from condic.runtime.guard import Decoding, Encoding, Rounding
 from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent, give_hat
 from condic.runtime.manifest import QUALITY_LEVELS, Step, TensorSpec
+from condic.runtime.many import in_order
 from condic.runtime.metadata import Metadata
 from condic.runtime.pictures import Picture, Pixels, as_picture, kinds_of, stored_without_loss
 from condic.runtime.pixels import PixelSource
@@ -27,7 +30,15 @@ from condic.runtime.shipped import find_bundle
 from condic.runtime.tiles import Evaluation, Region
 from condic.runtime.timings import Timings
 
+if TYPE_CHECKING:
+    from condic.runtime.cuda.pipeline import DevicePipeline
+
 Tensor = npt.NDArray[np.float32]
+Latents = dict[str, npt.NDArray[np.int32]]
+T = TypeVar("T")
+
+_SMALLER_TILES = (1024, 512)
+"""Sides in pixels, where a GPU has no room for more."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Decoded:
 
     image: Pixels
     metadata: Metadata
-    latents: dict[str, npt.NDArray[np.int32]]
+    latents: Latents
 
     def latents_sha256(self) -> str:
         """SHA-256 over all integer latents, in coding order, as little-endian int32: equal on every backend."""
@@ -78,6 +89,15 @@ class Codec:
             raise BundleError(f"{bundle.source}: unusable entropy tables: {error}") from error
         first = {name: tables[name].astype(np.float32) for name in tables if name.startswith("first.")}
         self._entropy = EntropyTables(coder, bundle.manifest.scales, first)
+        self._device: DevicePipeline | None = None
+        self._workers = 1  # on the host a thread more, for the coder or the synthesis
+        if self.graphs.backend.driver is not None:
+            from condic.runtime.cuda.pipeline import WORKSPACES, open_pipeline
+
+            self._device = open_pipeline(bundle, self.graphs, self._entropy)
+            self._workers = WORKSPACES - 1
+        self.close = weakref.finalize(self, _close, self._device, self.graphs)
+        """Gives everything on a device back, at once; nothing can be coded afterwards. On the host there is nothing."""
 
     @property
     def backend(self) -> str:
@@ -94,8 +114,31 @@ class Codec:
 
         Raises InputError.
         """
-        timings = timings or Timings()
-        return self.pack(self.quantise(image, quality, timings, limits), timings)
+        return self.begin_encoding(image, quality, timings, limits)()
+
+    def encode_many(self, images: Iterable[Any], quality: int, limits: Limits | None = None) -> Iterator[bytes]:
+        """`encode` for many images, in order: one is entropy coded while the next is analysed.
+
+        Takes an image when there is room for it: a few are in memory, however many there are. An InputError comes in
+        its image's place and is the end.
+        """
+        return in_order(lambda image: self.begin_encoding(image, quality, None, limits), images, self._workers)
+
+    def begin_encoding(
+        self, image: Any, quality: int, timings: Timings | None = None, limits: Limits | None = None
+    ) -> Callable[[], bytes]:
+        """The first half of `encode`, up to the entropy coder; gives a function for the rest, for any thread.
+
+        It must be called, once: on a GPU, it gives the image's memory back.
+        """
+        _check_quality(quality)
+        timings, picture = timings or Timings(), as_picture(image, limits)
+        if self._device is not None:
+            with suppress(DeviceMemoryError, SizeError):
+                finish = self._device.begin_encoding(picture.colours(), quality, timings)
+                return lambda: self._file(picture, quality, finish())
+        quantised = _with_smaller_tiles(lambda tile: self.quantise(picture, quality, timings, limits, tile=tile))
+        return lambda: self.pack(quantised, timings)
 
     def quantise(
         self,
@@ -105,15 +148,16 @@ class Codec:
         limits: Limits | None = None,
         known: Mapping[str, Tensor] | None = None,
         rounding: Encoding | None = None,
+        tile: int | None = None,
     ) -> Quantised:
-        """The first half of `encode`: everything but the entropy coder.
+        """An image as integers, computed on arrays of the host.
 
-        `known` are tensors that need no computing; `rounding` sees what guarded latents round.
+        `known` are tensors that need no computing; `rounding` sees what guarded latents round; `tile` overrides the
+        codec's.
         """
-        if not isinstance(quality, (int, np.integer)) or not 0 <= quality < QUALITY_LEVELS:
-            raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
+        _check_quality(quality)
         picture = as_picture(image, limits)
-        evaluation = self.evaluation(picture, quality, timings or Timings())
+        evaluation = self.evaluation(picture, quality, timings or Timings(), tile)
         evaluation.kept.update(known or {})
         latents: list[Coded] = []
         rounding = rounding or Encoding()
@@ -126,10 +170,10 @@ class Codec:
         guard = rounding.payload() if self.bundle.manifest.guarded else None
         return Quantised(picture, quality, tuple(latents), guard)
 
-    def evaluation(self, picture: Picture, quality: int, timings: Timings) -> Evaluation:
+    def evaluation(self, picture: Picture, quality: int, timings: Timings, tile: int | None = None) -> Evaluation:
         """The tensors of a picture at a level, before any step of encoding."""
         height, width = picture.rgb.shape[:2]
-        evaluation = self._evaluation(height, width, quality, timings)
+        evaluation = self._evaluation(height, width, quality, timings, tile)
         source = PixelSource(picture.rgb, self.bundle.manifest.alignment)
 
         def pixels(region: Region) -> Tensor:
@@ -154,14 +198,17 @@ class Codec:
 
     def pack(self, quantised: Quantised, timings: Timings | None = None) -> bytes:
         """The second half of `encode`: symbols to bytes."""
-        picture = quantised.picture
         with (timings or Timings()).stage("coder"):
-            sections = [Section(k, latent.section(self._entropy)) for k, latent in enumerate(quantised.latents)]
-        if quantised.guard is not None:
-            sections.append(Section(GUARD, quantised.guard))
+            payloads = [latent.section(self._entropy) for latent in quantised.latents]
+        return self._file(quantised.picture, quantised.quality, payloads, quantised.guard)
+
+    def _file(self, picture: Picture, quality: int, payloads: Sequence[bytes], guard: bytes | None = None) -> bytes:
+        sections = [Section(k, payload) for k, payload in enumerate(payloads)]
+        if guard is not None:
+            sections.append(Section(GUARD, guard))
         sections += picture.sections
         height, width = picture.rgb.shape[:2]
-        header = Header(width, height, quantised.quality, picture.flags, self.bundle.id, len(sections))
+        header = Header(width, height, quality, picture.flags, self.bundle.id, len(sections))
         return write_stream(header, sections)
 
     def decode(
@@ -183,7 +230,16 @@ class Codec:
         Raises InputError if the file cannot be read or has no such region, StreamError or IntegrityError for what is
         wrong with it, BundleError if it was made with another model.
         """
-        return self._decode(source, "decode", timings or Timings(), limits, region, 1, rounding)
+        return self._begin(source, "decode", timings or Timings(), limits, region, rounding=rounding)()
+
+    def decode_many(self, sources: Iterable[Source], limits: Limits | None = None) -> Iterator[Decoded]:
+        """`decode` for many files, in order: one is drawn while the entropy decoder works on the next.
+
+        Takes a file when there is room for it, as `encode_many`. With a GPU, the results have no latents.
+        """
+        return in_order(
+            lambda source: self._begin(source, "decode", Timings(), limits, latents=False), sources, self._workers
+        )
 
     def preview(
         self, source: Source, timings: Timings | None = None, limits: Limits | None = None, reduction: int = 1,
@@ -201,41 +257,70 @@ class Codec:
         if large and not self.bundle.manifest.large_preview:
             raise InputError(f"{self.bundle.source}: this model has one preview only; leave out the super-resolved one")
         kind = "large_preview" if large else "preview"
-        return self._decode(source, kind, timings or Timings(), limits, None, reduction)
+        return self._begin(source, kind, timings or Timings(), limits, None, reduction)()
 
-    def _decode(
-        self, source: Source, kind: str, timings: Timings, limits: Limits | None, region: Sequence[int] | None,
-        reduction: int, rounding: Rounding | None = None,
-    ) -> Decoded:  # fmt: skip
+    def _begin(
+        self, source: Source, kind: str, timings: Timings, limits: Limits | None, region: Sequence[int] | None = None,
+        reduction: int = 1, rounding: Rounding | None = None, *, latents: bool = True,
+    ) -> Callable[[], Decoded]:  # fmt: skip
+        """Reads a file and, on the host, decodes its latents; gives a function for the rest, for any thread.
+
+        `latents`: whether they are fetched from a GPU.
+        """
         stream = read_stream(read_source(source), limits)
         self._check_fits(stream)
         header, manifest = stream.header, self.bundle.manifest
-        wanted = Rectangle.within(region, header.width, header.height)
-        evaluation = self._evaluation(header.height, header.width, header.quality, timings)
-        integers: dict[str, npt.NDArray[np.int32]] = {}
-        guard = Decoding(stream.section(GUARD).payload if manifest.guarded else b"\0")
         steps: tuple[Step, ...] = getattr(manifest, kind)
-        for step in steps:
+        image = manifest.image_spec(steps)
+        smaller = image.stride  # of a preview
+        wanted = Rectangle.within(region, header.width, header.height)
+        canvas = Canvas(
+            wanted.reduced(smaller), header.flags, manifest.alignment // smaller, max(1, reduction // smaller)
+        )
+
+        def finish(integers: Latents) -> Decoded:
+            alpha, metadata = stored_without_loss(stream, limits)
+            if alpha is not None:
+                canvas.draw_alpha(reduced(alpha[:, :, None], smaller)[:, :, 0])
+            return Decoded(canvas.image(), metadata, integers)
+
+        def on_host(tile: int | None = None) -> Callable[[], Decoded]:
+            evaluation = self._evaluation(header.height, header.width, header.quality, timings, tile)
+            integers = self._decode_latents(stream, kind, evaluation, rounding)
+
+            def draw() -> Decoded:
+                self._draw(evaluation, canvas, image)
+                return finish(integers)
+
+            return draw
+
+        def on_device() -> Decoded:
+            if self._device is not None:
+                with suppress(DeviceMemoryError, SizeError):
+                    payloads = [stream.section(k).payload for k in range(sum(step.op == "code" for step in steps))]
+                    result = self._device.decode(kind, header, payloads, timings, latents=latents)
+                    canvas.draw_pixels(result.pixels)
+                    return finish(result.latents)
+            return _with_smaller_tiles(lambda tile: on_host(tile)())
+
+        return on_host() if self.graphs.backend.driver is None else on_device
+
+    def _decode_latents(self, stream: Stream, kind: str, evaluation: Evaluation, rounding: Rounding | None) -> Latents:
+        """Those that the steps of a kind code; every `run` step is noted down."""
+        manifest, integers = self.bundle.manifest, Latents()
+        guard = Decoding(stream.section(GUARD).payload if manifest.guarded else b"\0")
+        for step in getattr(manifest, kind):
             if step.op == "run":
                 evaluation.note(step)
             else:
                 latent = manifest.latent(step.target)
                 payload = stream.section(len(integers)).payload
                 integers[latent.name] = decode_latent(
-                    latent, payload, evaluation, self._entropy, header.quality, rounding or guard
+                    latent, payload, evaluation, self._entropy, stream.header.quality, rounding or guard
                 )
         if kind == "decode" and rounding is None:
             guard.finish()
-        alpha, metadata = stored_without_loss(stream, limits)
-        image = manifest.image_spec(steps)
-        smaller = image.stride  # of a preview
-        canvas = Canvas(
-            wanted.reduced(smaller), header.flags, manifest.alignment // smaller, max(1, reduction // smaller)
-        )
-        self._draw(evaluation, canvas, image)
-        if alpha is not None:
-            canvas.draw_alpha(reduced(alpha[:, :, None], smaller)[:, :, 0])
-        return Decoded(canvas.image(), metadata, integers)
+        return integers
 
     def _draw(self, evaluation: Evaluation, canvas: Canvas, image: TensorSpec) -> None:
         for tile in evaluation.tiles(canvas.wanted.region(evaluation.alignment // image.stride)):
@@ -243,14 +328,22 @@ class Codec:
             with evaluation.timings.stage("pixels"):
                 canvas.draw(tensor, tile)
 
-    def _evaluation(self, height: int, width: int, quality: int, timings: Timings) -> Evaluation:
+    def _evaluation(
+        self, height: int, width: int, quality: int, timings: Timings, tile: int | None = None
+    ) -> Evaluation:
         def run(role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
             with timings.stage(role):
                 return self.graphs.run(role, inputs)
 
         manifest = self.bundle.manifest
         rows, columns = (side + -side % manifest.alignment for side in (height, width))
-        evaluation = Evaluation(manifest, run, rows, columns, self._tile, timings)
+        tile = tile or self._tile
+        if self.graphs.backend.driver is not None:
+            from condic.runtime.cuda.tiling import fitting_tile
+
+            fitting = fitting_tile(manifest, (rows, columns), self.graphs.load)
+            tile = min(filter(None, (tile, fitting)), default=None)
+        evaluation = Evaluation(manifest, run, rows, columns, tile, timings)
         for name, table in self.bundle.tables.items():
             if name.startswith("quality."):
                 evaluation.give(name, table[quality].astype(np.float32).reshape(1, -1, 1, 1))
@@ -267,6 +360,28 @@ class Codec:
             expected.add(GUARD)
         if {s.kind for s in stream.sections} != expected:
             raise StreamError("the file does not have the sections that its header and model call for")
+
+
+def _close(device: DevicePipeline | None, graphs: LoadedGraphs) -> None:
+    if device is not None:
+        device.close()
+    graphs.close()
+
+
+def _check_quality(quality: int) -> None:
+    if not isinstance(quality, (int, np.integer)) or not 0 <= quality < QUALITY_LEVELS:
+        raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
+
+
+def _with_smaller_tiles(work: Callable[[int | None], T]) -> T:
+    """What `work` gives with the usual tiles or, where a GPU runs out of memory, smaller ones."""
+    for tile in (None, *_SMALLER_TILES):
+        try:
+            return work(tile)
+        except DeviceMemoryError:
+            if tile == _SMALLER_TILES[-1]:
+                raise
+    raise AssertionError
 
 
 def load_codec(model: str, backend: str = "auto", threads: int = 0) -> Codec:

@@ -16,7 +16,8 @@ from condic.runtime.manifest import Box, Chunk, Guard, Latent, Step
 from condic.runtime.tiles import Evaluation, Region
 
 Tensor = npt.NDArray[np.float32]
-_CHECKSUM = struct.Struct("<I")
+CHECKSUM = struct.Struct("<I")
+"""Of a chunk, as sections begin with them."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class _State:
         residual = self._run(chunk.residual, chunk.residual_inputs)
         with self._evaluation.timings.stage("entropy_step"):
             codes = self._rounding.round(residual * (16 / guard.residual_step), guard.residual_delta)
-            begin, end, *rest = _strided_box(chunk.boxes[0], *self.integers.shape[1:])
+            begin, end, *rest = strided_box(chunk.boxes[0], *self.integers.shape[1:])
             self.integers[begin:end, slice(*rest[:3]), slice(*rest[3:])] += guard.residual_step * codes
             return kernels.crc32c(np.ascontiguousarray(codes, "<i4").tobytes())
 
@@ -132,7 +133,7 @@ class _State:
     def boxes(self, chunk: Chunk) -> npt.NDArray[np.int32]:
         """The chunk's boxes on this latent's grid, as the kernels take them."""
         _, height, width = self.integers.shape
-        return np.array([_strided_box(box, height, width) for box in chunk.boxes], np.int32)
+        return np.array([strided_box(box, height, width) for box in chunk.boxes], np.int32)
 
 
 def give_hat(name: str, integers: npt.NDArray[np.int32], evaluation: Evaluation) -> None:
@@ -167,7 +168,7 @@ def encode_latent(
                 y[0], mean, scale, boxes, latent.first_coded, state.integers
             )
         chunks.append((symbols, indexes))
-        checksums += _CHECKSUM.pack(checksum + state.add_residual(chunk) & 0xFFFFFFFF)
+        checksums += CHECKSUM.pack(checksum + state.add_residual(chunk) & 0xFFFFFFFF)
     return Coded(latent.name, state.integers, chunks, checksums)
 
 
@@ -184,7 +185,7 @@ def decode_latent(
     Raises StreamError on a payload that the coder rejects, IntegrityError where a chunk's checksum does not match.
     """
     state, stage = _State(latent, evaluation, tables, quality, rounding), evaluation.timings.stage
-    split = _CHECKSUM.size * len(latent.chunks)
+    split = CHECKSUM.size * len(latent.chunks)
     if len(payload) < split:
         raise StreamError(f"section {latent.name} is too short for its {len(latent.chunks)} checksums")
     try:
@@ -199,7 +200,7 @@ def decode_latent(
             with stage("entropy_step"):
                 checksum = kernels.scatter_symbols(symbols, mean, scale, boxes, latent.first_coded, state.integers)
             checksum = checksum + state.add_residual(chunk) & 0xFFFFFFFF
-            stored = payload[_CHECKSUM.size * number : _CHECKSUM.size * (number + 1)]
+            stored = payload[CHECKSUM.size * number : CHECKSUM.size * (number + 1)]
             check_checksum(checksum, stored, f"chunk {number} of latent {latent.name}")
         decoder.finish()
     except ValueError as error:
@@ -209,7 +210,7 @@ def decode_latent(
 
 def check_checksum(checksum: int, stored: bytes | memoryview, what: str) -> None:
     """Raises IntegrityError unless decoding led to the encoder's checksum."""
-    if _CHECKSUM.pack(checksum) != bytes(stored):
+    if CHECKSUM.pack(checksum) != bytes(stored):
         raise IntegrityError(
             f"{what} does not have the encoder's checksum: the file is damaged, or the backend that wrote or reads it "
             "computes wrongly (see condic-run doctor)"
@@ -221,7 +222,7 @@ def _box_size(box: Sequence[int]) -> int:
     return (c1 - c0) * len(range(r0, r1, row_step)) * len(range(q0, q1, column_step))
 
 
-def _strided_box(box: Box, height: int, width: int) -> tuple[int, ...]:
+def strided_box(box: Box, height: int, width: int) -> tuple[int, ...]:
     """First and last channel; then begin, end and step of rows, and of columns."""
     rows, columns = (
         (phase * (size // box.period), (phase + 1) * (size // box.period), 1)

@@ -1,4 +1,4 @@
-"""Backends behind one small interface: load a graph, run it on arrays.
+"""Backends behind one small interface: load a graph, run it on arrays of the host, or on a device.
 
 A backend registers itself in the entry-point group `condic.backends`; nothing here imports the libraries behind them.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from condic.runtime.bundle import Bundle
 from condic.runtime.known_answer import check_known_answer, first_line
 from condic.runtime.manifest import Graph
 
+if TYPE_CHECKING:
+    from condic.runtime.cuda.driver import Driver
+
 Array = npt.NDArray[np.float32]
 Runner = Callable[[Sequence[Array]], list[Array]]
 """Runs a graph on its inputs, float32 in the order of `Graph.inputs`; gives its outputs. Safe to call from threads."""
@@ -27,7 +30,8 @@ Runner = Callable[[Sequence[Array]], list[Array]]
 PREFERENCE = ("ort", "openvino", "torch")
 """What `auto` tries, in this order: by the time to the first picture.
 
-OpenVINO takes longer to load a model and less for each picture that follows (docs/python.md has figures).
+OpenVINO takes longer to load a model and less for each picture that follows (docs/python.md has figures). Those that
+need a GPU are not among them until they have been measured on one (docs/gpu.md): ask for them by name.
 """
 
 
@@ -40,18 +44,26 @@ class BackendOptions:
 
 
 class Backend(Protocol):
-    """A library that runs ONNX graphs. The constructor raises BackendError where the library is missing."""
+    """A library that runs ONNX graphs. The constructor raises BackendError where the library is missing.
+
+    One with a `driver` runs them on its device: what it loads are `DeviceGraph`s (`condic.runtime.cuda.graph`).
+    """
 
     name: str
 
     def __init__(self, options: BackendOptions) -> None: ...
 
+    @property
+    def driver(self) -> Driver | None:
+        """The device that graphs run on; None where they run on the host."""
+        ...
+
     def describe(self) -> str:
         """Library, version and device, for people."""
         ...
 
-    def load(self, graph: Graph, model: bytes) -> Runner:
-        """Prepares a graph; `exact` and `guarded` ones must run in float32."""
+    def load(self, graph: Graph, bundle: Bundle) -> Runner:
+        """Prepares a graph of a bundle; `exact` and `guarded` ones must run in float32."""
         ...
 
 
@@ -77,10 +89,21 @@ class LoadedGraphs:
         """Outputs of a graph."""
         return (self._runners.get(role) or self.load(role))(inputs)
 
+    def close(self) -> None:
+        """Gives everything on a device back; no graph runs any more."""
+        if (driver := self.backend.driver) is None:
+            return
+        from condic.runtime.cuda.graph import device_graph
+
+        with self._lock:
+            while self._runners:
+                device_graph(self._runners.popitem()[1]).close()
+        driver.close()
+
     def _load(self, graph: Graph) -> Runner:
         backend = self.backend
         try:
-            runner = backend.load(graph, self._bundle.graphs[graph.role])
+            runner = backend.load(graph, self._bundle)
         except Exception as error:
             raise BackendError(f"backend {backend.name} cannot load graph {graph.role}: {first_line(error)}") from error
         if graph.precision == "exact":
@@ -123,6 +146,8 @@ def open_backend(name: str, options: BackendOptions | None = None) -> Backend:
         backend: Backend = _registered()[name].load()(options or BackendOptions())
     except ImportError as error:
         raise BackendError(f"backend {name} is not installed ({error}); {_install_hint(name)}") from error
+    except BackendError as error:
+        raise BackendError(f"backend {name} does not work here: {error}") from error
     return backend
 
 
@@ -132,5 +157,5 @@ def _registered() -> dict[str, EntryPoint]:
 
 
 def _install_hint(name: str) -> str:
-    extra: dict[str, Any] = {"ort": "cpu", "openvino": "openvino", "torch": "export"}
+    extra = {"ort": "cpu", "openvino": "openvino", "torch": "export", "ort-cuda": "cuda"}
     return f"pip install 'condic[{extra[name]}]'" if name in extra else "install its library"

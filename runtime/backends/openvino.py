@@ -9,6 +9,7 @@ from typing import Any
 import openvino
 
 from condic.runtime.backends import Array, BackendOptions, Runner
+from condic.runtime.bundle import Bundle
 from condic.runtime.cache import user_cache
 from condic.runtime.manifest import Graph
 
@@ -17,6 +18,7 @@ class OpenVinoBackend:
     """Runs graphs with OpenVINO's CPU plugin."""
 
     name = "openvino"
+    driver = None
 
     def __init__(self, options: BackendOptions) -> None:
         self._core = openvino.Core()
@@ -30,7 +32,7 @@ class OpenVinoBackend:
         """Library, version and device, for people."""
         return f"OpenVINO {openvino.__version__.split('-')[0]}, {self._device}"
 
-    def load(self, graph: Graph, model: bytes) -> Runner:
+    def load(self, graph: Graph, bundle: Bundle) -> Runner:
         """A compiled model, from the user's cache if it is there, which takes a quarter of the time.
 
         Each call makes its own request, so threads do not share buffers.
@@ -38,7 +40,7 @@ class OpenVinoBackend:
         config = dict(self._config)
         if graph.precision != "float":
             config["INFERENCE_PRECISION_HINT"] = "f32"  # the default may be bfloat16
-        compiled = self._compile(model, config)
+        compiled = self._compile(bundle.graphs[graph.role], config)
         read = {name for x in compiled.inputs for name in x.names}  # OpenVINO drops inputs that nothing depends on
 
         def run(inputs: Sequence[Array]) -> list[Array]:

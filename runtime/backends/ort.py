@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnxruntime
 
 from condic.runtime.backends import Array, BackendOptions, Runner
+from condic.runtime.bundle import Bundle
 from condic.runtime.manifest import Graph
 
 
@@ -14,6 +15,7 @@ class OrtBackend:
     """Runs graphs with ONNX Runtime's CPU provider in float32."""
 
     name = "ort"
+    driver = None
 
     def __init__(self, options: BackendOptions) -> None:
         self._options = onnxruntime.SessionOptions()
@@ -29,9 +31,11 @@ class OrtBackend:
         """Library, version and device, for people."""
         return f"ONNX Runtime {onnxruntime.__version__}, CPU"
 
-    def load(self, graph: Graph, model: bytes) -> Runner:
+    def load(self, graph: Graph, bundle: Bundle) -> Runner:
         """A session on the graph."""
-        session = onnxruntime.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            bundle.graphs[graph.role], self._options, providers=["CPUExecutionProvider"]
+        )
         names = [x.name for x in graph.inputs]
         outputs = [x.name for x in graph.outputs]
 

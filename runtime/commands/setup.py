@@ -62,7 +62,12 @@ max_pixels_option = click.option(
 with_setup = command_line.with_setup(
     Setup,
     click.option("--model", help=f"Shipped model, or path of a bundle; default {DEFAULT_MODEL}, or what a file names."),
-    click.option("--backend", cls=Rare, default="auto", help="ort, openvino, torch, or the first of them that works."),
+    click.option(
+        "--backend",
+        cls=Rare,
+        default="auto",
+        help="ort, openvino, torch, or the first of them that works; on a GPU tensorrt or ort-cuda.",
+    ),
     click.option("--threads", type=click.IntRange(min=0), default=0, help="0: as many as the backend likes."),
     max_pixels_option,
     json_option,

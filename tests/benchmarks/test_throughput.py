@@ -25,15 +25,16 @@ COMMAND = [sys.executable, "-m", "condic.benchmarks", "throughput"]
 BROKEN = """
 class Broken:
     name = "broken"
+    driver = None
     def __init__(self, options): pass
     def describe(self): return "breaks while it runs"
-    def load(self, graph, model):
+    def load(self, graph, bundle):
         def run(inputs): raise RuntimeError("out of luck")
         return run
 
 class Crashing(Broken):
     name = "crashing"
-    def load(self, graph, model):
+    def load(self, graph, bundle):
         import os
         os.abort()
 """
@@ -172,7 +173,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, bundle_path: Path, photograph
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--backends", "cuda"), "unknown backend 'cuda'; known: auto, ort, openvino, torch"),
+        (("--backends", "cuda"), "unknown backend 'cuda'; known: auto, ort, openvino, torch, ort-cuda, tensorrt"),
         (("--models", "dcic:x"), "not a shipped one (cic-sr-s, dcic-sgp-s)"),
         (("--peers", "gif"), "unknown peer 'gif'; known: jpeg, webp, avif, jxl"),
         (("--resolutions", "8k"), "unknown resolution '8k'; known: 720p, 1080p, 4k"),

@@ -27,8 +27,8 @@ import condic, condic.runtime
 for module in pkgutil.walk_packages(condic.runtime.__path__, "condic.runtime."):
     try:
         importlib.import_module(module.name)
-    except ModuleNotFoundError as error:  # a backend whose library is not installed
-        assert module.name.startswith("condic.runtime.backends."), module.name
+    except ModuleNotFoundError as error:  # a backend or a driver whose library is not installed
+        assert module.name.startswith(("condic.runtime.backends.", "condic.runtime.cuda.pycuda_driver")), module.name
         assert not error.name.startswith("condic"), error
 """
 

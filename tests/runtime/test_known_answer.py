@@ -25,6 +25,7 @@ class Spoiling:
     """A backend that changes the outputs of another one."""
 
     name = "spoiling"
+    driver = None
 
     def __init__(self, inner: Backend, spoil: Callable[[Array], None]) -> None:
         self._inner, self._spoil = inner, spoil
@@ -32,8 +33,8 @@ class Spoiling:
     def describe(self) -> str:
         return "wrong on purpose"
 
-    def load(self, graph: Graph, model: bytes) -> Runner:
-        runner = self._inner.load(graph, model)
+    def load(self, graph: Graph, bundle: Bundle) -> Runner:
+        runner = self._inner.load(graph, bundle)
 
         def run(inputs: Sequence[Array]) -> list[Array]:
             outputs = [np.array(x) for x in runner(inputs)]

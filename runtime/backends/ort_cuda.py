@@ -1,0 +1,109 @@
+"""ONNX Runtime's CUDA provider, with inputs and outputs bound to device addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from condic.errors import BackendError, DeviceMemoryError
+from condic.runtime.backends import BackendOptions
+from condic.runtime.bundle import Bundle
+from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
+from condic.runtime.cuda.graph import DeviceGraph, Size, shape_of
+from condic.runtime.manifest import Graph
+
+_PROVIDER = "CUDAExecutionProvider"
+
+
+class OrtCudaBackend:
+    """Runs graphs in float32: with TF32 where they are float or exact, which changes nothing in exact ones."""
+
+    name = "ort-cuda"
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Raises BackendError where there is no GPU, or no CUDA provider."""
+        find_libcuda()
+        if _PROVIDER not in onnxruntime.get_available_providers():
+            raise BackendError(
+                "this is onnxruntime, not onnxruntime-gpu: pip uninstall onnxruntime, then pip install 'condic[cuda]'; "
+                f"{CPU}"
+            )
+        self.driver: Driver = open_driver()
+
+    def describe(self) -> str:
+        """Library, version and device, for people."""
+        return f"ONNX Runtime {onnxruntime.__version__}, {self.driver.device.describe()}"
+
+    def load(self, graph: Graph, bundle: Bundle) -> DeviceGraph:
+        """The graph; a session is made for each stream that it is run on."""
+        sessions = _Sessions(graph, bundle.graphs[graph.role])
+        return DeviceGraph(self.driver, graph, lambda size: _Execution(graph, sessions, size))
+
+
+class _Sessions:
+    """A graph's sessions: one for each stream, since ONNX Runtime ties a session to the stream that it is to use."""
+
+    def __init__(self, graph: Graph, model: bytes) -> None:
+        self._model, self._tf32 = model, graph.precision != "guarded"
+        self._sessions: dict[int, Any] = {}
+
+    def on(self, stream: int) -> Any:
+        """The session of a stream."""
+        if stream not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3
+            provider = {
+                "device_id": 0, "user_compute_stream": str(stream), "use_tf32": int(self._tf32),
+                "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC",
+            }  # fmt: skip
+            session = onnxruntime.InferenceSession(
+                self._model, options, providers=[(_PROVIDER, provider), "CPUExecutionProvider"]
+            )
+            if _PROVIDER not in session.get_providers():  # what it needs could not be loaded; it has gone on without
+                raise BackendError(
+                    "ONNX Runtime cannot load its CUDA provider (its cuDNN or cuBLAS is missing, or the driver is too "
+                    f"old); {CPU}"
+                )
+            self._sessions[stream] = session
+        return self._sessions[stream]
+
+
+class _Execution:
+    """Runs a session for one size of image; its memory is ONNX Runtime's own."""
+
+    scratch = 0
+    capturable = False  # it may allocate in any run
+
+    def __init__(self, graph: Graph, sessions: _Sessions, size: Size) -> None:
+        self._graph, self._sessions, self._size = graph, sessions, size
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = 3
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def enqueue(self, inputs: Sequence[int], outputs: Sequence[int], scratch: int, stream: int) -> None:
+        """See `Execution`."""
+        session = self._sessions.on(stream)
+        binding = session.io_binding()
+        for bind, specs, addresses in (
+            (binding.bind_input, self._graph.inputs, inputs),
+            (binding.bind_output, self._graph.outputs, outputs),
+        ):
+            for spec, address in zip(specs, addresses, strict=True):
+                bind(spec.name, "cuda", 0, np.float32, shape_of(spec, self._size), address)
+        try:
+            session.run_with_iobinding(binding, self._options)
+        except Exception as error:  # ONNX Runtime has no class of its own for it
+            raise _as_ours(error) from error
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def _as_ours(error: Exception) -> BackendError:
+    line = " ".join(str(error).split())[:200]
+    if "Failed to allocate memory" in line or "out of memory" in line:
+        return DeviceMemoryError(f"ONNX Runtime ran out of GPU memory ({line}); {CPU}")
+    return BackendError(f"ONNX Runtime failed on the GPU ({line}); {CPU}")

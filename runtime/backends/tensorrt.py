@@ -1,0 +1,147 @@
+"""TensorRT (8.6, 10, 11) and TensorRT-RTX: runs the engines that `condic-export --engines` has built for this GPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from condic.errors import BackendError, SizeError
+from condic.runtime.backends import BackendOptions
+from condic.runtime.bundle import Bundle
+from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
+from condic.runtime.cuda.graph import DeviceGraph, Size, shape_of
+from condic.runtime.engine_cache import Engine, EngineKey, Target, engine_folder, engine_precisions, find_engine
+from condic.runtime.known_answer import check_known_answer
+from condic.runtime.manifest import Graph
+from condic.runtime.tensorrt_library import TensorRt, find_tensorrt
+
+
+class TensorRtBackend:
+    """Runs engines: float graphs in the precision that they were built for, exact ones in float32 with TF32."""
+
+    name = "tensorrt"
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Raises BackendError where there is no GPU, no TensorRT, or no pycuda."""
+        find_libcuda()  # TensorRT 8.6 crashes without it
+        self._library = find_tensorrt()
+        self.driver: Driver = open_driver()
+        with self.driver.entered():
+            self._runtime = self._library.api.Runtime(self._library.logger)
+
+    def describe(self) -> str:
+        """Library, version and device, for people."""
+        return f"{self._library}, {self.driver.device.describe()}"
+
+    def load(self, graph: Graph, bundle: Bundle) -> DeviceGraph:
+        """The graph; engines are loaded for the sizes that are asked for, and exact ones tested then."""
+        engines = _Engines(graph, bundle, self._library, self._runtime, self.driver)
+        return DeviceGraph(self.driver, graph, engines.prepare, engines.takes)
+
+
+class _Engines:
+    """The engines of one graph, by the profiles that sizes have called for so far."""
+
+    def __init__(self, graph: Graph, bundle: Bundle, library: TensorRt, runtime: Any, driver: Driver) -> None:
+        self._graph, self._bundle, self._library, self._driver = graph, bundle, library, driver
+        self._runtime = runtime
+        device = driver.device
+        capability = ".".join(map(str, device.capability))
+        self._target = Target(device.name, capability, library.flavour, library.version)
+        self._loaded: dict[EngineKey, Any] = {}
+        self._taken: dict[Size, bool] = {}
+        self._lock = threading.Lock()
+
+    def prepare(self, size: Size) -> _Execution:
+        """An execution for a padded image's size, with the engine of the smallest profile that takes it."""
+        with self._lock:
+            engine = self._find(size)
+            if engine.key not in self._loaded:
+                self._loaded[engine.key] = self._load(engine)
+            return _Execution(self._graph, self._library, self._loaded[engine.key], size)
+
+    def takes(self, size: Size) -> bool:
+        """Whether there is an engine for a size; found out once."""
+        if size not in self._taken:
+            try:
+                self._find(size)
+                self._taken[size] = True
+            except SizeError:
+                self._taken[size] = False
+        return self._taken[size]
+
+    def _find(self, size: Size) -> Engine:
+        try:
+            return find_engine(
+                engine_folder(), self._bundle.manifest.bundle_id, self._graph.role, engine_precisions(self._graph),
+                self._target, size,
+            )  # fmt: skip
+        except BackendError as error:
+            raise SizeError(str(error)) from error
+
+    def _load(self, engine: Engine) -> Any:
+        """The engine in TensorRT's own form, tested if it is exact. Raises BackendError."""
+        if "version-compatible" in engine.key.options:  # such a plan brings a runtime of its own
+            self._runtime.engine_host_code_allowed = True
+        loaded = self._runtime.deserialize_cuda_engine(engine.plan)
+        if loaded is None:
+            raise BackendError(
+                f"{self._library} rejects its engine of {engine.key.role} ({self._library.last_error()}); build it "
+                f"again with condic-export --engines, or {CPU}"
+            )
+        if self._graph.precision == "exact":
+            run = DeviceGraph(
+                self._driver, self._graph, lambda size: _Execution(self._graph, self._library, loaded, size)
+            )
+            try:
+                check_known_answer(self._bundle, self._graph, run, "tensorrt")
+            finally:
+                run.close()
+        return loaded
+
+
+class _Execution:
+    """An execution context with its shapes set. Its memory is given to it anew for each run."""
+
+    capturable = True
+
+    def __init__(self, graph: Graph, library: TensorRt, engine: Any, size: Size) -> None:
+        self._graph, self._library = graph, library
+        strategies = getattr(library.api, "ExecutionContextAllocationStrategy", None)
+        if strategies is None:  # TensorRT 8
+            self._context = engine.create_execution_context_without_device_memory()
+        else:
+            self._context = engine.create_execution_context(strategies.USER_MANAGED)
+        if self._context is None:
+            raise self._error("makes no execution context")
+        names = {engine.get_tensor_name(k) for k in range(engine.num_io_tensors)}
+        self._used = [spec.name in names for spec in (*graph.inputs, *graph.outputs)]  # it may drop what nothing reads
+        for spec in graph.inputs:
+            if spec.name in names and not self._context.set_input_shape(spec.name, shape_of(spec, size)):
+                raise self._error(f"refuses input {spec.name} of shape {shape_of(spec, size)}")
+        if hasattr(self._context, "update_device_memory_size_for_shapes"):
+            self.scratch = int(self._context.update_device_memory_size_for_shapes())
+        else:
+            self.scratch = int(engine.device_memory_size)
+
+    def enqueue(self, inputs: Sequence[int], outputs: Sequence[int], scratch: int, stream: int) -> None:
+        """See `Execution`."""
+        specs = (*self._graph.inputs, *self._graph.outputs)
+        for spec, address, used in zip(specs, (*inputs, *outputs), self._used, strict=True):
+            if used:
+                self._context.set_tensor_address(spec.name, address)
+        if self.scratch:
+            if hasattr(self._context, "set_device_memory"):
+                self._context.set_device_memory(scratch, self.scratch)
+            else:
+                self._context.device_memory = scratch
+        if not self._context.execute_async_v3(stream):
+            raise self._error("fails")
+
+    def close(self) -> None:
+        """Lets the context go."""
+        self._context = None
+
+    def _error(self, what: str) -> BackendError:
+        return BackendError(f"{self._library} {what} in graph {self._graph.role} ({self._library.last_error()}); {CPU}")

@@ -1,0 +1,138 @@
+"""A graph on a device: prepared for one size of image at a time, run on device addresses, or on host arrays."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from condic.errors import BackendError
+from condic.runtime.cuda.arena import ALIGNMENT
+from condic.runtime.cuda.driver import Driver
+from condic.runtime.manifest import Graph, TensorSpec
+
+Array = npt.NDArray[np.float32]
+Size = tuple[int, int]
+"""Height and width of a padded image."""
+_MOST_SIZES = 4
+
+
+class Execution(Protocol):
+    """A graph made ready for one size of image, for one thread at a time."""
+
+    scratch: int
+    """Bytes of device memory that it needs while it runs."""
+    capturable: bool
+    """Whether a CUDA graph may record it."""
+
+    def enqueue(self, inputs: Sequence[int], outputs: Sequence[int], scratch: int, stream: int) -> None:
+        """Queues a run. Addresses of float32 tensors in the graph's order (see `shape_of`), and of scratch memory."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of what it holds; its stream is idle."""
+        ...
+
+
+class DeviceGraph:
+    """A loaded graph. On host arrays it is a `Runner`, safe to call from threads."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        graph: Graph,
+        prepare: Callable[[Size], Execution],
+        takes: Callable[[Size], bool] = lambda size: True,
+    ) -> None:
+        """`prepare` makes an execution for a padded image's size, SizeError where `takes` says no."""
+        self.driver, self.graph, self.takes, self._prepare = driver, graph, takes, prepare
+        self._prepared: OrderedDict[Size, Execution] = OrderedDict()
+        self._stream = 0
+        self._lock = threading.Lock()
+
+    def prepare(self, size: Size) -> Execution:
+        """An execution of the caller's own."""
+        with self.driver.entered():
+            return self._prepare(size)
+
+    def __call__(self, inputs: Sequence[Array]) -> list[Array]:
+        """Outputs for host arrays, float32 in the order of `Graph.inputs`. Raises BackendError."""
+        size = _size_of(self.graph, inputs)
+        outputs = [np.empty(shape_of(spec, size), np.float32) for spec in self.graph.outputs]
+        with self._lock, self.driver.entered():
+            self._run(self._execution(size), inputs, outputs)
+        return outputs
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        with self._lock, self.driver.entered():
+            while self._prepared:
+                self._prepared.popitem()[1].close()
+            if self._stream:
+                self.driver.destroy_stream(self._stream)
+            self._stream = 0
+
+    def _execution(self, size: Size) -> Execution:
+        """One from the few last used: an image's tiles have few sizes."""
+        if size not in self._prepared:
+            while len(self._prepared) >= _MOST_SIZES:
+                self._prepared.popitem(last=False)[1].close()
+            self._prepared[size] = self._prepare(size)
+        self._prepared.move_to_end(size)
+        return self._prepared[size]
+
+    def _run(self, execution: Execution, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        arrays = [*inputs, *outputs]
+        offsets = np.cumsum([0] + [-(-x.nbytes // ALIGNMENT) * ALIGNMENT for x in arrays]).tolist()
+        driver, size, address, staging = self.driver, offsets[-1], 0, None
+        stream = self._stream = self._stream or driver.create_stream()
+        try:
+            address = driver.allocate(size + max(execution.scratch, 1))
+            staging = driver.allocate_pinned(size)
+            places = [
+                staging[offset : offset + x.nbytes].view(np.float32) for offset, x in zip(offsets, arrays, strict=False)
+            ]
+            for place, x, offset in zip(places, inputs, offsets, strict=False):
+                place[:] = x.reshape(-1)
+                driver.upload(address + offset, place, stream)
+            given = [address + offset for offset in offsets[:-1]]
+            execution.enqueue(given[: len(inputs)], given[len(inputs) :], address + size, stream)
+            for place, at in zip(places[len(inputs) :], given[len(inputs) :], strict=True):
+                driver.download(place, at, stream)
+            driver.synchronise(stream)
+            for place, x in zip(places[len(inputs) :], outputs, strict=True):
+                x.reshape(-1)[:] = place
+        finally:
+            if address:
+                driver.release(address)
+            if staging is not None:
+                driver.release_pinned(staging)
+
+
+def device_graph(runner: object) -> DeviceGraph:
+    """What a backend with a driver has loaded."""
+    assert isinstance(runner, DeviceGraph), f"a backend with a driver gave {runner}"
+    return runner
+
+
+def shape_of(spec: TensorSpec, size: Size) -> tuple[int, int, int, int]:
+    """A tensor's shape for a padded image's size."""
+    rows, columns = (side // spec.stride for side in size) if spec.stride else (1, 1)
+    return 1, spec.channels, rows, columns
+
+
+def bytes_of(spec: TensorSpec, size: Size) -> int:
+    """A tensor's size."""
+    return 4 * int(np.prod(shape_of(spec, size)))
+
+
+def _size_of(graph: Graph, inputs: Sequence[Array]) -> Size:
+    """The size of the padded image, or part of one, that inputs belong to."""
+    for spec, x in zip(graph.inputs, inputs, strict=True):
+        if spec.stride:
+            return x.shape[2] * spec.stride, x.shape[3] * spec.stride
+    raise BackendError(f"graph {graph.role} has no input with an extent")

@@ -1,0 +1,207 @@
+"""Programs at work: a stream, device memory and page-locked memory, for one image at a time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from condic.errors import BackendError, DeviceLostError, DeviceMemoryError
+from condic.runtime.cuda.arena import ALIGNMENT, lay_out
+from condic.runtime.cuda.driver import Driver
+from condic.runtime.cuda.program import Clear, Copy, Format, Graph, Kernel, Operation, Program
+
+_MOST_PROGRAMS = 8
+
+
+class Workspace:
+    """Keeps the programs of the formats that it has run lately; they share its memory, which grows as it must.
+
+    A program runs as it is the first time, since libraries set themselves up then; the second time its segments are
+    captured as CUDA graphs, which are launched from then on. Where that cannot be done it goes on as it is.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        """An empty one."""
+        self._driver = driver
+        self._programs: OrderedDict[Format, LoadedProgram] = OrderedDict()
+        self._address = 0
+        self._staging: npt.NDArray[np.uint8] | None = None
+        self._size = 0
+        self.stream = driver.create_stream()
+
+    def program(self, format: Format, build: Callable[[Format], Program]) -> LoadedProgram:
+        """The program for a format, ready to run. Raises BackendError; DeviceMemoryError leaves an empty one."""
+        if format not in self._programs:
+            while len(self._programs) >= _MOST_PROGRAMS:
+                self._programs.popitem(last=False)[1].close()
+            program = build(format)
+            try:
+                self._programs[format] = self._load(program)
+            except BaseException:
+                for execution in program.executions():
+                    execution.close()
+                raise
+        self._programs.move_to_end(format)
+        return self._programs[format]
+
+    def has(self, format: Format) -> bool:
+        """Whether the program for a format is there."""
+        return format in self._programs
+
+    def wait(self) -> None:
+        """Until everything that was queued is done."""
+        self._driver.synchronise(self.stream)
+
+    def clear(self) -> None:
+        """Lets go of all programs and memory."""
+        while self._programs:
+            self._programs.popitem()[1].close()
+        if self._address:
+            self._driver.release(self._address)
+        if self._staging is not None:
+            self._driver.release_pinned(self._staging)
+        self._address, self._size, self._staging = 0, 0, None
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        self.clear()
+        self._driver.destroy_stream(self.stream)
+
+    def _load(self, program: Program) -> LoadedProgram:
+        layout = lay_out(program.uses(), program.sizes)
+        staged = {name: program.sizes[name] for name in program.staged()}
+        places = lay_out([list(staged)], staged)
+        if layout.size > self._size or self._staging is None or places.size > self._staging.size:
+            size = max(layout.size, self._size, ALIGNMENT)
+            pinned = max(places.size, 0 if self._staging is None else self._staging.size)
+            self.clear()  # the old before the new: both at once may be too much
+            self._address = self._driver.allocate(size)
+            self._size = size
+            self._staging = self._driver.allocate_pinned(pinned)
+        at = {name: self._address + offset for name, offset in layout.offsets.items()}
+        at |= {name: at["rows"] + offset for name, offset in program.rows.offsets.items()}
+        staging = {name: self._staging[offset : offset + staged[name]] for name, offset in places.offsets.items()}
+        return LoadedProgram(program, at, staging, self._driver, self.stream)
+
+
+class LoadedProgram:
+    """A program with its addresses."""
+
+    def __init__(
+        self, program: Program, at: Mapping[str, int], staging: Mapping[str, npt.NDArray[np.uint8]], driver: Driver,
+        stream: int,
+    ) -> None:  # fmt: skip
+        self.program, self._at, self._staging = program, at, staging
+        self._driver, self._stream = driver, stream
+        self._segments = [[(_name_of(x), self._bound(x)) for x in each.operations] for each in program.segments]
+        self._last = [self._bound(x) for x in program.last]
+        self._capturable = all(execution.capturable for execution in program.executions())
+        self._runs = [0] * len(program.segments)
+        self._graphs: dict[int, int] = {}
+
+    def staged(self, name: str, dtype: Any = np.uint8) -> npt.NDArray[Any]:
+        """A tensor's place in page-locked memory."""
+        return self._staging[name].view(dtype)
+
+    def run(self, segment: int) -> None:
+        """Queues a segment."""
+        if self._capturable and self._runs[segment] == 1:
+            self._capture(segment)
+        self._runs[segment] += 1
+        if segment in self._graphs:
+            self._driver.launch_graph(self._graphs[segment], self._stream)
+        else:
+            self._queue(segment)
+
+    def fetch_latents(self) -> None:
+        """Queues the copies of the latents."""
+        for work in self._last:
+            work()
+
+    def profile(self) -> list[tuple[str, float]]:
+        """Runs every operation once more on whatever is there: names and seconds, in order."""
+        operations = [x for segment in self._segments for x in segment]
+        events = [self._driver.create_event() for _ in range(len(operations) + 1)]
+        try:
+            self._driver.record(events[0], self._stream)
+            for (_, work), event in zip(operations, events[1:], strict=True):
+                work()
+                self._driver.record(event, self._stream)
+            self._driver.synchronise(self._stream)
+            times = map(self._driver.elapsed, events, events[1:])
+            return [(name, seconds) for (name, _), seconds in zip(operations, times, strict=True)]
+        finally:
+            for event in events:
+                self._driver.destroy_event(event)
+
+    @property
+    def captured(self) -> bool:
+        """Whether all of it is launched as CUDA graphs."""
+        return len(self._graphs) == len(self._segments)
+
+    def close(self) -> None:
+        """Lets go of graphs and executions."""
+        for graph in self._graphs.values():
+            self._driver.destroy_graph(graph)
+        self._graphs = {}
+        for execution in self.program.executions():
+            execution.close()
+
+    def _queue(self, segment: int) -> None:
+        for _, work in self._segments[segment]:
+            work()
+
+    def _capture(self, segment: int) -> None:
+        """Records a segment; where a library does what cannot be recorded, nothing is from now on."""
+        failure: BackendError | None = None
+        graph = 0
+        self._driver.begin_capture(self._stream)
+        try:
+            self._queue(segment)
+        except BackendError as error:
+            failure = error
+        try:
+            graph = self._driver.end_capture(self._stream)
+        except BackendError as error:
+            failure = failure or error
+        if failure is None:
+            self._graphs[segment] = graph
+            return
+        if graph:
+            self._driver.destroy_graph(graph)
+        if isinstance(failure, (DeviceLostError, DeviceMemoryError)):
+            raise failure
+        self._capturable = False
+
+    def _bound(self, operation: Operation) -> Callable[[], None]:
+        """An operation on its addresses."""
+        at, driver, stream = self._at, self._driver, self._stream
+        match operation:
+            case Graph(_, inputs, outputs, execution):
+                read, written = [at[name] for name in inputs], [at[name] for name in outputs]
+                return partial(execution.enqueue, read, written, at[operation.scratch], stream)
+            case Clear(name):
+                return partial(driver.clear, at[name], self.program.sizes[name], stream)
+            case Copy(name, up=True):
+                return partial(driver.upload, at[name], self._staging[name], stream)
+            case Copy(name):
+                return partial(driver.download, self._staging[name], at[name], stream)
+            case Kernel():
+                return partial(driver.launch, operation.launch(at), stream)
+
+
+def _name_of(operation: Operation) -> str:
+    match operation:
+        case Graph():
+            return operation.role
+        case Clear(name):
+            return f"clear {name}"
+        case Copy(name, up):
+            return f"{'upload' if up else 'download'} {name}"
+        case Kernel(name):
+            return name

@@ -1,0 +1,47 @@
+"""Codecs on a GPU that is none: kernels run by the emulator, graphs by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from cuda_emulator import DeviceMemory, Emulator
+from fake_backend import FakeBackend
+from fake_driver import FakeDriver
+
+from condic.runtime import backends
+from condic.runtime.bundle import Bundle
+from condic.runtime.codec import Codec
+
+
+class Bench:
+    """A fake device, a backend on it, and codecs that use them."""
+
+    def __init__(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.driver = driver
+        self.backend = FakeBackend(driver)
+        point = SimpleNamespace(load=lambda: lambda options: self.backend)
+        registered = dict(backends._registered())
+        monkeypatch.setattr(backends, "_registered", lambda: registered | {"fake": point})
+
+    def codec(self, bundle: Bundle) -> Codec:
+        """A codec on the fake device."""
+        return Codec(bundle, "fake")
+
+
+@pytest.fixture
+def bench(emulator: Emulator, memory: DeviceMemory, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A fake device with all the memory in the world."""
+    pytest.importorskip("onnxruntime")
+    return Bench(FakeDriver(emulator, memory), monkeypatch)
+
+
+@pytest.fixture
+def device_codec(bench: Bench, bundle: Bundle) -> Iterator[Codec]:
+    """Preset t on the fake device; nothing of it may be left at the end."""
+    codec = bench.codec(bundle)
+    yield codec
+    codec.close()
+    assert bench.driver.left() == {}
+    assert bench.backend.open == 0

@@ -1,0 +1,146 @@
+"""Images through the device's programs are those of the host, bit for bit, on a fake device that forgives nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from condic.errors import IntegrityError, StreamError
+from condic.runtime.codec import Codec
+from condic.runtime.cuda.program import Format
+
+from .conftest import Bench
+
+Pixels = npt.NDArray[np.uint8]
+Draw = Callable[..., Pixels]
+GOLDEN = json.loads((Path(__file__).parents[2] / "data/golden.json").read_text())
+CHUNKS = 9
+"""Of preset t."""
+
+
+def assert_same(device: Codec, host: Codec, image: Pixels, quality: int) -> None:
+    """Both ways, and the previews."""
+    data = host.encode(image, quality)
+    assert device.encode(image, quality) == data
+    got, expected = device.decode(data), host.decode(data)
+    assert np.array_equal(got.image, expected.image)
+    assert got.latents_sha256() == expected.latents_sha256()
+    for reduction in (1, 8):
+        got, expected = (codec.preview(data, reduction=reduction) for codec in (device, host))
+        assert np.array_equal(got.image, expected.image)
+
+
+@pytest.mark.parametrize("photograph", ["astronaut", "coffee", "cat"])
+def test_a_photograph_becomes_the_hosts_file_and_picture(
+    photograph: str, codec: Codec, device_codec: Codec, photographs: dict[str, Pixels]
+) -> None:
+    assert_same(device_codec, codec, photographs[photograph], 40)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (129, 127, 3), (128, 256, 1), (90, 131, 2), (33, 200, 4)])
+def test_any_size_and_mode_is_the_hosts(
+    shape: tuple[int, ...], codec: Codec, device_codec: Codec, drawing: Draw
+) -> None:
+    image = drawing(*shape)
+    assert_same(device_codec, codec, image[:, :, 0] if shape[2] == 1 else image, 23)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_golden_file_decodes_on_the_device(name: str, device_codec: Codec, codec: Codec, data_folder: Path) -> None:
+    data = (data_folder / "golden" / f"{name}.cdic").read_bytes()
+    decoded = device_codec.decode(data)
+    assert decoded.latents_sha256() == GOLDEN[name]["latents_sha256"]
+    assert np.array_equal(decoded.image, codec.decode(data).image)
+
+
+def test_a_region_has_the_pixels_of_the_whole(device_codec: Codec, drawing: Draw) -> None:
+    data = device_codec.encode(drawing(150, 140, 4), 30)
+    whole = device_codec.decode(data).image
+    assert np.array_equal(device_codec.decode(data, region=(20, 31, 97, 60)).image, whole[31:91, 20:117])
+
+
+def test_encoding_waits_once_and_decoding_once_a_chunk(bench: Bench, device_codec: Codec, drawing: Draw) -> None:
+    image = drawing(60, 70)
+    data = device_codec.encode(image, 30)
+    device_codec.decode(data)  # graphs are loaded and tested now
+    counts = bench.driver.counts
+    for code, most in ((lambda: device_codec.encode(image, 30), 1), (lambda: device_codec.decode(data), CHUNKS + 1)):
+        before = dict(counts)
+        code()
+        assert counts["synchronise"] - before["synchronise"] == most
+        assert counts["allocate"] == before["allocate"]
+
+
+def test_a_chunk_is_one_launch_to_encode_and_two_to_decode(bench: Bench, device_codec: Codec, drawing: Draw) -> None:
+    device_codec.decode(device_codec.encode(drawing(60, 70), 30))
+    names = ("pixels_to_tensor", "encode_chunk", "chunk_indexes", "decode_chunk", "tensor_to_pixels")
+    assert [bench.driver.counts[name] for name in names] == [1, CHUNKS, CHUNKS, CHUNKS, 1]
+
+
+def test_from_the_third_time_on_a_program_is_a_graph_launch(
+    bench: Bench, codec: Codec, device_codec: Codec, drawing: Draw
+) -> None:
+    counts, image = bench.driver.counts, drawing(40, 50)
+    for k in range(4):
+        assert device_codec.encode(image + np.uint8(k), 20 + k) == codec.encode(image + np.uint8(k), 20 + k)
+    assert (counts["begin_capture"], counts["launch_graph"]) == (1, 3)
+    data = codec.encode(image, 9)
+    for _ in range(4):
+        assert device_codec.decode(data).latents_sha256() == codec.decode(data).latents_sha256()
+    assert (counts["begin_capture"], counts["launch_graph"]) == (1 + CHUNKS + 1, 3 + 3 * (CHUNKS + 1))
+
+
+def test_what_cannot_be_captured_runs_as_it_is(
+    bench: Bench, codec: Codec, device_codec: Codec, drawing: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = drawing(40, 50)
+    bench.backend.capturable = False
+    for _ in range(3):
+        assert device_codec.encode(image, 20) == codec.encode(image, 20)
+    assert bench.driver.counts["begin_capture"] == 0
+
+
+def test_a_capture_that_fails_is_not_tried_again(
+    bench: Bench, codec: Codec, device_codec: Codec, drawing: Draw
+) -> None:
+    image, data = drawing(40, 50), codec.encode(drawing(40, 50), 20)
+    bench.driver.refuse_captures = True
+    for _ in range(4):
+        assert device_codec.encode(image, 20) == data
+    assert (bench.driver.counts["begin_capture"], bench.driver.counts["launch_graph"]) == (1, 0)
+
+
+def test_damaged_files_raise_what_they_raise_on_the_host(device_codec: Codec, codec: Codec, drawing: Draw) -> None:
+    from condic.runtime.bitstream import Section, read_stream, write_stream
+
+    stream = read_stream(codec.encode(drawing(100, 140), 45))
+    failures = set()
+    for kind, section in enumerate(stream.sections):
+        payload = bytes(section.payload)
+        for at in range(0, len(payload), max(1, len(payload) // 9)):
+            broken = bytearray(payload)
+            broken[at] ^= 1 + at % 255
+            sections = [Section(s.kind, bytes(broken) if s.kind == kind else s.payload) for s in stream.sections]
+            data = write_stream(stream.header, sections)
+            errors = []
+            for each in (device_codec, codec):
+                with pytest.raises(StreamError) as caught:
+                    each.decode(data)
+                errors.append((type(caught.value), str(caught.value)))
+            assert errors[0] == errors[1]
+            failures.add(errors[0][0])
+    assert failures == {StreamError, IntegrityError}
+    assert device_codec.decode(codec.encode(drawing(100, 140), 45)).image.shape == (100, 140, 3)
+
+
+def test_a_profile_names_every_operation(bench: Bench, device_codec: Codec) -> None:
+    assert device_codec._device is not None
+    names = [name for name, _ in device_codec._device.profile(Format("encode", 100, 100, 3))]
+    assert names.count("encode_chunk") == CHUNKS
+    assert {"analysis", "upload pixels", "pixels_to_tensor"} <= {*names, "pixels_to_tensor"}
+    assert bench.driver.left().get("events", 0) == 0
