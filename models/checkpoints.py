@@ -3,7 +3,8 @@
 Names and shapes are those of github.com/tshen2-pegasus/Learning-Based-Conditional-Image-Compression (czigzag.py,
 stf8.py; layers of CompressAI) and of github.com/JingyunLiang/SwinIR. The code of `czigzag` registers more networks than
 its forward pass reads; those tensors are known by name and left out (`UNREAD`). The factorised prior of a hyper latent
-becomes, per channel, its median and the Gaussian of the scale table that codes it in the fewest bits.
+becomes, per channel, its median and the Gaussian of the scale table that codes it in the fewest bits. Parameters are
+rounded to float16, as bundles store them.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ class _Reader:
         tensor = self.take(published, own.shape[:2] if linear else own.shape)
         if ".merges." in name:
             tensor = _channel_major(tensor)
-        return nn.Parameter((tensor[:, :, None, None] if linear else tensor).float())
+        return nn.Parameter((tensor[:, :, None, None] if linear else tensor).half().float())
 
     def fill_tables(self, codec: LatentCodec) -> None:
         """One rate: gains of one at all levels; the hyper latent's distribution from the factorised prior."""

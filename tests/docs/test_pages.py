@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
     "target",
-    ["demo", "test", "lint", "wheel", "picture", "hexdump", "figure", "reference", "numbers", "benchmarks",
+    ["demo", "test", "aarch64", "lint", "wheel", "picture", "hexdump", "figure", "reference", "numbers", "benchmarks",
      "compressai", "clean"],
 )  # fmt: skip
 def test_make_knows_its_targets(target: str):

@@ -228,6 +228,14 @@ def test_a_missing_or_misshapen_tensor_is_named(name):
         load(paper(), state, "file.pth")
 
 
+def test_parameters_are_what_a_bundle_stores():
+    model = paper()
+    load_super_resolution(model, swinir(), "file.pth")
+    value = model.super_resolution.conv_last.weight
+    assert (value == torch.tensor(0.01).half().float()).all()
+    assert (value != 0.01).all()
+
+
 def test_merged_pixels_are_reordered_with_their_weights():
     c, x = 3, torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     weight = torch.randn(5, 4 * c, generator=torch.Generator().manual_seed(1))
