@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic import kernels
-from condic.errors import BundleError, DeviceMemoryError, InputError, SizeError, StreamError
+from condic.errors import BackendError, BundleError, DeviceMemoryError, InputError, SizeError, StreamError
 from condic.files import Source, read_source
 from condic.runtime.backends import BackendOptions, LoadedGraphs, open_graphs
 from condic.runtime.bitstream import GUARD, Flags, Header, Limits, Section, Stream, read_stream, write_stream
@@ -94,7 +94,8 @@ class Codec:
         if self.graphs.backend.driver is not None:
             from condic.runtime.cuda.pipeline import WORKSPACES, open_pipeline
 
-            self._device = open_pipeline(bundle, self.graphs, self._entropy)
+            host_coder = options is not None and options.host_coder
+            self._device = open_pipeline(bundle, self.graphs, self._entropy, host_coder=host_coder)
             self._workers = WORKSPACES - 1
         self.close = weakref.finalize(self, _close, self._device, self.graphs)
         """Gives everything on a device back, at once; nothing can be coded afterwards. On the host there is nothing."""
@@ -363,9 +364,10 @@ class Codec:
 
 
 def _close(device: DevicePipeline | None, graphs: LoadedGraphs) -> None:
-    if device is not None:
-        device.close()
-    graphs.close()
+    with suppress(BackendError):  # a GPU that was lost has nothing to give back
+        if device is not None:
+            device.close()
+        graphs.close()
 
 
 def _check_quality(quality: int) -> None:

@@ -37,10 +37,14 @@ need a GPU are not among them until they have been measured on one (docs/gpu.md)
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """`threads` 0 lets the library choose; `optimise` False asks it to run the graph as it is written."""
+    """`threads` 0 lets the library choose; `optimise` False asks it to run the graph as it is written.
+
+    `host_coder` leaves the entropy coding to the host where a GPU could do it.
+    """
 
     threads: int = 0
     optimise: bool = True
+    host_coder: bool = False
 
 
 class Backend(Protocol):

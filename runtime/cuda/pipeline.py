@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from condic import kernels
 from condic.errors import BackendError, DeviceMemoryError, StreamError
-from condic.kernels.device import RESULT
+from condic.kernels.device import DeviceTables, tables_image
 from condic.runtime.backends import LoadedGraphs
 from condic.runtime.bitstream import Flags, Header
 from condic.runtime.bundle import Bundle
+from condic.runtime.cuda.build import build_program, codes_on_a_device, runs_on_a_device
 from condic.runtime.cuda.driver import Driver
 from condic.runtime.cuda.graph import DeviceGraph, device_graph
-from condic.runtime.cuda.program import ChunkSite, Format, Program, Rows, build_program, runs_on_a_device
+from condic.runtime.cuda.program import Format, Program, Rows
+from condic.runtime.cuda.sections import DeviceDecoding, HostDecoding, Payload, coded_on_device, coded_on_host
 from condic.runtime.cuda.workspace import LoadedProgram, Workspace
-from condic.runtime.latents import CHECKSUM, EntropyTables, check_checksum
+from condic.runtime.latents import EntropyTables
 from condic.runtime.pictures import Pixels
 from condic.runtime.timings import Timings
 
 WORKSPACES = 4
 """Images that are on the device at the same time, at most."""
-
-Sections = list[bytes]
-Payload = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -42,22 +40,29 @@ class Reconstruction:
 class DevicePipeline:
     """A bundle on a device. Threads may share it: each image has a workspace of its own while it is there."""
 
-    def __init__(self, bundle: Bundle, graphs: LoadedGraphs, entropy: EntropyTables, driver: Driver) -> None:
+    def __init__(
+        self, bundle: Bundle, graphs: LoadedGraphs, entropy: EntropyTables, driver: Driver, *, host_coder: bool
+    ) -> None:
+        """`host_coder`: the host does the entropy coding."""
         self._bundle, self._graphs, self._entropy, self._driver = bundle, graphs, entropy, driver
+        self.host_coder = host_coder or not codes_on_a_device(bundle.manifest)
         self._rows = Rows.of(bundle.tables)
+        self._coder: DeviceTables | None = None
         self._idle: list[Workspace] = []
         self._free = threading.Semaphore(WORKSPACES)
         self._lock = threading.Lock()
 
-    def begin_encoding(self, pixels: Pixels, quality: int, timings: Timings) -> Callable[[], Sections]:
+    def begin_encoding(
+        self, pixels: Pixels, quality: int, timings: Timings, *, host_coder: bool = False
+    ) -> Callable[[], list[bytes]]:
         """Queues everything that the device does for an image, uint8 [H, W, 1 or 3]; gives a function for the rest.
 
-        That waits for the device, once, and codes the symbols; gives the sections of all latents. It must be called,
-        by any thread. Raises BackendError where the image cannot be coded like this: DeviceMemoryError, or no
-        graph for its size.
+        That waits for the device, once, and gives the sections of all latents. It must be called, by any thread.
+        Raises DeviceMemoryError and SizeError where the image cannot be coded like this, and other BackendErrors.
         """
+        host_coder = host_coder or self.host_coder
         height, width, channels = pixels.shape
-        use = _Use(self, Format("encode", height, width, channels))
+        use = _Use(self, Format("encode", height, width, channels, host_coder))
         try:
             with self._driver.entered(), timings.stage("pixels"):
                 use.loaded.staged("pixels").reshape(pixels.shape)[:] = pixels
@@ -67,26 +72,42 @@ class DevicePipeline:
             use.end(failed=True)
             raise
 
-        def finish() -> Sections:
+        def finish() -> list[bytes]:
+            sections: list[bytes | None]
             with use:
                 with timings.stage("device"):
                     use.workspace.wait()
                 with timings.stage("coder"):
-                    return self._sections(use.loaded)
+                    latents, tables = use.loaded.program.latents, self._entropy.coder
+                    if host_coder:
+                        return [coded_on_host(latent, use.loaded, tables) for latent in latents]
+                    sections = [coded_on_device(latent, use.loaded) for latent in latents]
+            whole = [section for section in sections if section is not None]
+            if len(whole) == len(sections):
+                return whole
+            return self.begin_encoding(pixels, quality, timings, host_coder=True)()  # more bits than anyone wants
 
         return finish
 
     def decode(
-        self, kind: str, header: Header, payloads: Sequence[Payload], timings: Timings, *, latents: bool
+        self, kind: str, header: Header, sections: Sequence[Payload], timings: Timings, *, latents: bool
     ) -> Reconstruction:
-        """Runs the steps of a kind (`decode`, `preview`) on a file's header and the payloads of its first latents.
+        """Runs the steps of a kind (`decode`, `preview`) on a file's header and the sections of its first latents.
 
-        `latents`: whether to fetch them. Raises StreamError and IntegrityError as the host's decoder does, and
-        BackendError as `begin_encoding`.
+        `latents`: whether to fetch them. Raises StreamError and IntegrityError for what is wrong with them, and
+        BackendErrors as `begin_encoding`.
         """
         channels = 1 if header.flags & Flags.GREY else 3
-        with _Use(self, Format(kind, header.height, header.width, channels)) as use:
-            return self._decode(use, payloads, header.quality, timings, latents=latents)
+        for host_coder in (False, True):
+            format = Format(kind, header.height, header.width, channels, host_coder or self.host_coder)
+            with _Use(self, format) as use:
+                use.loaded.staged("rows", np.float32)[:] = self._rows.levels[header.quality]
+                if format.host_coder:
+                    self._decode_on_host(use, sections, timings, latents=latents)
+                elif not self._decode_on_device(use, sections, timings, latents=latents):
+                    continue
+                return self._result(use, timings, latents=latents)
+        raise AssertionError
 
     def profile(self, format: Format) -> list[tuple[str, float]]:
         """Seconds of every operation of a program, one at a time."""
@@ -99,49 +120,54 @@ class DevicePipeline:
         with self._driver.entered(), self._lock:
             while self._idle:
                 self._idle.pop().close()
+            if self._coder is not None:
+                self._driver.release(self._coder.address)
+            self._coder = None
 
-    def _sections(self, loaded: LoadedProgram) -> Sections:
-        results = loaded.staged("results", RESULT)
-        sections = []
-        for name in dict.fromkeys(site.latent for site in loaded.program.sites):
-            sites = [site for site in loaded.program.sites if site.latent == name]
-            counts = [int(results[site.ordinal]["coded"]) for site in sites]
-            chunks = [
-                (loaded.staged(site.symbols, np.int16)[:n], loaded.staged(site.indexes)[:n])
-                for site, n in zip(sites, counts, strict=True)
-            ]
-            checksums = b"".join(CHECKSUM.pack(int(results[site.ordinal]["checksum"])) for site in sites)
-            sections.append(checksums + kernels.encode(self._entropy.coder, chunks))
-        return sections
+    def _decode_on_device(self, use: _Use, sections: Sequence[Payload], timings: Timings, *, latents: bool) -> bool:
+        """One wait, at the end. False, and nothing done, where payloads are larger than what is made room for."""
+        loaded = use.loaded
+        coded = [DeviceDecoding(*pair) for pair in zip(loaded.program.latents, sections, strict=True)]
+        if not all(each.fits for each in coded):
+            return False
+        for each in coded:
+            each.stage(loaded)
+        with timings.stage("device"):
+            loaded.run(0)
+            if latents:
+                loaded.fetch_latents()
+            use.workspace.wait()
+        for each in coded:
+            each.finish(loaded)
+        return True
 
-    def _decode(
-        self, use: _Use, payloads: Sequence[Payload], quality: int, timings: Timings, *, latents: bool
-    ) -> Reconstruction:
-        loaded, program = use.loaded, use.loaded.program
-        coded = {name: _Coded(name, program, payload, self._entropy) for name, payload in zip(
-            program.latents, payloads, strict=True
-        )}  # fmt: skip
-        loaded.staged("rows", np.float32)[:] = self._rows.levels[quality]
-        for number, segment in enumerate(program.segments):
+    def _decode_on_host(self, use: _Use, sections: Sequence[Payload], timings: Timings, *, latents: bool) -> None:
+        """One wait for each chunk, and one at the end."""
+        loaded, tables = use.loaded, self._entropy.coder
+        coded = [HostDecoding(*pair, tables) for pair in zip(loaded.program.latents, sections, strict=True)]
+        by_name = {each.latent.name: each for each in coded}
+        for number, segment in enumerate(loaded.program.segments):
             with timings.stage("device"):
                 loaded.run(number)
                 if segment.then is None and latents:
                     loaded.fetch_latents()
                 use.workspace.wait()
-            results = loaded.staged("results", RESULT)
-            for latent in coded.values():
-                latent.check(results, before=segment.then)
+            for each in coded:
+                each.check(loaded, before=segment.then)
             if segment.then is not None:
                 with timings.stage("coder"):
-                    coded[segment.then.latent].decode(segment.then, loaded)
-        for latent in coded.values():
-            latent.finish()
-        integers = {
-            name: loaded.staged(f"{name}.latents", np.int32).reshape(shape).copy()
-            for name, shape in program.latents.items()
-            if latents
-        }
+                    by_name[segment.then.latent].decode(segment.then, loaded)
+        for each in coded:
+            each.finish()
+
+    def _result(self, use: _Use, timings: Timings, *, latents: bool) -> Reconstruction:
+        loaded, program = use.loaded, use.loaded.program
         with timings.stage("pixels"):
+            integers = {
+                x.name: loaded.staged(x.tensor("latents"), np.int32).reshape(x.shape).copy()
+                for x in program.latents
+                if latents
+            }
             return Reconstruction(loaded.staged("pixels").reshape(program.image).copy(), integers)
 
     def _acquire(self, format: Format) -> tuple[Workspace, LoadedProgram]:
@@ -149,8 +175,8 @@ class DevicePipeline:
         self._free.acquire()
         try:
             with self._driver.entered():
-                self._driver.load_kernels()
                 with self._lock:
+                    self._load()
                     choice = [x for x in self._idle if x.has(format)] or self._idle
                     workspace = choice[-1] if choice else Workspace(self._driver)
                     if choice:
@@ -177,7 +203,24 @@ class DevicePipeline:
         def load(role: str) -> DeviceGraph:
             return device_graph(self._graphs.load(role))
 
-        return build_program(self._bundle.manifest, self._rows, load, format)
+        return build_program(self._bundle.manifest, self._rows, self._coder, load, format)
+
+    def _load(self) -> None:
+        """Kernels and the coder's tables, once."""
+        self._driver.load_kernels()
+        if self._coder is not None or self.host_coder:
+            return
+        image = np.frombuffer(tables_image(self._entropy.coder), np.uint8)
+        address, staging, stream = 0, self._driver.allocate_pinned(image.size), self._driver.create_stream()
+        try:
+            address = self._driver.allocate(image.size)
+            staging[:] = image
+            self._driver.upload(address, staging, stream)
+            self._driver.synchronise(stream)
+        finally:
+            self._driver.destroy_stream(stream)
+            self._driver.release_pinned(staging)
+        self._coder = DeviceTables(address, self._entropy.coder)
 
     def _discard(self, workspace: Workspace) -> None:
         with suppress(BackendError):
@@ -194,12 +237,14 @@ class DevicePipeline:
         self._free.release()
 
 
-def open_pipeline(bundle: Bundle, graphs: LoadedGraphs, entropy: EntropyTables) -> DevicePipeline | None:
+def open_pipeline(
+    bundle: Bundle, graphs: LoadedGraphs, entropy: EntropyTables, *, host_coder: bool
+) -> DevicePipeline | None:
     """The pipeline of a bundle on its backend's device; None where there is no device, or the codec needs the host."""
     driver = graphs.backend.driver
     if driver is None or not runs_on_a_device(bundle.manifest):
         return None
-    return DevicePipeline(bundle, graphs, entropy, driver)
+    return DevicePipeline(bundle, graphs, entropy, driver, host_coder=host_coder)
 
 
 class _Use:
@@ -224,46 +269,3 @@ class _Use:
             self._pipeline._give_back(self.workspace, failed=broken)
         finally:
             self._context.__exit__(None, None, None)
-
-
-class _Coded:
-    """A latent's section while it is decoded on the host, chunk by chunk."""
-
-    def __init__(self, name: str, program: Program, payload: Payload, tables: EntropyTables) -> None:
-        self._name = name
-        self._sites = [site for site in program.sites if site.latent == name]
-        self._unchecked = list(self._sites)
-        split = CHECKSUM.size * len(self._sites)
-        if len(payload) < split:
-            raise StreamError(f"section {name} is too short for its {len(self._sites)} checksums")
-        self._checksums = payload[:split]
-        with self._errors():
-            self._decoder = kernels.Decoder(tables.coder, payload[split:])
-
-    def decode(self, site: ChunkSite, loaded: LoadedProgram) -> None:
-        """Decodes a chunk's symbols, with the tables that the device has found."""
-        count = int(loaded.staged("results", RESULT)[site.ordinal]["coded"])
-        with self._errors():
-            symbols = self._decoder.decode(loaded.staged(site.indexes)[:count])
-        loaded.staged(site.symbols, np.int16)[:count] = symbols
-
-    def check(self, results: npt.NDArray[np.void], before: ChunkSite | None) -> None:
-        """Compares the checksums of chunks that the device has decoded: those before one, or all."""
-        while self._unchecked and (before is None or self._unchecked[0].ordinal < before.ordinal):
-            site = self._unchecked.pop(0)
-            stored = self._checksums[CHECKSUM.size * site.number : CHECKSUM.size * (site.number + 1)]
-            check_checksum(
-                int(results[site.ordinal]["checksum"]), stored, f"chunk {site.number} of latent {self._name}"
-            )
-
-    def finish(self) -> None:
-        """After the last chunk."""
-        with self._errors():
-            self._decoder.finish()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except ValueError as error:
-            raise StreamError(f"section {self._name}: {error}") from error

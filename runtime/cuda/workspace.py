@@ -74,7 +74,7 @@ class Workspace:
 
     def _load(self, program: Program) -> LoadedProgram:
         layout = lay_out(program.uses(), program.sizes)
-        staged = {name: program.sizes[name] for name in program.staged()}
+        staged = program.staged()
         places = lay_out([list(staged)], staged)
         if layout.size > self._size or self._staging is None or places.size > self._staging.size:
             size = max(layout.size, self._size, ALIGNMENT)
@@ -185,12 +185,13 @@ class LoadedProgram:
             case Graph(_, inputs, outputs, execution):
                 read, written = [at[name] for name in inputs], [at[name] for name in outputs]
                 return partial(execution.enqueue, read, written, at[operation.scratch], stream)
-            case Clear(name):
-                return partial(driver.clear, at[name], self.program.sizes[name], stream)
-            case Copy(name, up=True):
-                return partial(driver.upload, at[name], self._staging[name], stream)
-            case Copy(name):
-                return partial(driver.download, self._staging[name], at[name], stream)
+            case Clear(name, size):
+                return partial(driver.clear, at[name], size, stream)
+            case Copy(name, size, up, begin):
+                here, there = self._staging[name][begin : begin + size], at[name] + begin
+                return (
+                    partial(driver.upload, there, here, stream) if up else partial(driver.download, here, there, stream)
+                )
             case Kernel():
                 return partial(driver.launch, operation.launch(at), stream)
 
@@ -201,7 +202,7 @@ def _name_of(operation: Operation) -> str:
             return operation.role
         case Clear(name):
             return f"clear {name}"
-        case Copy(name, up):
+        case Copy(name, up=up):
             return f"{'upload' if up else 'download'} {name}"
         case Kernel(name):
             return name

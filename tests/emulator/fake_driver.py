@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ class FakeDriver:
 
     def free_memory(self) -> int:
         self._check_context("free_memory")
-        return self.device.memory - sum(self._allocations.values())
+        return self.device.memory - sum(list(self._allocations.values()))
 
     def allocate(self, size: int) -> int:
         self._check_context("allocate")
@@ -223,7 +223,7 @@ class FakeDriver:
 
     def check(self, address: int, size: int = 1) -> None:
         """Raises MisuseError unless `size` bytes of live device memory are there."""
-        for begin, length in self._allocations.items():
+        for begin, length in list(self._allocations.items()):
             if begin <= address and address + size <= begin + length:
                 return
         raise MisuseError(f"{size} bytes at {address:#x} are not, or no longer, device memory")
@@ -231,18 +231,25 @@ class FakeDriver:
     def left(self) -> dict[str, int]:
         """What has not been released."""
         kinds = {
-            "bytes": sum(self._allocations.values()), "pinned": sum(x.size for x in self._pinned.values()),
+            "bytes": sum(list(self._allocations.values())), "pinned": sum(x.size for x in list(self._pinned.values())),
             "streams": len(self._streams), "events": len(self._events), "graphs": len(self._graphs),
         }  # fmt: skip
         return {name: count for name, count in kinds.items() if count}
 
-    def lose(self) -> None:
-        """The context is gone: whatever is asked for next fails."""
+    def lose(self, where: str) -> None:
+        """The context is gone: the next thing of a name fails, and everything after it."""
+        lost = []
 
         def fail(name: str) -> None:
-            raise DeviceLostError(f"the GPU was lost while it worked ({name}); start again, or {CPU}")
+            if name == where or lost:
+                lost.append(name)
+                raise DeviceLostError(f"the GPU was lost while it worked ({lost[0]}); start again, or {CPU}")
 
         self.fail = fail
+
+    def resize(self, size: int) -> None:
+        """From now on the device has so many bytes of memory."""
+        self.device = replace(self.device, memory=size)
 
     def _check_context(self, name: str) -> None:
         if not getattr(self._depth, "value", 0):
@@ -259,7 +266,7 @@ class FakeDriver:
         begin, end = array.ctypes.data, array.ctypes.data + array.nbytes
         if not array.flags.c_contiguous:
             raise MisuseError("a copy of an array that is not contiguous")
-        if not any(x.ctypes.data <= begin and end <= x.ctypes.data + x.size for x in self._pinned.values()):
+        if not any(x.ctypes.data <= begin and end <= x.ctypes.data + x.size for x in list(self._pinned.values())):
             raise MisuseError("a copy from or to memory that is not, or no longer, page-locked")
         self.check(address, array.nbytes)
 

@@ -11,6 +11,7 @@ from fake_backend import FakeBackend
 from fake_driver import FakeDriver
 
 from condic.runtime import backends
+from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
 
@@ -25,9 +26,9 @@ class Bench:
         registered = dict(backends._registered())
         monkeypatch.setattr(backends, "_registered", lambda: registered | {"fake": point})
 
-    def codec(self, bundle: Bundle) -> Codec:
+    def codec(self, bundle: Bundle, *, host_coder: bool = False) -> Codec:
         """A codec on the fake device."""
-        return Codec(bundle, "fake")
+        return Codec(bundle, "fake", BackendOptions(host_coder=host_coder))
 
 
 @pytest.fixture
@@ -37,10 +38,16 @@ def bench(emulator: Emulator, memory: DeviceMemory, monkeypatch: pytest.MonkeyPa
     return Bench(FakeDriver(emulator, memory), monkeypatch)
 
 
+@pytest.fixture(params=["device", "host"])
+def coder(request: pytest.FixtureRequest) -> str:
+    """Who does the entropy coding."""
+    return str(request.param)
+
+
 @pytest.fixture
-def device_codec(bench: Bench, bundle: Bundle) -> Iterator[Codec]:
+def device_codec(bench: Bench, bundle: Bundle, coder: str) -> Iterator[Codec]:
     """Preset t on the fake device; nothing of it may be left at the end."""
-    codec = bench.codec(bundle)
+    codec = bench.codec(bundle, host_coder=coder == "host")
     yield codec
     codec.close()
     assert bench.driver.left() == {}

@@ -1,0 +1,291 @@
+"""Programs from manifests: step by step, in order, with the kernels between the graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from condic.kernels import device
+from condic.kernels.device import DECODER, RESULT, Chunk, Decoded, DeviceTables, Launch, Prediction, Stream
+from condic.kernels.device.chunks import MAX_BOXES
+from condic.kernels.device.rans import MAX_CHUNKS
+from condic.runtime.cuda.graph import DeviceGraph, bytes_of
+from condic.runtime.cuda.program import (
+    Addresses,
+    ChunkSite,
+    Clear,
+    Copy,
+    Format,
+    Graph,
+    Kernel,
+    LatentSite,
+    Operation,
+    Program,
+    Rows,
+    Segment,
+)  # fmt: skip
+from condic.runtime.latents import strided_box
+from condic.runtime.manifest import Latent, Manifest, Step, TensorSpec
+
+Load = Callable[[str], DeviceGraph]
+ENCODER_HEAD = 8
+"""Bytes of an `ENCODER`: its error and size."""
+
+
+def runs_on_a_device(manifest: Manifest) -> bool:
+    """Whether programs can be made of a codec: guarded latents are rounded on the host."""
+    return not manifest.guarded and all(
+        len(chunk.boxes) <= MAX_BOXES for latent in manifest.latents for chunk in latent.chunks
+    )
+
+
+def codes_on_a_device(manifest: Manifest) -> bool:
+    """Whether the device can do the entropy coding too."""
+    return all(len(latent.chunks) <= MAX_CHUNKS for latent in manifest.latents)
+
+
+def build_program(manifest: Manifest, rows: Rows, coder: DeviceTables | None, load: Load, format: Format) -> Program:
+    """The program for a format; `load` gives graphs by role, `coder` is the device's where it is to code.
+
+    Raises BackendError where a graph does not take the size.
+    """
+    return _Build(manifest, rows, coder, load, format).program
+
+
+class _Build:
+    """A program while it is made: step by step, in order."""
+
+    def __init__(self, manifest: Manifest, rows: Rows, coder: DeviceTables | None, load: Load, format: Format) -> None:
+        self._manifest, self._load, self._coder = manifest, load, None if format.host_coder else coder
+        unit = manifest.alignment
+        size = tuple(side + -side % unit for side in (format.height, format.width))
+        self._encoding = format.kind == "encode"
+        steps: tuple[Step, ...] = getattr(manifest, format.kind)
+        spec = TensorSpec("image", 3, 1) if self._encoding else manifest.image_spec(steps)
+        image = (-(-format.height // spec.stride), -(-format.width // spec.stride), format.channels)
+        self.program = Program((size[0], size[1]), image, rows)
+        self._operations: list[Operation] = []
+        self._read = {name for step in steps for name in step.inputs} | {
+            name for latent in manifest.latents for chunk in latent.chunks for name in chunk.inputs
+        }
+        try:
+            self._begin(steps, spec)
+            for step in steps:
+                if step.op == "run":
+                    self._run(step.target, step.inputs, step.outputs)
+                else:
+                    self._code(manifest.latent(step.target))
+            self._end(spec)
+        except BaseException:
+            self._cut(None)
+            for execution in self.program.executions():
+                execution.close()
+            raise
+
+    def _begin(self, steps: Sequence[Step], spec: TensorSpec) -> None:
+        coded = [self._manifest.latent(step.target) for step in steps if step.op == "code"]
+        self._upload("rows", self.program.rows.levels[0].nbytes)
+        self._results = RESULT.itemsize * sum(len(latent.chunks) for latent in coded)
+        self._clear("results", self._results)
+        if self._coder and not self._encoding:
+            self._upload("sizes", 4 * len(coded))
+        if self._encoding:
+            self._upload("pixels", int(np.prod(self.program.image)))
+            self._tensor("image", bytes_of(spec, self.program.size))
+            self._kernel("pixels", ("pixels", "image"), lambda at: device.pixels_to_tensor(
+                at["pixels"], self.program.image, at["image"], self.program.size
+            ))  # fmt: skip
+
+    def _run(self, role: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+        graph = self._load(role)
+        operation = Graph(role, inputs, outputs, graph.prepare(self.program.size))
+        self._operations.append(operation)
+        self._tensor(operation.scratch, operation.execution.scratch)
+        for name, spec in zip(outputs, graph.graph.outputs, strict=True):
+            self._tensor(name, bytes_of(spec, self.program.size))
+
+    def _code(self, latent: Latent) -> None:
+        rows, columns = (side // latent.stride for side in self.program.size)
+        shape = latent.channels, rows, columns
+        chunks = []
+        for each in latent.chunks:
+            boxes = tuple(strided_box(box, rows, columns) for box in each.boxes)
+            chunks.append(Chunk(
+                shape, boxes, self._manifest.scales, latent.first_coded, latent.context_shift, latent.context_limit
+            ))  # fmt: skip
+        sizes = [chunk.size for chunk in chunks]
+        begun = sum(len(x.chunks) for x in self.program.latents)
+        site = LatentSite(latent.name, len(self.program.latents), shape, tuple(
+            ChunkSite(latent.name, k, begun + k, sum(sizes[:k]), size) for k, size in enumerate(sizes)
+        ))  # fmt: skip
+        self.program.latents.append(site)
+        self._tensor(site.tensor("symbols"), 2 * site.elements)
+        self._tensor(site.tensor("indexes"), site.elements)
+        decoded = [site.tensor(what) for what in ("context", "hat") if site.tensor(what) in self._read]
+        if not self._encoding:
+            decoded.append(site.tensor("latents"))
+            self._open(site)
+        for name in decoded:
+            self._clear(name, 4 * int(np.prod(shape)))
+        for chunk, place, each in zip(chunks, site.chunks, latent.chunks, strict=True):
+            if each.graph is not None:
+                source = site.tensor(f"{place.number}.distribution")
+                self._run(each.graph, each.inputs, (source,))
+            else:
+                assert each.table is not None
+                source = each.table
+            scan = site.tensor(f"{place.number}.scan")
+            self._clear(scan, chunk.scan_bytes)
+            work = _ChunkWork(site, place, chunk, source, each.graph is None, scan, tuple(decoded))
+            if self._encoding:
+                self._kernel("encode_chunk", (*work.uses, site.tensor("y")), work.encode)
+            else:
+                self._decode_chunk(site, place, work)
+        if self._encoding:
+            self._encode(site)
+        elif self._coder:
+            self._kernel("rans_close", (site.tensor("coder"),), lambda at: device.rans_close(at[site.tensor("coder")]))
+            self._download(site.tensor("coder"), 4)
+
+    def _open(self, site: LatentSite) -> None:
+        if not self._coder:
+            return
+        payload, coder = site.tensor("payload"), site.tensor("coder")
+        self._upload(payload, site.payload_room)
+        self._tensor(coder, DECODER.itemsize)
+        self._kernel("rans_open", (payload, "sizes", coder), lambda at: device.rans_open(
+            at[payload], at["sizes"] + 4 * site.ordinal, at[coder]
+        ))  # fmt: skip
+
+    def _decode_chunk(self, site: LatentSite, place: ChunkSite, work: _ChunkWork) -> None:
+        self._kernel("chunk_indexes", work.uses, work.find_indexes)
+        if self._coder:
+            tables, coder = self._coder, site.tensor("coder")
+            uses = (*work.uses, coder, site.tensor("payload"))
+            self._kernel("rans_pop", uses, lambda at: device.rans_pop(
+                tables, at[coder], indexes=work.indexes(at), result=work.result(at), symbols=work.symbols(at)
+            ))  # fmt: skip
+            self._kernel("decode_chunk", uses, lambda at: work.decode(at, at[coder]))
+            return
+        self._operations += [
+            Copy(site.tensor("indexes"), place.size, up=False, begin=place.begin),
+            Copy("results", self._results, up=False),
+        ]
+        self._cut(place)
+        self._operations.append(Copy(site.tensor("symbols"), 2 * place.size, up=True, begin=2 * place.begin))
+        self._kernel("decode_chunk", work.uses, work.decode)
+
+    def _encode(self, site: LatentSite) -> None:
+        symbols, indexes = site.tensor("symbols"), site.tensor("indexes")
+        if not self._coder:
+            self._download(symbols, 2 * site.elements)
+            self._download(indexes, site.elements)
+            return
+        rooms = tuple(chunk.size for chunk in site.chunks)
+        stream = Stream(rooms, 0, 0, 0)
+        payload, coder, tables = site.tensor("payload"), site.tensor("coder"), self._coder
+        self._clear(coder, stream.zero_bytes)
+        self._tensor(coder, stream.workspace_bytes)
+        self._tensor(payload, stream.payload_bytes)
+        results = RESULT.itemsize * site.chunks[0].ordinal
+
+        def launches(at: Addresses) -> tuple[Launch, ...]:
+            stream = Stream(rooms, at[symbols], at[indexes], at["results"] + results)
+            return stream.encode(tables, workspace=at[coder], payload=at[payload])
+
+        for k, name in enumerate(("rans_resolve", "rans_push", "rans_pack")):
+            uses = (symbols, indexes, "results", coder, payload)
+            self._kernel(name, uses, lambda at, k=k: launches(at)[k])  # type: ignore[misc]
+        self._download(coder, ENCODER_HEAD)
+        self._download(payload, min(site.payload_room, stream.payload_bytes))
+
+    def _end(self, spec: TensorSpec) -> None:
+        self._download("results", self._results)
+        if not self._encoding:
+            rows, columns = (side // spec.stride for side in self.program.size)
+            self._tensor("pixels", int(np.prod(self.program.image)))
+            self._kernel("pixels", ("image", "pixels"), lambda at: device.tensor_to_pixels(
+                at["image"], (rows, columns), at["pixels"], self.program.image
+            ))  # fmt: skip
+            self._download("pixels", int(np.prod(self.program.image)))
+            self.program.last = tuple(
+                Copy(x.tensor("latents"), 4 * int(np.prod(x.shape)), up=False) for x in self.program.latents
+            )
+        self._cut(None)
+
+    def _cut(self, then: ChunkSite | None) -> None:
+        self.program.segments.append(Segment(tuple(self._operations), then))
+        self._operations = []
+
+    def _tensor(self, name: str, size: int) -> None:
+        self.program.sizes[name] = max(self.program.sizes.get(name, 0), size)
+
+    def _upload(self, name: str, size: int) -> None:
+        self._tensor(name, size)
+        self._operations.append(Copy(name, size, up=True))
+
+    def _download(self, name: str, size: int) -> None:
+        self._tensor(name, size)
+        self._operations.append(Copy(name, size, up=False))
+
+    def _clear(self, name: str, size: int) -> None:
+        self._tensor(name, -(-size // 4) * 4)
+        self._operations.append(Clear(name, -(-size // 4) * 4))
+
+    def _kernel(self, name: str, uses: tuple[str, ...], launch: Callable[[Addresses], Launch]) -> None:
+        self._operations.append(Kernel(name, uses, launch))
+
+
+@dataclass(frozen=True)
+class _ChunkWork:
+    """Launches of a chunk. `source` is where its distribution is, a table's row if `is_row`."""
+
+    latent: LatentSite
+    place: ChunkSite
+    chunk: Chunk
+    source: str
+    is_row: bool
+    scan: str
+    decoded: tuple[str, ...]
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        return (
+            self.source, self.scan, "results", self.latent.tensor("symbols"), self.latent.tensor("indexes"),
+            *self.decoded,
+        )  # fmt: skip
+
+    def symbols(self, at: Addresses) -> int:
+        return at[self.latent.tensor("symbols")] + 2 * self.place.begin
+
+    def indexes(self, at: Addresses) -> int:
+        return at[self.latent.tensor("indexes")] + self.place.begin
+
+    def result(self, at: Addresses) -> int:
+        return at["results"] + RESULT.itemsize * self.place.ordinal
+
+    def encode(self, at: Addresses) -> Launch:
+        return device.encode_chunk(
+            self.chunk, self._prediction(at), at[self.latent.tensor("y")], self._targets(at), symbols=self.symbols(at),
+            indexes=self.indexes(at), result=self.result(at), scan=at[self.scan],
+        )  # fmt: skip
+
+    def find_indexes(self, at: Addresses) -> Launch:
+        return device.chunk_indexes(
+            self.chunk, self._prediction(at), indexes=self.indexes(at), result=self.result(at), scan=at[self.scan]
+        )
+
+    def decode(self, at: Addresses, decoder: int = 0) -> Launch:
+        return device.decode_chunk(
+            self.chunk, self._prediction(at), self._targets(at), symbols=self.symbols(at), result=self.result(at),
+            scan=at[self.scan], decoder=decoder,
+        )  # fmt: skip
+
+    def _prediction(self, at: Addresses) -> Prediction:
+        return Prediction(at[self.source], self.is_row)
+
+    def _targets(self, at: Addresses) -> Decoded:
+        names = (self.latent.tensor(what) for what in ("latents", "context", "hat"))
+        return Decoded(*(at[name] if name in self.decoded else 0 for name in names))

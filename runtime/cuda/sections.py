@@ -1,0 +1,117 @@
+"""A latent's section, checksums and the coder's payload, between the file and a program's staging memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from condic import kernels
+from condic.errors import InputError, StreamError
+from condic.kernels.device import RESULT, rans_problem
+from condic.runtime.cuda.program import ChunkSite, LatentSite
+from condic.runtime.cuda.workspace import LoadedProgram
+from condic.runtime.latents import CHECKSUM, check_checksum
+
+Payload = bytes | memoryview
+
+
+def coded_on_host(latent: LatentSite, loaded: LoadedProgram, tables: kernels.Tables) -> bytes:
+    """The section of a latent whose symbols have been fetched."""
+    symbols, indexes = loaded.staged(latent.tensor("symbols"), np.int16), loaded.staged(latent.tensor("indexes"))
+    results = loaded.staged("results", RESULT)
+    spans = [slice(x.begin, x.begin + int(results[x.ordinal]["coded"])) for x in latent.chunks]
+    return _checksums(latent, loaded) + kernels.encode(tables, [(symbols[span], indexes[span]) for span in spans])
+
+
+def coded_on_device(latent: LatentSite, loaded: LoadedProgram) -> bytes | None:
+    """The section of a latent that the device has coded; None if its payload is larger than what was fetched."""
+    error, size = loaded.staged(latent.tensor("coder"), np.uint32)[:2].tolist()
+    if problem := rans_problem(error):
+        raise InputError(f"the image cannot be coded: {problem}")
+    payload = loaded.staged(latent.tensor("payload"))
+    return None if size > payload.size else _checksums(latent, loaded) + payload[:size].tobytes()
+
+
+def _checksums(latent: LatentSite, loaded: LoadedProgram) -> bytes:
+    results = loaded.staged("results", RESULT)
+    return b"".join(CHECKSUM.pack(int(results[x.ordinal]["checksum"])) for x in latent.chunks)
+
+
+class Decoding:
+    """A latent's section while it is decoded."""
+
+    def __init__(self, latent: LatentSite, section: Payload) -> None:
+        """Raises StreamError where it is too short for its checksums."""
+        split = CHECKSUM.size * len(latent.chunks)
+        if len(section) < split:
+            raise StreamError(f"section {latent.name} is too short for its {len(latent.chunks)} checksums")
+        self.latent, self._checksums, self.payload = latent, section[:split], section[split:]
+        self._unchecked = list(latent.chunks)
+
+    def check(self, loaded: LoadedProgram, before: ChunkSite | None = None) -> None:
+        """Compares the checksums of chunks that the device has decoded: those before one, or all."""
+        results = loaded.staged("results", RESULT)
+        while self._unchecked and (before is None or self._unchecked[0].ordinal < before.ordinal):
+            chunk = self._unchecked.pop(0)
+            stored = self._checksums[CHECKSUM.size * chunk.number : CHECKSUM.size * (chunk.number + 1)]
+            what = f"chunk {chunk.number} of latent {self.latent.name}"
+            check_checksum(int(results[chunk.ordinal]["checksum"]), stored, what)
+
+
+class HostDecoding(Decoding):
+    """The host decodes, a chunk at a time."""
+
+    def __init__(self, latent: LatentSite, section: Payload, tables: kernels.Tables) -> None:
+        """Raises StreamError for a payload that the coder rejects."""
+        super().__init__(latent, section)
+        with self._errors():
+            self._decoder = kernels.Decoder(tables, self.payload)
+
+    def decode(self, chunk: ChunkSite, loaded: LoadedProgram) -> None:
+        """Decodes a chunk's symbols, with the tables that the device has found."""
+        coded = int(loaded.staged("results", RESULT)[chunk.ordinal]["coded"])
+        span = slice(chunk.begin, chunk.begin + coded)
+        with self._errors():
+            symbols = self._decoder.decode(loaded.staged(self.latent.tensor("indexes"))[span])
+        loaded.staged(self.latent.tensor("symbols"), np.int16)[span] = symbols
+
+    def finish(self) -> None:
+        """After the last chunk."""
+        with self._errors():
+            self._decoder.finish()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise StreamError(f"section {self.latent.name}: {error}") from error
+
+
+class DeviceDecoding(Decoding):
+    """The device decodes; it says at the end how it went."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the payload is no larger than what is copied to the device."""
+        return len(self.payload) <= self.latent.payload_room
+
+    def stage(self, loaded: LoadedProgram) -> None:
+        """Puts the payload where the device takes it from."""
+        payload = np.frombuffer(self.payload, np.uint8)
+        loaded.staged(self.latent.tensor("payload"))[: payload.size] = payload
+        loaded.staged("sizes", np.uint32)[self.latent.ordinal] = payload.size
+
+    def finish(self, loaded: LoadedProgram) -> None:
+        """Raises StreamError for a payload that the coder rejects, IntegrityError for a checksum."""
+        error = int(loaded.staged(self.latent.tensor("coder"), np.uint32)[0])
+        if error & _WHILE_DECODING == 0:
+            self.check(loaded)
+        if problem := rans_problem(error):
+            raise StreamError(f"section {self.latent.name}: {problem}")
+
+
+_WHILE_DECODING = 1 | 2 | 4 | 8
+"""Errors after which symbols are not those of the file; the others are found at its end."""

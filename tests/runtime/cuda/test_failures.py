@@ -1,0 +1,221 @@
+"""What a GPU refuses: memory, sizes, everything. Nothing is left behind, and the way out is named."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from ctypes.util import find_library
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from fake_driver import MisuseError
+
+from condic.errors import BackendError, DeviceLostError, DeviceMemoryError, SizeError
+from condic.runtime.bundle import Bundle
+from condic.runtime.codec import Codec
+from condic.runtime.cuda.driver import open_driver
+from condic.runtime.cuda.tiling import reach
+
+from .conftest import Bench
+
+Draw = Callable[..., npt.NDArray[np.uint8]]
+
+
+def test_an_image_that_no_graph_takes_runs_by_tiles(bench: Bench, bundle: Bundle, codec: Codec, drawing: Draw) -> None:
+    image = drawing(130, 1500)
+    bench.backend.largest = 1152  # 128 and what is around it
+    device = bench.codec(bundle)
+    data = device.encode(image, 20)
+    assert bench.driver.counts["pixels_to_tensor"] == 0
+    decoded = device.decode(data)
+    assert decoded.latents_sha256() == codec.decode(data).latents_sha256()
+    assert np.abs(decoded.image.astype(int) - codec.decode(data).image).max() <= 1
+    device.close()
+    assert (bench.driver.left(), bench.backend.open) == ({}, 0)
+
+
+def test_where_not_even_a_tile_is_taken_the_error_says_what_to_build(
+    bench: Bench, bundle: Bundle, drawing: Draw
+) -> None:
+    bench.backend.largest = 512
+    with pytest.raises(SizeError, match=r"1536x256.*condic-export --engines.*--backend ort"):
+        bench.codec(bundle).encode(drawing(130, 1500), 20)
+
+
+def test_no_graph_runs_beyond_the_reach_of_a_tile(bundle: Bundle, drawing: Draw) -> None:
+    codec, manifest = Codec(bundle, "ort", tile=128), bundle.manifest
+    widths = {"encode": 0, "decode": 0}
+    run = codec.graphs.run
+
+    def noting(kind: str) -> Callable[..., object]:
+        def noted(role: str, inputs: Sequence[npt.NDArray[np.float32]]) -> object:
+            pairs = zip(manifest.graph(role).inputs, inputs, strict=True)
+            widths[kind] = max(widths[kind], *(x.shape[3] * spec.stride for spec, x in pairs))
+            return run(role, inputs)
+
+        return noted
+
+    codec.graphs.run = noting("encode")  # type: ignore[method-assign, assignment]
+    data = codec.encode(drawing(100, 9 * 128), 20)
+    codec.graphs.run = noting("decode")  # type: ignore[method-assign, assignment]
+    codec.decode(data)
+    assert widths == {kind: 128 + 2 * 128 * reach(manifest, getattr(manifest, kind)) for kind in widths}
+
+
+def test_an_image_too_large_for_the_memory_runs_by_tiles(
+    bench: Bench, bundle: Bundle, codec: Codec, drawing: Draw
+) -> None:
+    image = drawing(700, 1500)
+    small = drawing(60, 60)
+    device = bench.codec(bundle)
+    device.encode(small, 20)
+    bench.driver.resize(2**24)
+    data = device.encode(image, 20)
+    assert device.decode(data).latents_sha256() == codec.decode(data).latents_sha256()
+    assert device.encode(small, 20) == codec.encode(small, 20), "the device goes on"
+    device.close()
+    assert (bench.driver.left(), bench.backend.open) == ({}, 0)
+
+
+def test_without_memory_for_anything_the_error_names_the_cpu(bench: Bench, bundle: Bundle, drawing: Draw) -> None:
+    device = bench.codec(bundle)
+    data = device.encode(drawing(60, 70), 20)
+    bench.driver.resize(2**16)
+    for code in (lambda: device.encode(drawing(60, 200), 20), lambda: device.decode(data)):
+        with pytest.raises(DeviceMemoryError, match=r"^the GPU has no room.*--backend ort"):
+            code()
+    device.close()
+    assert bench.driver.left() == {}
+
+
+def test_what_idle_workspaces_hold_is_given_to_an_image_that_needs_it(
+    bench: Bench, bundle: Bundle, codec: Codec, drawing: Draw
+) -> None:
+    device, first = bench.codec(bundle), drawing(500, 500)
+    begun = [device.begin_encoding(first, 20) for _ in range(2)]
+    held = bench.driver.left()["bytes"]
+    assert begun[0]() == begun[1]() == codec.encode(first, 20)
+    bench.driver.resize(held + 1000)
+    large = drawing(700, 600)
+    assert device.encode(large, 20) == codec.encode(large, 20)
+    assert bench.driver.counts["encode_chunk"] == 9 * 3, "not by tiles"
+    device.close()
+    assert bench.driver.left() == {}
+
+
+@pytest.mark.parametrize("where", ["launch", "synchronise", "upload", "allocate", "enqueue", "create_stream"])
+def test_a_device_that_is_lost_is_one_clear_error(bench: Bench, bundle: Bundle, drawing: Draw, where: str) -> None:
+    image, device = drawing(60, 70), bench.codec(bundle)
+    bench.driver.lose(where)
+    with pytest.raises(BackendError, match=rf"^[^\n]*the GPU was lost.*{where}.*--backend ort[^\n]*$"):
+        device.encode(image, 20)
+    with pytest.raises(BackendError, match="the GPU was lost"):
+        device.encode(image, 20)
+
+
+def test_a_device_that_is_lost_midway_keeps_no_workspace(bench: Bench, bundle: Bundle, drawing: Draw) -> None:
+    image, device = drawing(60, 70), bench.codec(bundle)
+    data = device.encode(image, 20)
+    before = bench.driver.left()
+    bench.driver.lose("synchronise")
+    for code in (lambda: device.encode(image, 20), lambda: device.decode(data)):
+        with pytest.raises(DeviceLostError):
+            code()
+    bench.driver.fail = lambda name: None  # a driver that recovers would find nothing held
+    assert bench.driver.left().get("bytes", 0) <= before["bytes"]
+    assert device.encode(image, 20) == data
+
+
+def test_threads_share_a_codec_each_image_on_a_stream_of_its_own(
+    bench: Bench, bundle: Bundle, codec: Codec, drawing: Draw
+) -> None:
+    device, results = bench.codec(bundle), {}
+    images = [drawing(40 + 10 * k, 60) for k in range(6)]
+
+    def code(k: int) -> None:
+        data = device.encode(images[k], 20 + k)
+        results[k] = data, device.decode(data).image
+
+    threads = [threading.Thread(target=code, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for k, image in enumerate(images):
+        data = codec.encode(image, 20 + k)
+        assert results[k][0] == data
+        assert np.array_equal(results[k][1], codec.decode(data).image)
+    assert bench.driver.left()["streams"] <= 4 + len(bundle.manifest.graphs)
+    device.close()
+    assert (bench.driver.left(), bench.backend.open) == ({}, 0)
+
+
+def test_begun_images_wait_in_workspaces_of_their_own(
+    bench: Bench, bundle: Bundle, codec: Codec, drawing: Draw
+) -> None:
+    device = bench.codec(bundle)
+    images = [drawing(50, 60 + k) for k in range(3)]
+    begun = [device.begin_encoding(image, 30) for image in images]
+    assert [finish() for finish in reversed(begun)] == [codec.encode(image, 30) for image in reversed(images)]
+    device.close()
+    assert bench.driver.left() == {}
+
+
+def test_guarded_codecs_run_on_the_device_graph_by_graph(bench: Bench, data_folder, drawing: Draw) -> None:  # type: ignore[no-untyped-def]
+    from condic.runtime.bundle import read_bundle
+
+    guarded = read_bundle(data_folder / "cic-sr-t.condic")
+    image, device, host = drawing(70, 90), bench.codec(guarded), Codec(guarded, "ort")
+    data = device.encode(image, 40)
+    assert data == host.encode(image, 40)
+    assert host.decode(data).latents_sha256() == device.decode(data).latents_sha256()
+    assert bench.driver.counts["pixels_to_tensor"] == 0
+    device.close()
+    assert (bench.driver.left(), bench.backend.open) == ({}, 0)
+
+
+def test_without_a_driver_one_line_says_so() -> None:
+    if find_library("cuda"):
+        pytest.skip("an NVIDIA driver is installed")
+    with pytest.raises(BackendError, match=r"^no NVIDIA driver here[^\n]*--backend ort\)$"):
+        open_driver()
+
+
+class TestTheFakeDriver:
+    """Catches what would be undefined on a GPU."""
+
+    def test_memory_is_freed_once(self, bench: Bench) -> None:
+        with bench.driver.entered():
+            address = bench.driver.allocate(100)
+            bench.driver.release(address)
+            with pytest.raises(MisuseError, match="freed twice"):
+                bench.driver.release(address)
+
+    def test_freed_memory_is_not_used(self, bench: Bench) -> None:
+        driver = bench.driver
+        with driver.entered():
+            address, stream = driver.allocate(100), driver.create_stream()
+            driver.clear(address, 100, stream)
+            driver.release(address)
+            with pytest.raises(MisuseError, match="no longer, device memory"):
+                driver.synchronise(stream)
+
+    def test_nothing_works_without_the_context(self, bench: Bench) -> None:
+        with pytest.raises(MisuseError, match="without the context"):
+            bench.driver.allocate(100)
+
+    def test_pageable_memory_is_not_copied(self, bench: Bench) -> None:
+        driver = bench.driver
+        with driver.entered(), pytest.raises(MisuseError, match="page-locked"):
+            driver.upload(driver.allocate(100), np.zeros(100, np.uint8), driver.create_stream())
+
+    def test_a_stream_does_nothing_until_it_is_synchronised(self, bench: Bench) -> None:
+        driver = bench.driver
+        with driver.entered():
+            array, address, stream = driver.allocate_pinned(64), driver.allocate(64), driver.create_stream()
+            driver.clear(address, 64, stream)
+            driver.download(array, address, stream)
+            assert array.any()
+            driver.synchronise(stream)
+            assert not array.any()

@@ -1,0 +1,102 @@
+"""Many images in order, the next one begun while the last one is finished."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import condic
+from condic.errors import InputError, StreamError
+from condic.runtime.codec import Codec
+from condic.runtime.many import in_order
+
+Draw = Callable[..., npt.NDArray[np.uint8]]
+
+
+def test_results_come_in_order_whatever_takes_how_long() -> None:
+    gates = [threading.Event() for _ in range(4)]
+
+    def begin(k: int) -> Callable[[], int]:
+        if k == 3:
+            for gate in reversed(gates):
+                gate.set()
+        return lambda: gates[k].wait(10) and k * k  # type: ignore[return-value]
+
+    assert list(in_order(begin, range(4), workers=4)) == [0, 1, 4, 9]
+
+
+def test_an_item_begins_while_the_one_before_it_is_finished() -> None:
+    begun = [threading.Event() for _ in range(3)]
+
+    def begin(k: int) -> Callable[[], bool]:
+        begun[k].set()
+        return lambda: k == 2 or begun[k + 1].wait(10)
+
+    assert list(in_order(begin, range(3), workers=1)) == [True] * 3
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_endless_items_are_taken_as_they_are_needed(workers: int) -> None:
+    taken = itertools.count()
+    results = in_order(lambda k: lambda: k, taken, workers)
+    assert [next(results) for _ in range(10)] == list(range(10))
+    assert next(taken) == 10 + workers
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("where", ["begin", "finish"])
+def test_an_error_comes_in_its_place_and_is_the_end(where: str) -> None:
+    def begin(k: int) -> Callable[[], int]:
+        def finish() -> int:
+            if where == "finish" and k == 2:
+                raise KeyError(k)
+            return k
+
+        if where == "begin" and k == 2:
+            raise KeyError(k)
+        return finish
+
+    results = in_order(begin, range(5), workers=2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(KeyError):
+        next(results)
+    assert list(results) == []
+
+
+def test_many_images_are_the_files_of_each(codec: Codec, drawing: Draw) -> None:
+    images = [drawing(30 + k, 50, channels) for k, channels in enumerate((3, 4, 3, 2))]
+    files = list(codec.encode_many(images, 25))
+    assert files == [codec.encode(image, 25) for image in images]
+    decoded = list(codec.decode_many(files))
+    for each, file in zip(decoded, files, strict=True):
+        assert np.array_equal(each.image, codec.decode(file).image)
+        assert each.latents_sha256() == codec.decode(file).latents_sha256()
+
+
+def test_a_damaged_file_among_many_is_found_in_its_place(codec: Codec, drawing: Draw) -> None:
+    good = codec.encode(drawing(30, 40), 20)
+    results = codec.decode_many([good, good[:-1], good])
+    next(results)
+    with pytest.raises(StreamError):
+        next(results)
+
+
+def test_the_functions_take_and_give_many(bundle_path: object, drawing: Draw) -> None:
+    pytest.importorskip("onnxruntime")
+    images = [drawing(20, 30), drawing(31, 22)]
+    model = str(bundle_path)
+
+    def given() -> Iterator[npt.NDArray[np.uint8]]:
+        yield from images
+
+    files = list(condic.encode_many(given(), 30, model))
+    assert files == [condic.encode(image, 30, model) for image in images]
+    assert [x.shape for x in condic.decode_many(iter(files), model)] == [(20, 30, 3), (31, 22, 3)]
+    assert list(condic.decode_many([])) == []
+    with pytest.raises(InputError):
+        list(condic.encode_many(images, 64, model))
