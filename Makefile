@@ -11,7 +11,7 @@ TORCH ?= torch==2.13.0
 KODAK ?= data/kodak
 COMPRESSAI_TORCH ?= torch torchvision
 COMPRESSAI ?= $(CURDIR)/.venv-compressai/bin/python
-EXTRAS ?= dev,export,train,bench,openvino
+EXTRAS ?= dev,export,train,bench,openvino,tensorrt
 
 VENV := .venv
 BIN := $(VENV)/bin

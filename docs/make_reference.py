@@ -83,7 +83,7 @@ def python_reference() -> str:
 def _command(level: str, name: str, command: click.Command) -> Iterator[str]:
     arguments = [_argument(p) for p in command.params if isinstance(p, click.Argument)]
     if isinstance(command, click.Group):
-        arguments.append("COMMAND")
+        arguments.append("[COMMAND]" if command.invoke_without_command else "COMMAND")
     options = [p for p in command.params if isinstance(p, click.Option) and p.expose_value]
     usage = [name, *(["[OPTIONS]"] if options else []), *arguments]
     yield from (f"{level} {name}", "", f"    {' '.join(usage)}", "")

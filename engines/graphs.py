@@ -36,7 +36,9 @@ def for_tensorrt(graph: bytes, *, attention: bool) -> bytes:
     """
     model = onnx.load_from_string(graph)
     _unpack_weights(model.graph)
-    if not attention:
+    if attention:
+        _let_windows_be_heads(model)
+    else:
         _lower(model)
     _name_blocks(model.graph)
     onnx.checker.check_model(model, full_check=True)
@@ -67,13 +69,29 @@ def _unpack_weights(graph: onnx.GraphProto) -> None:
         graph.initializer.remove(tensor)
 
 
+def _let_windows_be_heads(model: onnx.ModelProto) -> None:
+    """Swaps the first two axes around attention with one head: TensorRT has no kernel for one head with a bias."""
+    single = {name for name, x in _types(model).items() if [d.dim_value for d in x.shape.dim][1:2] == [1]}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type != "Attention" or node.input[0] not in single:
+            nodes.append(node)
+            continue
+        for k, name in enumerate(node.input):
+            node.input[k] = f"{node.name}_swapped_{k}"
+            nodes.append(_swap(name, node.input[k]))
+        result, node.output[0] = node.output[0], f"{node.name}_swapped"
+        nodes += [node, _swap(node.output[0], result)]
+    _replace_nodes(model.graph, nodes)
+
+
+def _swap(source: str, target: str) -> onnx.NodeProto:
+    return helper.make_node("Transpose", [source], [target], target, perm=[1, 0, 2, 3])
+
+
 def _lower(model: onnx.ModelProto) -> None:
     """To opset 17; what it does not have is written with what it has."""
-    halves = {
-        x.name
-        for x in onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
-        if x.type.tensor_type.elem_type == TensorProto.FLOAT16
-    }
+    halves = {name for name, x in _types(model).items() if x.elem_type == TensorProto.FLOAT16}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         dtype = np.dtype(np.float16 if node.input and node.input[0] in halves else np.float32)
@@ -151,6 +169,12 @@ def _name_blocks(graph: onnx.GraphProto) -> None:
         else:
             continue
         count += 1
+
+
+def _types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Element type and shape of all that nodes give, and of the graph's inputs."""
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    return {x.name: x.type.tensor_type for x in (*graph.input, *graph.value_info)}
 
 
 def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:

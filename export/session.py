@@ -30,17 +30,19 @@ def run_export(
     preset: str,
     weights: Path | None,
     half: bool,
-    out: Path,
+    out: Path | None,
     published: tuple[Path, Path] | None = None,
     query: Role = "image",
-) -> None:
-    """Writes the bundle and prints its table. Raises CondicError for what the input made impossible.
+) -> Bundle:
+    """Makes the bundle, writes it if there is a place, prints its table, and returns it.
+
+    Raises CondicError for what the input made impossible.
 
     `published` are checkpoints for cic-sr's low-resolution codec and super-resolution; `weights` is one as well then.
     """
     console = Console(stderr=True)
     weights = weights or _shipped_weights(model_name, preset)
-    if not out.parent.is_dir():
+    if out and not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it first")
     if published:
         model, metadata = _read_published(console, preset, query, weights, *published)
@@ -61,14 +63,16 @@ def run_export(
             bar.update(task, advance=1, description=f"exported {row.role}")
 
         bundle = build_bundle(model, metadata, half=half, report=report)
-    _write(bundle, out)
+    if out:
+        _write(bundle, out)
     console.print(_table(rows))
     for latent in bundle.manifest.latents:
         if latent.guard:
             console.print(
                 f"guard of {latent.name}: {latent.guard.describe()} (ten times the largest difference between backends)"
             )
-    console.print(f"{model_name}-{preset} {bundle.manifest.bundle_id[:16]} in {out}")
+    console.print(f"{model_name}-{preset} {bundle.manifest.bundle_id[:16]}{f' in {out}' if out else ''}")
+    return bundle
 
 
 def _read_published(

@@ -54,7 +54,8 @@ class Target:
     def __str__(self) -> str:
         """For people: "TensorRT 10.3.0 on Orin (8.7)"."""
         library = "TensorRT" if self.flavour == "tensorrt" else "TensorRT-RTX"
-        return f"{library} {self.version} on {self.gpu or 'any GPU from'} ({self.compute_capability})"
+        gpu = f"{self.gpu} ({self.compute_capability})" if self.gpu else f"any GPU from {self.compute_capability} on"
+        return f"{library} {self.version} on {gpu}"
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,10 @@ def find_engine(
     """
     problems: list[str] = []
     fitting: list[tuple[int, int, Path]] = []
-    for path, key in _stored(folder, bundle_id, role, problems):
+    for path, key in stored_engines(folder, bundle_id, role):
+        if isinstance(key, str):
+            problems.append(key)
+            continue
         if (key.bundle_id, key.role) != (bundle_id, role) or key.precision not in precisions:
             continue
         problem = key.misfit(target)
@@ -208,8 +212,8 @@ def find_engine(
     )
 
 
-def _stored(folder: Path, bundle_id: str, role: str, problems: list[str]) -> Iterator[tuple[Path, EngineKey]]:
-    """Files that may hold an engine of a graph, with their keys, by name; what is unreadable becomes a problem."""
+def stored_engines(folder: Path, bundle_id: str, role: str) -> Iterator[tuple[Path, EngineKey | str]]:
+    """Files that may hold an engine of a graph, by name, each with its key or, if that cannot be read, the reason."""
     for path in sorted((folder / bundle_id[:16]).glob(f"{role}-*{SUFFIX}")):
         try:
             with path.open("rb") as file:
@@ -217,9 +221,9 @@ def _stored(folder: Path, bundle_id: str, role: str, problems: list[str]) -> Ite
                 head += file.read(min(int.from_bytes(head[-4:], "little"), _LARGEST_HEADER))
             yield path, _header(path, head)[0]
         except OSError as error:
-            problems.append(f"{path}: {reason(error)}")
+            yield path, f"{path}: {reason(error)}"
         except BackendError as error:
-            problems.append(str(error))
+            yield path, str(error)
 
 
 def _header(path: Path, content: bytes) -> tuple[EngineKey, Mapping[str, Any], int]:

@@ -6,6 +6,7 @@ TensorRT is imported here and nowhere else. One logger serves a process: TensorR
 from __future__ import annotations
 
 import importlib
+import re
 from collections import deque
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ _MODULES: tuple[tuple[str, Flavour], ...] = (
 )
 """Module names and whose they are, in the order in which they are tried."""
 _MOST_MESSAGES = 8
+_PLACE = re.compile(r"\s*\bIn \S+ at /\S+")
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,13 @@ class TensorRt:
         return f"{'TensorRT' if self.flavour == 'tensorrt' else 'TensorRT-RTX'} {self.version}"
 
     def last_error(self) -> str:
-        """The first line of the newest error that TensorRT reported, and forgets all of them."""
+        """The first line of the newest error that TensorRT reported, and forgets all of them.
+
+        Where in TensorRT's source it came up is left out.
+        """
         newest = self.errors[-1] if self.errors else "it does not say why"
         self.errors.clear()
-        return " ".join(newest.split("\n")[0].split())
+        return _PLACE.sub("", " ".join(newest.split("\n")[0].split()))
 
 
 @cache
