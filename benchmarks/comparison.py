@@ -67,16 +67,13 @@ def compare(before: Throughput, after: Throughput) -> list[Change]:
 def differences(before: Throughput, after: Throughput, machines: tuple[Machine, Machine]) -> list[str]:
     """What makes the two runs hard to compare, in lines."""
     lines = []
-    if machines[0] != machines[1]:
-        first, second = machines
-        if first.describe() != second.describe():
-            lines.append(f"other machine: {first.describe()} before, {second.describe()} after")
-        names = [
-            n for n in {**first.libraries, **second.libraries} if first.libraries.get(n) != second.libraries.get(n)
-        ]
-        lines += [
-            f"{n}: {first.libraries.get(n, 'none')} before, {second.libraries.get(n, 'none')} after" for n in names
-        ]
+    first, second = machines
+    if first.describe() != second.describe():
+        lines.append(f"other machine: {first.describe()} before, {second.describe()} after")
+    old, new = ({"Python": machine.python, **machine.libraries} for machine in machines)
+    for name in {**old, **new}:
+        if old.get(name) != new.get(name):
+            lines.append(f"{name}: {old.get(name, 'none')} before, {new.get(name, 'none')} after")
     if replace(before.plan, runs=0, limit=0.0) != replace(after.plan, runs=0, limit=0.0):
         lines.append("other photographs, batch, threads or quality")
     return lines

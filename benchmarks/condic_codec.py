@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from condic.runtime.codec import Codec
-
-Pixels = npt.NDArray[np.uint8]
-
-USUAL_LEVEL = 32
+from condic.runtime.pictures import Pixels
+from condic.runtime.rate_control import DEFAULT_QUALITY
 
 
 @dataclass(frozen=True)
@@ -21,7 +16,7 @@ class CondicCodec:
 
     codec: Codec
     levels: Sequence[int]
-    usual_level: int = USUAL_LEVEL
+    usual_level: int = DEFAULT_QUALITY
 
     @property
     def name(self) -> str:

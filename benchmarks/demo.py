@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 
 import click
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from condic.benchmarks.images import read_rgb
@@ -18,10 +16,9 @@ from condic.files import replace_whole, write_file
 from condic.runtime.bitstream import HEADER_BYTES, SECTION_BYTES, read_stream
 from condic.runtime.codec import load_codec
 from condic.runtime.image_files import write_image
+from condic.runtime.pictures import Pixels
 from condic.runtime.shipped import DEFAULT_MODEL
 from condic.version import __version__
-
-Pixels = npt.NDArray[np.uint8]
 
 _CAPTION_HEIGHT, _GAP = 22, 6
 

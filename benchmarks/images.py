@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from condic.errors import InputError
 from condic.runtime.image_files import SUFFIXES, read_picture
-
-Pixels = npt.NDArray[np.uint8]
+from condic.runtime.pictures import Pixels
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

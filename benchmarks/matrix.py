@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from condic.benchmarks.images import Pixels, read_rgb
+from condic.benchmarks.images import read_rgb
 from condic.errors import CondicError
 from condic.runtime.codec import Codec
+from condic.runtime.pictures import Pixels
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.errors import InputError
+from condic.runtime.pictures import Pixels
 
-Pixels = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.float64]
 
 PEAK = 255.0
@@ -37,8 +37,8 @@ def psnr(image: Pixels, reference: Pixels) -> float:
 def ms_ssim(image: Pixels, reference: Pixels) -> float:
     """Multi-scale structural similarity (Wang, Simoncelli, Bovik, Asilomar 2003), 1 if equal.
 
-    Both uint8 [H, W, 3], sides of at least 161; InputError otherwise. Five scales, Gaussian window of 11x11 with sigma
-    1.5, valid borders, scales halved by averaging 2x2 pixels; each RGB channel on its own, then their mean. An odd side
+    Both uint8 [H, W, C], sides of at least 161; InputError otherwise. Five scales, Gaussian window of 11x11 with sigma
+    1.5, valid borders, scales halved by averaging 2x2 pixels; each channel on its own, then their mean. An odd side
     is padded by a zero in front before it is halved, as pytorch-msssim does, whose values these are.
     """
     _check(image, reference)
@@ -55,10 +55,15 @@ def gradient_similarity(image: Pixels, reference: Pixels) -> float:
     Prewitt gradients, c = 170 on the scale 0..255.
     """
     _check(image, reference)
-    if image.ndim != 3 or min(image.shape[:2]) < 6:
+    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 6:
         raise InputError(f"gradient similarity needs [H, W, 3] with sides of at least 6, not {image.shape}")
-    a, b = (_prewitt(_halve(x[:, :, :3] @ _LUMA)) for x in (image, reference))
+    a, b = (_prewitt(_halve(x @ _LUMA)) for x in (image, reference))
     return float(np.mean((2 * a * b + _GRADIENT_C) / (a * a + b * b + _GRADIENT_C)))
+
+
+def decibels(similarity: float) -> float:
+    """MS-SSIM on the scale on which curves are drawn and compared: -10 log10(1 - s)."""
+    return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf
 
 
 def _prewitt(x: Plane) -> Plane:
@@ -66,11 +71,6 @@ def _prewitt(x: Plane) -> Plane:
     rows, columns = (x[:-2] + x[1:-1] + x[2:]) / 3, (x[:, :-2] + x[:, 1:-1] + x[:, 2:]) / 3
     magnitude: Plane = np.hypot(rows[:, 2:] - rows[:, :-2], columns[2:] - columns[:-2])
     return magnitude
-
-
-def decibels(similarity: float) -> float:
-    """MS-SSIM on the scale on which curves are drawn and compared: -10 log10(1 - s)."""
-    return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf
 
 
 def _ms_ssim_of_plane(image: Pixels, reference: Pixels) -> float:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from condic.benchmarks.images import Pixels, read_rgb
+from condic.benchmarks.images import read_rgb
 from condic.benchmarks.metrics import psnr
 from condic.benchmarks.peers import ImageCodec
+from condic.runtime.pictures import Pixels
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-import numpy as np
-import numpy.typing as npt
-
 from condic import kernels
 from condic.runtime.bitstream import read_stream
 from condic.runtime.codec import Codec
-
-Pixels = npt.NDArray[np.uint8]
+from condic.runtime.pictures import Pixels
 
 
 @dataclass(frozen=True)

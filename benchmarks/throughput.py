@@ -68,7 +68,7 @@ class Measurement:
 
     `load` is seconds from nothing to a codec whose graphs are all loaded and tested, imports included. `bytes` is the
     mean size of a file. `enlarged` is the largest factor by which a photograph was scaled. `graphs` are those of the
-    stages that are graphs, `device` and `settings` say what ran.
+    stages that are graphs, `settings` says what ran.
     """
 
     settings: str

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from condic.benchmarks.images import Pixels
 from condic.benchmarks.peers import MissingError, open_peer, split_level
 from condic.benchmarks.photographs import scaled
 from condic.benchmarks.process_memory import peak, reset_peak, resident
@@ -25,6 +24,7 @@ from condic.benchmarks.results import first_words
 from condic.benchmarks.throughput import Answer, Configuration, Measurement, Memory, Plan
 from condic.benchmarks.timing import Direction, measure
 from condic.errors import BackendError, CondicError
+from condic.runtime.pictures import Pixels
 from condic.runtime.timings import Timings
 from condic.runtime.typed_json import typed
 

@@ -73,7 +73,7 @@ def python_reference() -> str:
             lines += _member(f"{name}.{member}", inspect.getattr_static(kind, member))
     lines += ["### Errors and warnings", "", "| name | is a | for |", "|---|---|---|"]
     for name, kind in vars(errors).items():
-        if isinstance(kind, type) and kind.__module__ == errors.__name__:
+        if name in condic.__all__ and isinstance(kind, type):
             parent = kind.__bases__[0].__name__
             lines.append(f"| `condic.{name}` | `{parent}` | {' '.join(inspect.cleandoc(kind.__doc__ or '').split())} |")
     lines += ["", *_function("condic.pillow.register", condic.pillow.register)]

@@ -21,14 +21,12 @@ def pairs(setup: Setup, paths: tuple[Path, ...], against: tuple[str, ...], quali
     from condic.benchmarks.display import progress, show_table
     from condic.benchmarks.images import find_images
     from condic.benchmarks.pairs import Pairs, make_pair
-    from condic.benchmarks.peers import open_peer
+    from condic.benchmarks.peers import open_trained
 
     if not setup.json_out:
         raise InputError("pictures are for a report: give --json FILE, then condic-bench report FILE --html PAGE")
     images, own = find_images(paths), CondicCodec(setup.open(), (quality,))
-    peers = [open_peer(name) for name in against]
-    if untrained := [peer.name for peer in peers if not peer.levels]:
-        raise InputError(f"{untrained[0]} runs with random weights, which make no picture")
+    peers = [open_trained(name) for name in against]
     with progress("coding", len(images) * (1 + len(peers))) as begin:
         found = tuple(make_pair(path, own, quality, peers, begin) for path in images)
     rows = [

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from condic.benchmarks.options import Setup, html_option, images_argument, levels_option, names_option, with_setup
-from condic.errors import InputError
 
 if TYPE_CHECKING:
     from condic.benchmarks.bd_rate import BdRate
@@ -33,10 +32,11 @@ def rd(
     from condic.benchmarks.condic_codec import CondicCodec
     from condic.benchmarks.display import progress
     from condic.benchmarks.images import find_images
+    from condic.benchmarks.peers import open_trained
     from condic.benchmarks.rate_distortion import RateDistortion, Result, compare, means, measure
 
     images = find_images(paths)
-    codecs: list[ImageCodec] = [CondicCodec(setup.open(), levels), *map(_open_peer, against)]
+    codecs: list[ImageCodec] = [CondicCodec(setup.open(), levels), *map(open_trained, against)]
     results: list[Result] = []
     with progress("coding", len(images) * sum(len(c.levels) for c in codecs)) as begin:
         for codec in codecs:
@@ -56,15 +56,6 @@ def rd(
         from condic.benchmarks.results import Results, origin
 
         write_report([Results(origin("rd"), run)], html_out)
-
-
-def _open_peer(name: str) -> ImageCodec:
-    from condic.benchmarks.peers import open_peer
-
-    peer = open_peer(name)
-    if not peer.levels:
-        raise InputError(f"{name} runs with random weights, which have no rate; condic-bench throughput times it")
-    return peer
 
 
 def _show(run: RateDistortion, title: str) -> None:

@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from condic.errors import InputError
-
-Pixels = npt.NDArray[np.uint8]
+from condic.runtime.pictures import Pixels
 
 
 class ImageCodec(Protocol):
@@ -73,4 +69,14 @@ def open_peer(name: str, threads: int = 0) -> ImageCodec:
     """
     split_level(name)
     peer: ImageCodec = import_module(f"condic.benchmarks.peers.{_MODULES[name]}").open_codec(name, threads)
+    return peer
+
+
+def open_trained(name: str) -> ImageCodec:
+    """A peer with rates and pictures of its own. Raises as above, and InputError for one with random weights."""
+    peer = open_peer(name)
+    if not peer.levels:
+        raise InputError(
+            f"{name} runs with random weights, which have no rate and make no picture; condic-bench throughput times it"
+        )
     return peer

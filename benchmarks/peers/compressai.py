@@ -12,12 +12,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from condic.benchmarks.peers import MissingError
 from condic.errors import InputError
-
-Pixels = npt.NDArray[np.uint8]
+from condic.runtime.pictures import Pixels
 
 _ALIGNMENT = 64
 _HEADER = struct.Struct("<IIIIII")

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, features
 
 from condic.benchmarks.peers import MissingError
-
-Pixels = npt.NDArray[np.uint8]
+from condic.runtime.pictures import Pixels
 
 
 @dataclass(frozen=True)

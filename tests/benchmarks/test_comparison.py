@@ -63,11 +63,11 @@ def test_what_only_one_run_has_is_listed():
 
 
 def test_other_machines_libraries_and_photographs_are_told():
-    other = replace(MACHINE, cpu="another", libraries={"numpy": "2.1"})
+    other = replace(MACHINE, cpu="another", python="0.1", libraries={"numpy": "2.1"})
     moved = replace(run(), plan=replace(run().plan, photographs=("b.png",), runs=3))
     lines = differences(run(), moved, (MACHINE, other))
     assert [line.split(":")[0] for line in lines] == [
-        "other machine", "numpy", "other photographs, batch, threads or quality"
+        "other machine", "Python", "numpy", "other photographs, batch, threads or quality"
     ]  # fmt: skip
     assert differences(run(), replace(run(), plan=replace(run().plan, runs=3)), (MACHINE, MACHINE)) == []
 

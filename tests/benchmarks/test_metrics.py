@@ -76,3 +76,5 @@ def test_what_cannot_be_compared_is_refused(drawing: Draw):
         ms_ssim(drawing(160, 400), drawing(160, 400))
     with pytest.raises(InputError, match="at least 6"):
         gradient_similarity(drawing(5, 9), drawing(5, 9))
+    with pytest.raises(InputError, match=r"needs \[H, W, 3\]"):
+        gradient_similarity(drawing(9, 9, 4), drawing(9, 9, 4))
