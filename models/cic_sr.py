@@ -147,6 +147,10 @@ class CicSr(nn.Module):
         """No observers: nothing on this codec's entropy path is frozen to integers."""
         return []
 
+    def provenance(self) -> dict[str, str]:
+        """What the metadata of these weights say beyond the run's settings."""
+        return {"stage": self.stage} | ({"blind": self.blind} if self.blind else {})
+
     def code_low_resolution(self, x_lr: Tensor, level: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """x_LR [B, 3, H/4, W/4] as decoded (not clipped, not rounded), and its bits per stream."""
         gain, inverse = self.lr.gain(level)

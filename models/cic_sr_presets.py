@@ -26,10 +26,12 @@ class TransformSizes:
 
     @property
     def channels(self) -> int:
+        """Channels of the latent."""
         return self.widths[-1]
 
     @property
     def stride(self) -> int:
+        """Pixels of the image per element of the latent, along a side."""
         return self.patch * 2 ** (len(self.widths) - 1)
 
 

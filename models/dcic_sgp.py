@@ -130,6 +130,10 @@ class DcicSgp(nn.Module):
         """The observers of the entropy path."""
         return [m for m in self.modules() if isinstance(m, Range)]
 
+    def provenance(self) -> dict[str, str]:
+        """What the metadata of these weights say beyond the run's settings."""
+        return {"blind": self.blind} if self.blind else {}
+
     def forward(self, image: Tensor, level: Tensor) -> Output:
         """Codes images whose sides are multiples of 128: real rounding in the transforms, noise in the rates.
 

@@ -219,8 +219,8 @@ class Trainer:
         metadata = {
             "model": s.model, "preset": s.preset, "loss": s.loss, "step": str(self.step), "licence": "Apache-2.0",
             "minutes": f"{self.seconds / 60:.0f}", "batch": str(s.batch), "crop": str(s.crop), "condic": __version__,
-        } | ({"blind": s.blind} if s.blind else {}) | ({"stage": s.stage} if s.model == "cic-sr" else {})  # fmt: skip
-        save_weights(self.ema, s.weights_path, metadata)
+        }  # fmt: skip
+        save_weights(self.ema, s.weights_path, metadata | self.model.provenance())
 
     def _train_step(self, pixels: np.ndarray, levels: np.ndarray) -> Loss | None:
         for group, rate in zip(self.optimiser.param_groups, self._learning_rates(), strict=True):
