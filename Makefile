@@ -20,7 +20,7 @@ FOLDERS := api models training export engines runtime kernels benchmarks weights
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find $(FOLDERS) -type f -not -name '*.pyc')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types wheel check-wheel aarch64 picture hexdump figure reference numbers clean
+.PHONY: gpu demo test lint types wheel check-wheel aarch64 picture hexdump figure reference numbers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m condic.benchmarks.demo $(PHOTOGRAPH) --out out
@@ -72,6 +72,10 @@ compressai: dist/.built
 	.venv-compressai/bin/pip install --quiet $(COMPRESSAI_TORCH)
 	.venv-compressai/bin/pip install --quiet "$$(echo dist/*.whl)[compressai]"
 	.venv-compressai/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
+
+# What needs an NVIDIA GPU, all of it: engines, checks, measures, a file of results (docs/gpu.md).
+gpu: $(VENV)/.test
+	$(BIN)/python tests/gpu/run.py
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _LIBRARIES = (
     "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "compressai", "pillow-jxl-plugin",
+    "tensorrt", "tensorrt-rtx-cu13-libs", "pycuda",
 )  # fmt: skip
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from cuda_emulator import view
 from fake_driver import FakeDriver
 
 from condic.errors import SizeError
+from condic.runtime import backends
 from condic.runtime.backends import Backend, BackendOptions, open_backend
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.graph import DeviceGraph, Size, bytes_of, shape_of
@@ -82,3 +85,11 @@ class FakeExecution:
         assert not self._closed, "an execution was closed twice"
         self._closed = True
         self._backend.open -= 1
+
+
+def registered(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    """The backend, known by its name while a test runs."""
+    point = SimpleNamespace(load=lambda: lambda options: backend)
+    known = dict(backends._registered())
+    monkeypatch.setattr(backends, "_registered", lambda: known | {"fake": point})
+    return backend

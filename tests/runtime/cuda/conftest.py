@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 from cuda_emulator import DeviceMemory, Emulator
-from fake_backend import FakeBackend
+from fake_backend import FakeBackend, registered
 from fake_driver import FakeDriver
 
-from condic.runtime import backends
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
@@ -21,10 +19,7 @@ class Bench:
 
     def __init__(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
         self.driver = driver
-        self.backend = FakeBackend(driver)
-        point = SimpleNamespace(load=lambda: lambda options: self.backend)
-        registered = dict(backends._registered())
-        monkeypatch.setattr(backends, "_registered", lambda: registered | {"fake": point})
+        self.backend = registered(FakeBackend(driver), monkeypatch)
 
     def codec(self, bundle: Bundle, *, host_coder: bool = False) -> Codec:
         """A codec on the fake device."""

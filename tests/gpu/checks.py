@@ -1,0 +1,151 @@
+"""What is checked and measured on a GPU, one function each: facts as a dict, or an error that says what is wrong.
+
+Needs no pytest and nothing beyond a plain installation and the libraries under test. `run.py` calls these one by one
+and writes down what they say; `test_gpu.py` makes tests of them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from bench import require
+
+from condic.runtime.codec import Codec
+from condic.runtime.cuda.pipeline import WORKSPACES
+from condic.runtime.cuda.program import Format
+
+Pixels = npt.NDArray[np.uint8]
+Facts = dict[str, Any]
+
+LEVELS = (0, 32, 63)
+CLOSE_SHARE, CLOSE_PSNR = 0.99, 50.0
+"""Pictures of two backends: so many pixels within one level, and so many dB between them."""
+FLOAT_TOLERANCE = 0.05
+"""Largest difference of a float graph in half precision, by the largest value that it gives."""
+
+
+def check_known_answers(codec: Codec) -> Facts:
+    """Every graph loads; every exact one gives its known answer."""
+    start = time.perf_counter()
+    for graph in codec.bundle.manifest.graphs:
+        codec.graphs.load(graph.role)
+    exact = sum(graph.precision == "exact" for graph in codec.bundle.manifest.graphs)
+    return {"graphs": len(codec.bundle.manifest.graphs), "known_answers": exact, "seconds": time.perf_counter() - start}
+
+
+def check_graphs(codec: Codec, host: Codec, image: Pixels, level: int = 32) -> Facts:
+    """Every graph, on the tensors that coding an image gives it, against ONNX Runtime on the CPU."""
+    inputs: dict[str, list[npt.NDArray[np.float32]]] = {}
+    run = host.graphs.run
+
+    def noting(role: str, given: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+        inputs[role] = [np.array(x) for x in given]
+        return run(role, given)
+
+    host.graphs.run = noting  # type: ignore[method-assign]
+    try:
+        host.decode(host.encode(image, level))
+    finally:
+        host.graphs.run = run  # type: ignore[method-assign]
+    facts: Facts = {}
+    for role, given in inputs.items():
+        exact = host.bundle.manifest.graph(role).precision == "exact"
+        expected, got = run(role, given), codec.graphs.run(role, given)
+        pairs = list(zip(got, expected, strict=True))
+        worst = max(float(np.abs(a - b).max()) / max(1e-9, float(np.abs(b).max())) for a, b in pairs)
+        require(all(np.isfinite(a).all() for a, _ in pairs), f"graph {role} gives values that are not finite")
+        require(not exact or worst == 0, f"exact graph {role} differs from the CPU's by {worst:.2e}")
+        require(worst <= FLOAT_TOLERANCE, f"graph {role} differs from the CPU's by {worst:.2e} of its largest value")
+        facts[role] = worst
+    return {"largest_differences": facts}
+
+
+def check_cross_decoding(codec: Codec, host: Codec, images: Sequence[Pixels]) -> Facts:
+    """Files of each side decode on the other: the same latents, pictures as close as they must be."""
+    shares, psnrs, same = [], [], 0
+    for image in images:
+        for level in LEVELS:
+            for writer, name in ((codec, "GPU"), (host, "CPU")):
+                data = writer.encode(image, level)
+                here, there = codec.decode(data), host.decode(data)
+                what = f"{image.shape[1]}x{image.shape[0]} at level {level}, written by the {name}"
+                require(here.latents_sha256() == there.latents_sha256(), f"{what}: other latents on the other side")
+                difference = here.image.astype(np.int32) - there.image
+                shares.append(float((np.abs(difference) <= 1).mean()))
+                psnrs.append(10 * np.log10(255**2 / max(float(np.square(difference).mean()), 1e-10)))
+                require(shares[-1] >= CLOSE_SHARE, f"{what}: {shares[-1]:.4f} of the pixels within one level")
+                require(psnrs[-1] >= CLOSE_PSNR, f"{what}: {psnrs[-1]:.1f} dB between the two pictures")
+            same += codec.encode(image, level) == host.encode(image, level)
+    return {
+        "files": len(shares), "share_within_one_level": min(shares), "psnr": min(psnrs),
+        "files_equal_to_the_cpus": same,
+    }  # fmt: skip
+
+
+def check_repetition(codec: Codec, image: Pixels) -> Facts:
+    """Captured programs, several images at once, and the host's coder give what the first run gave."""
+    from condic.runtime.backends import BackendOptions
+
+    first = codec.encode(image, 32)
+    latents = codec.decode(first).latents_sha256()
+    for k in range(3):
+        require(codec.encode(image, 32) == first, f"encoding gives other bytes in run {k + 2}")
+        require(codec.decode(first).latents_sha256() == latents, f"decoding gives other latents in run {k + 2}")
+    require(set(codec.encode_many([image] * 8, 32)) == {first}, "encode_many gives other bytes")
+    pictures = [decoded.image for decoded in codec.decode_many([first] * 8)]
+    require(all(np.array_equal(x, pictures[0]) for x in pictures), "decode_many gives several pictures")
+    other = Codec(codec.bundle, codec.backend_name, BackendOptions(host_coder=True))
+    try:
+        require(other.encode(image, 32) == first, "the host's coder gives other bytes")
+        require(other.decode(first).latents_sha256() == latents, "the host's coder gives other latents")
+    finally:
+        other.close()
+    device = codec._device
+    programs = [] if device is None else [x for w in device._idle for x in w._programs.values()]
+    return {"programs": len(programs), "captured": sum(program.captured for program in programs)}
+
+
+def measure_images(codec: Codec, image: Pixels, level: int = 32, runs: int = 100) -> Facts:
+    """Images per second one at a time and many at once, device memory, and where the device's time goes."""
+    driver = codec.graphs.backend.driver
+    assert driver is not None
+    data = codec.encode(image, level)
+
+    def median(code: Callable[[], object]) -> float:
+        times = []
+        for k in range(runs + 3):  # the first ones set up and capture
+            start = time.perf_counter()
+            code()
+            if k >= 3:
+                times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    def rate(results: Any) -> float:
+        start = time.perf_counter()
+        return sum(1 for _ in results) / (time.perf_counter() - start)
+
+    facts: Facts = {
+        "bytes": len(data),
+        "encode_per_second": 1 / median(lambda: codec.encode(image, level)),
+        "decode_per_second": 1 / median(lambda: codec.decode(data)),
+    }
+    list(codec.encode_many([image] * 2 * WORKSPACES, level))  # each of them sets up, and captures
+    facts["encode_many_per_second"] = rate(codec.encode_many([image] * runs, level))
+    list(codec.decode_many([data] * 2 * WORKSPACES))
+    facts["decode_many_per_second"] = rate(codec.decode_many([data] * runs))
+    with driver.entered():
+        facts["device_memory_used"] = driver.device.memory - driver.free_memory()
+    if codec._device is not None:
+        height, width, channels = image.shape
+        for kind in ("encode", "decode"):
+            profile = codec._device.profile(Format(kind, height, width, channels, codec._device.host_coder))
+            totals: dict[str, float] = {}
+            for name, seconds in profile:
+                totals[name] = totals.get(name, 0.0) + 1e6 * seconds
+            facts[f"{kind}_profile_us"] = totals
+    return facts

@@ -1,0 +1,170 @@
+"""The kernels on a GPU against the host's, byte for byte, and how fast they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from bench import Bench, require
+
+from condic import kernels
+from condic.kernels.device import (
+    DECODER,
+    ENCODER,
+    RESULT,
+    Chunk,
+    Decoded,
+    DeviceTables,
+    Prediction,
+    Stream,
+    chunk_indexes,
+    decode_chunk,
+    encode_chunk,
+    pixels_to_tensor,
+    rans_close,
+    rans_open,
+    rans_pop,
+    tables_image,
+    tensor_to_pixels,
+)
+from condic.runtime.bundle import Bundle
+from condic.runtime.cuda.driver import Driver
+from condic.runtime.pixels import PixelSource
+from condic.runtime.tiles import Region
+
+Facts = dict[str, float]
+
+
+def _chunk(shape: tuple[int, int, int]) -> Chunk:
+    """A quarter of a latent, as dcic-sgp has it."""
+    channels, rows, columns = shape
+    cuts = [channels * k // 4 for k in range(5)]
+    boxes = tuple((cuts[k], cuts[k + 1], r, rows, 2, q, columns, 2) for k, (r, q) in enumerate(
+        [(0, 0), (1, 1), (0, 1), (1, 0)]
+    ))  # fmt: skip
+    return Chunk(shape, boxes, 64, 2, 2, 1023)
+
+
+def _prediction(chunk: Chunk, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    generator = np.random.default_rng(seed)
+    planes = np.stack([generator.normal(size=chunk.shape) * 100, generator.uniform(-2, 30, chunk.shape)])
+    planes[0].flat[::97] *= 1e6
+    y = generator.normal(size=chunk.shape) * 3
+    y.flat[::1009] *= 1e4
+    return np.floor(planes).astype(np.float32), y.astype(np.float32)
+
+
+def check_kernels(driver: Driver, bundle: Bundle, sides: Sequence[int] = (4, 30, 136)) -> Facts:
+    """Chunks of several sizes, rANS both ways, and pixels, against the host, byte for byte."""
+    tables = kernels.Tables(bundle.tables["cdf"], bundle.tables["radius"])
+    with Bench(driver) as bench:
+        coder = DeviceTables(bench.put(np.frombuffer(tables_image(tables), np.uint8)), tables)
+        for side in sides:
+            _check_chunk(bench, coder, tables, _chunk((64, side, side + 5)))
+        for height, width, channels in ((1, 1, 3), (131, 77, 3), (64, 300, 1)):
+            _check_pixels(bench, height, width, channels)
+    return {"chunks": len(sides)}
+
+
+def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chunk: Chunk) -> None:
+    planes, y = _prediction(chunk, chunk.shape[1])
+    boxes = np.array(chunk.boxes, np.int32)
+    mean, scale = np.empty(chunk.size, np.int16), np.empty(chunk.size, np.uint8)
+    kernels.store_distribution(planes, (0, 0), chunk.shape, boxes, chunk.scales, mean, scale)
+    latents = np.zeros(chunk.shape, np.int32)
+    symbols, indexes, checksum = kernels.quantise_chunk(y, mean, scale, boxes, chunk.first_coded, latents)
+    payload = kernels.encode(tables, [(symbols, indexes)])
+
+    what, elements = f"chunk of {chunk.size} elements", int(np.prod(chunk.shape))
+    source, result = Prediction(bench.put(planes)), bench.zeros(RESULT.itemsize)
+    at_symbols, at_indexes = bench.zeros(2 * chunk.size), bench.zeros(chunk.size)
+    decoded = Decoded(bench.zeros(4 * elements))
+    bench.run(encode_chunk(
+        chunk, source, bench.put(y), decoded, symbols=at_symbols, indexes=at_indexes, result=result,
+        scan=bench.zeros(chunk.scan_bytes),
+    ))  # fmt: skip
+    coded = bench.get(result, 2, np.uint32).tolist()
+    require(coded == [len(symbols), checksum], f"{what}: count and checksum are {coded}")
+    require(np.array_equal(bench.get(at_symbols, len(symbols), np.int16), symbols), f"{what}: other symbols")
+    require(np.array_equal(bench.get(at_indexes, len(indexes), np.uint8), indexes), f"{what}: other indexes")
+    require(np.array_equal(bench.get(decoded.latents, chunk.shape, np.int32), latents), f"{what}: other latents")
+
+    stream = Stream((chunk.size,), at_symbols, at_indexes, result)
+    workspace, at_payload = bench.zeros(stream.workspace_bytes), bench.zeros(stream.payload_bytes)
+    bench.run(*stream.encode(coder, workspace=workspace, payload=at_payload))
+    error, size = bench.get(workspace, 2, np.uint32).tolist()
+    require((error, size) == (0, len(payload)), f"{what}: {size} bytes of payload, not {len(payload)}; error {error}")
+    require(bench.get(at_payload, size, np.uint8).tobytes() == payload, f"{what}: other payload")
+
+    result, scan, decoder = bench.zeros(RESULT.itemsize), bench.zeros(chunk.scan_bytes), bench.zeros(DECODER.itemsize)
+    decoded = Decoded(bench.zeros(4 * elements))
+    at_symbols, at_size = bench.zeros(2 * chunk.size), bench.put(np.array([len(payload)], np.uint32))
+    bench.run(
+        rans_open(bench.put(np.frombuffer(payload, np.uint8)), at_size, decoder),
+        chunk_indexes(chunk, source, indexes=at_indexes, result=result, scan=scan),
+        rans_pop(coder, decoder, indexes=at_indexes, result=result, symbols=at_symbols),
+        decode_chunk(chunk, source, decoded, symbols=at_symbols, result=result, scan=scan, decoder=decoder),
+        rans_close(decoder),
+    )
+    require(bench.get(decoder, 1, np.uint32)[0] == 0, f"{what}: the decoder reports an error")
+    require(int(bench.get(result, 2, np.uint32)[1]) == checksum, f"{what}: decoded to another checksum")
+    require(np.array_equal(bench.get(decoded.latents, chunk.shape, np.int32), latents), f"{what}: decoded to others")
+
+
+def _check_pixels(bench: Bench, height: int, width: int, channels: int) -> None:
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, channels)).astype(np.uint8)
+    rows, columns = (side + -side % 128 for side in (height, width))
+    tensor, what = bench.zeros(12 * rows * columns), f"pixels of {width}x{height}"
+    bench.run(pixels_to_tensor(bench.put(pixels), pixels.shape, tensor, (rows, columns)))
+    rgb = np.broadcast_to(pixels, (height, width, 3))
+    expected = PixelSource(rgb, 128).tensor(Region(0, rows // 128, 0, columns // 128))[0]
+    require(np.array_equal(bench.get(tensor, expected.shape, np.float32), expected), f"{what}: another tensor")
+    target = bench.zeros(pixels.size)
+    bench.run(tensor_to_pixels(tensor, (rows, columns), target, pixels.shape))
+    require(np.array_equal(bench.get(target, pixels.shape, np.uint8), pixels), f"{what}: others come back")
+
+
+def measure_kernels(driver: Driver, bundle: Bundle, height: int, width: int, runs: int = 50) -> Facts:
+    """Microseconds of a chunk at a size of image with preset s's main latent; symbols per second of the coder."""
+    tables = kernels.Tables(bundle.tables["cdf"], bundle.tables["radius"])
+    chunk = _chunk((192, -(-height // 128) * 8, -(-width // 128) * 8))
+    planes, y = _prediction(chunk, 1)
+    with Bench(driver) as bench:
+        coder = DeviceTables(bench.put(np.frombuffer(tables_image(tables), np.uint8)), tables)
+        source, result, scan = (
+            Prediction(bench.put(planes)),
+            bench.zeros(RESULT.itemsize),
+            bench.zeros(chunk.scan_bytes),
+        )
+        symbols, indexes, at_y = bench.zeros(2 * chunk.size), bench.zeros(chunk.size), bench.put(y)
+        decoded = Decoded(*(bench.zeros(4 * y.size) for _ in range(3)))
+
+        def again() -> None:
+            bench.clear(result, RESULT.itemsize)
+            bench.clear(scan, chunk.scan_bytes)
+
+        encode = encode_chunk(
+            chunk, source, at_y, decoded, symbols=symbols, indexes=indexes, result=result, scan=scan
+        )  # fmt: skip
+        encoding = bench.seconds(again, encode, runs=runs)
+        find = chunk_indexes(chunk, source, indexes=indexes, result=result, scan=scan)
+        place = decode_chunk(chunk, source, decoded, symbols=symbols, result=result, scan=scan)
+        decoding = bench.seconds(again, find, place, runs=runs)
+        again()
+        bench.run(encode)
+        coded = int(bench.get(result, 2, np.uint32)[0])
+        stream = Stream((chunk.size,), symbols, indexes, result)
+        workspace, payload = bench.zeros(stream.workspace_bytes), bench.zeros(stream.payload_bytes)
+        launches = stream.encode(coder, workspace=workspace, payload=payload)
+        coding = bench.seconds(lambda: bench.clear(workspace, stream.zero_bytes), *launches, runs=runs)
+        size = int(bench.get(workspace, ENCODER.itemsize // 4, np.uint32)[1])
+
+        decoder, at_size = bench.zeros(DECODER.itemsize), bench.put(np.array([size], np.uint32))
+        opened = rans_open(payload, at_size, decoder)
+        popped = rans_pop(coder, decoder, indexes=indexes, result=result, symbols=symbols)
+        popping = bench.seconds(lambda: bench.driver.launch(opened, bench._stream), popped, runs=runs)
+    return {
+        "elements": chunk.size, "coded": coded, "encode_chunk_us": 1e6 * encoding, "decode_chunk_us": 1e6 * decoding,
+        "rans_encode_symbols_per_second": coded / coding, "rans_decode_symbols_per_second": coded / popping,
+    }  # fmt: skip
