@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from condic.kernels.device.chunks import RESULT, Chunk, Decoded, Prediction, chunk_indexes, decode_chunk, encode_chunk
+from condic.kernels.device.image import device_image
 from condic.kernels.device.launch import Address, Launch
 from condic.kernels.device.pixels import pixels_to_tensor, tensor_to_pixels
 from condic.kernels.device.rans import (
@@ -30,6 +31,7 @@ __all__ = [
     "Stream",
     "chunk_indexes",
     "decode_chunk",
+    "device_image",
     "encode_chunk",
     "pixels_to_tensor",
     "rans_close",

@@ -154,7 +154,7 @@ class PycudaDriver:
         """Loads the kernels that launches name, the first time."""
         with self._lock, self._said_clearly():
             if self._module is None:
-                image = device.device_image(self.device.capability)  # type: ignore[attr-defined]
+                image = device.device_image(self.device.capability)
                 self._module = cuda.module_from_buffer(image)
 
     def launch(self, launch: Launch, stream: int) -> None:

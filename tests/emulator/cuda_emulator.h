@@ -13,7 +13,7 @@
 #define CONDIC_SHARED(Type, name) Type& name = *static_cast<Type*>(condic_emulator::shared_memory(sizeof(Type)))
 #define __global__
 #define __device__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(threads, blocks)
 #define __grid_constant__
 
 struct uint3 {

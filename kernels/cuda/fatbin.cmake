@@ -1,0 +1,13 @@
+# Runs nvcc. Failure is a warning, unless MUST_WORK is ON.
+file(REMOVE "${FATBIN}")
+execute_process(COMMAND "${NVCC}" ${OPTIONS} -fatbin -o "${FATBIN}" "${SOURCE}" RESULT_VARIABLE failed ERROR_VARIABLE log)
+if(failed)
+  file(REMOVE "${FATBIN}")
+  set(message "nvcc cannot compile the CUDA kernels: ${log}")
+  if(MUST_WORK STREQUAL AUTO)
+    message(WARNING "${message}\nNVRTC will have to do it when they are needed.")
+  else()
+    message(FATAL_ERROR "${message}")
+  endif()
+endif()
+file(TOUCH "${FATBIN}.tried")
