@@ -25,6 +25,7 @@ from condic.training.checkpoint import Checkpoint, save_checkpoint
 from condic.training.data import CropSampler
 from condic.training.evaluation import Point, evaluate, to_batch
 from condic.training.losses import Loss, psnr, rate_distortion
+from condic.training.soap import Soap
 from condic.version import __version__
 
 WARM_UP_FRACTION = 0.05
@@ -112,7 +113,7 @@ class Trainer:
         groups = ([], [], [])
         for name, p in self.model.named_parameters():
             groups[0 if id(p) in tables else 1 if name in entropy else 2].append(p)
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser = Soap(
             [{"params": group} for group in groups],
             settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True,
         )  # fmt: skip

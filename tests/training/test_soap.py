@@ -1,0 +1,86 @@
+"""SOAP steps matrices in the eigenbasis of their gradients, and everything else as AdamW does."""
+
+import copy
+
+import torch
+from torch import nn
+
+from condic.training.soap import Soap
+
+SIDE = 40
+
+
+def orthogonal(seed: int) -> torch.Tensor:
+    return torch.linalg.qr(torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[
+        0
+    ]
+
+
+def quadratic(weight: torch.Tensor) -> torch.Tensor:
+    """Of a matrix, with curvatures over four decades."""
+    target = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return ((weight - target).square() * torch.logspace(-2, 2, SIDE, dtype=torch.float64)).mean()
+
+
+def descend(optimiser: torch.optim.Optimizer, weight: nn.Parameter, steps: int) -> float:
+    for _ in range(steps):
+        optimiser.zero_grad()
+        quadratic(weight).backward()
+        optimiser.step()
+    return quadratic(weight).item()
+
+
+def path(kind: type[torch.optim.Optimizer], left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Where 30 steps lead when the problem is seen through a rotation of rows and of columns, rotated back."""
+    weight = nn.Parameter(torch.zeros(SIDE, SIDE, dtype=torch.float64))
+    optimiser = kind([weight], 0.05, weight_decay=0.0)
+    for _ in range(30):
+        optimiser.zero_grad()
+        quadratic(left.mT @ weight @ right.mT).backward()
+        optimiser.step()
+    return (left.mT @ weight @ right.mT).detach()
+
+
+def test_soap_takes_the_same_path_in_every_basis_and_adam_does_not():
+    identity, rotation = torch.eye(SIDE, dtype=torch.float64), orthogonal(2)
+    paths = {kind: (path(kind, identity, identity), path(kind, rotation, orthogonal(3)))
+             for kind in (Soap, torch.optim.AdamW)}  # fmt: skip
+    torch.testing.assert_close(*paths[Soap], rtol=0, atol=0.02)
+    assert (paths[torch.optim.AdamW][0] - paths[torch.optim.AdamW][1]).abs().max() > 0.1
+
+
+def test_vectors_and_depthwise_kernels_step_as_with_adam():
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape)) for shape in ((7,), (64, 1, 3, 3), (20, 300))]
+    theirs = copy.deepcopy(ours)
+    optimisers = [kind(p, 1e-2, weight_decay=0.0) for kind, p in ((Soap, ours), (torch.optim.AdamW, theirs))]
+    for _ in range(5):
+        for optimiser, parameters in zip(optimisers, (ours, theirs), strict=True):
+            for p in parameters:
+                p.grad = p.detach().cos()
+            optimiser.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_matrices_of_one_shape_do_not_disturb_each_other():
+    alone, together, other = (nn.Parameter(torch.zeros(SIDE, SIDE, dtype=torch.float64)) for _ in range(3))
+    first, second = Soap([alone], 0.02), Soap([together, other], 0.02)
+    for _ in range(30):
+        for optimiser, weights in ((first, [alone]), (second, [together, other])):
+            optimiser.zero_grad()
+            sum(k * quadratic(w) for k, w in enumerate(weights, start=1)).backward()
+            optimiser.step()
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
+
+
+def test_a_saved_state_goes_on_as_if_nothing_had_happened(tmp_path):
+    weight = nn.Parameter(torch.zeros(SIDE, SIDE, dtype=torch.float64))
+    optimiser = Soap([weight], 0.02)
+    descend(optimiser, weight, 25)
+    torch.save((weight, optimiser.state_dict()), tmp_path / "state.pt")
+    expected = descend(optimiser, weight, 25)
+
+    weight, state = torch.load(tmp_path / "state.pt", weights_only=False)
+    resumed = Soap([weight], 0.02)
+    resumed.load_state_dict(state)
+    assert descend(resumed, weight, 25) == expected

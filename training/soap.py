@@ -1,0 +1,113 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025), for many small matrices.
+
+Learned codecs gain from it: rate and distortion pull on the same weights in different directions, which a diagonal
+preconditioner cannot tell apart. The published implementations take one parameter at a time, which costs more than the
+networks' own forward and backward pass on a CPU; here, matrices of one shape are one batch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SMALLEST, LARGEST = 32, 400
+"""Matrices with a side below the first are left to Adam; sides above the second keep their basis."""
+BETA = 0.95
+"""Of both moments and of the preconditioner's average."""
+REFRESH_EVERY = 20
+"""Steps between two renewals of the bases."""
+
+
+class Soap(torch.optim.AdamW):
+    """Steps weights of linear layers and convolutions as SOAP does, as matrices [out, in * kernel]; others as AdamW.
+
+    Depthwise kernels, biases and tables are among the others. A parameter group's options are AdamW's; `lr` is SOAP's.
+    """
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step. The gradients of parameters that SOAP took are gone afterwards."""
+        for group in self.param_groups:
+            for parameters in _matrices(group["params"]):
+                self._step_matrices(parameters, group["lr"], group["eps"])
+                for p in parameters:
+                    p.grad = None
+        return super().step(closure)
+
+    @torch.no_grad()
+    def _step_matrices(self, parameters: list[nn.Parameter], rate: float, eps: float) -> None:
+        gradient = torch.stack([p.grad.reshape(len(p), -1) for p in parameters])
+        state = self.state[parameters[0]]
+        if state.get("matrices") != len(parameters):  # as in Vyas et al., the first gradient only makes the bases
+            state.update(_initial_state(gradient))
+            return
+        state["step"] += 1
+        step = int(state["step"])
+        mean, square = state["mean"], state["square"]
+        mean.lerp_(gradient, 1 - BETA)
+        square.lerp_(_rotated(gradient, state).square(), 1 - BETA)
+        correction = 1 - BETA**step
+        direction = _rotated(mean, state) / (square / correction).sqrt().add_(eps)
+        update = _rotated_back(direction, state)
+        torch._foreach_add_(
+            parameters, [u.view_as(p) for u, p in zip(update, parameters, strict=True)], alpha=-rate / correction
+        )
+        for side, product in _products(gradient).items():
+            state[f"{side}_average"].lerp_(product, 1 - BETA)
+        if step % REFRESH_EVERY == 1:
+            _renew_bases(state)
+
+
+def _matrices(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Those with gradients that are matrices, by shape."""
+    shapes = defaultdict(list)
+    for p in parameters:
+        if p.grad is not None and p.ndim >= 2 and min(len(p), p[0].numel()) >= SMALLEST:
+            shapes[len(p), p[0].numel()].append(p)
+    return list(shapes.values())
+
+
+def _products(gradient: Tensor) -> dict[str, Tensor]:
+    """G G^T and G^T G of the sides that have a basis."""
+    rows, columns = gradient.shape[1:]
+    products = {}
+    if rows <= LARGEST:
+        products["left"] = gradient @ gradient.mT
+    if columns <= LARGEST:
+        products["right"] = gradient.mT @ gradient
+    return products
+
+
+def _initial_state(gradient: Tensor) -> dict[str, Any]:
+    state = {"matrices": len(gradient), "step": torch.tensor(0.0),
+             "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}  # fmt: skip
+    for side, product in _products(gradient).items():
+        state[f"{side}_average"] = product
+        state[f"{side}_basis"] = torch.linalg.eigh(product)[1].flip(-1).contiguous()
+    return state
+
+
+def _rotated(matrix: Tensor, state: dict[str, Any]) -> Tensor:
+    if "left_basis" in state:
+        matrix = state["left_basis"].mT @ matrix
+    return matrix @ state["right_basis"] if "right_basis" in state else matrix
+
+
+def _rotated_back(matrix: Tensor, state: dict[str, Any]) -> Tensor:
+    if "left_basis" in state:
+        matrix = state["left_basis"] @ matrix
+    return matrix @ state["right_basis"].mT if "right_basis" in state else matrix
+
+
+def _renew_bases(state: dict[str, Any]) -> None:
+    """One power iteration and a QR decomposition; the second moment follows the order of the eigenvalues."""
+    for side, dim in (("left", 1), ("right", 2)):
+        if f"{side}_basis" not in state:
+            continue
+        product = state[f"{side}_average"] @ state[f"{side}_basis"]
+        order = (state[f"{side}_basis"] * product).sum(1).argsort(-1, descending=True)
+        state[f"{side}_basis"] = torch.linalg.qr(product.gather(2, order[:, None].expand_as(product)))[0]
+        state["square"] = state["square"].gather(dim, order.unsqueeze(3 - dim).expand_as(state["square"]))
