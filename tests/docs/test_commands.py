@@ -24,7 +24,7 @@ PROGRAMS = {
 }
 LONG = ("condic-export", "condic-train", "condic-bench")
 """Programs that are not run; that their options exist is checked."""
-OTHERS = ("pip", "python3", ".", "sudo", "make")
+OTHERS = ("pip", "python3", ".", "sudo", "make", "export PATH=")
 GENERATED = "<!-- made by"
 
 
