@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def packed(arguments: Sequence[np.generic]) -> np.void:
+def packed(arguments: Sequence[np.generic]) -> bytes:
     """Numpy scalars and structs, each at the next multiple of its alignment, as compilers place parameters."""
     block = b""
     for argument in arguments:
         block += bytes(-len(block) % argument.dtype.alignment) + argument.tobytes()
-    return np.frombuffer(block, f"V{len(block)}")[0]  # type: ignore[no-any-return]
+    return block

@@ -30,7 +30,7 @@ class PycudaDriver:
     def __init__(self) -> None:
         """Raises BackendError where the device refuses."""
         self._library = find_libcuda()
-        self._pushed = threading.local()
+        self._pushed, self._thread = threading.local(), threading.get_ident()
         self._memory: dict[int, Any] = {}
         self._objects: dict[int, Any] = {}
         """Streams by their handles, events by a number that is never used again."""
@@ -167,11 +167,10 @@ class PycudaDriver:
                     limit = cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
                     function.set_attribute(limit, launch.shared_bytes)
                 self._functions[launch.kernel] = function
-            # One block of bytes with every argument where the kernel's ABI has it: pycuda would not align structs.
-            function(
-                packed(launch.arguments), grid=launch.grid, block=launch.block, shared=launch.shared_bytes,
-                stream=self._objects[stream],
-            )  # fmt: skip
+            # Not function(..): it would not align structs, and calls what CUDA has deprecated.
+            function._launch_kernel(
+                launch.grid, launch.block, packed(launch.arguments), launch.shared_bytes, self._objects[stream]
+            )
 
     def begin_capture(self, stream: int) -> None:
         """From here on, what this thread queues on the stream is recorded, not done."""
@@ -212,6 +211,8 @@ class PycudaDriver:
                 self._memory.pop(address).free()
         self._context.detach()
         self._context = None
+        if threading.get_ident() == self._thread:  # there pycuda pushes the context, and leaves it
+            self._library.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
     def _call(self, name: str, *arguments: Any) -> None:
         """A function of the driver library. Raises BackendError."""

@@ -91,5 +91,5 @@ def registered(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> FakeBac
     """The backend, known by its name while a test runs."""
     point = SimpleNamespace(load=lambda: lambda options: backend)
     known = dict(backends._registered())
-    monkeypatch.setattr(backends, "_registered", lambda: known | {"fake": point})
+    monkeypatch.setattr(backends, "_registered", lambda: known | {backend.name: point})
     return backend
