@@ -16,6 +16,9 @@ from condic.runtime.known_answer import check_known_answer
 from condic.runtime.manifest import Graph
 from condic.runtime.tensorrt_library import TensorRt, find_tensorrt
 
+_STRATEGY = "ExecutionContextAllocationStrategy"
+"""TensorRT 10 and later have it."""
+
 
 class TensorRtBackend:
     """Runs engines: float graphs in the precision that they were built for, exact ones in float32 with TF32."""
@@ -58,8 +61,11 @@ class _Engines:
         with self._lock:
             engine = self._find(size)
             if engine.key not in self._loaded:
-                self._loaded[engine.key] = self._load(engine)
-            return _Execution(self._graph, self._library, self._loaded[engine.key], size)
+                self._loaded[engine.key] = self._tested(self._load(engine))
+            # An engine of TensorRT 8 has one context for each of its profiles, which is one.
+            shared = hasattr(self._library.api, _STRATEGY)
+            loaded = self._loaded[engine.key] if shared else self._load(engine)
+            return _Execution(self._graph, self._library, loaded, size)
 
     def takes(self, size: Size) -> bool:
         """Whether there is an engine for a size; found out once."""
@@ -81,7 +87,7 @@ class _Engines:
             raise SizeError(str(error)) from error
 
     def _load(self, engine: Engine) -> Any:
-        """The engine in TensorRT's own form, tested if it is exact. Raises BackendError."""
+        """The engine in TensorRT's own form. Raises BackendError."""
         if "version-compatible" in engine.key.options:  # such a plan brings a runtime of its own
             self._runtime.engine_host_code_allowed = True
         loaded = self._runtime.deserialize_cuda_engine(engine.plan)
@@ -90,6 +96,10 @@ class _Engines:
                 f"{self._library} rejects its engine of {engine.key.role} ({self._library.last_error()}); build it "
                 f"again with condic-export --engines, or {CPU}"
             )
+        return loaded
+
+    def _tested(self, loaded: Any) -> Any:
+        """An engine that gives the known answer, if its graph has one. Raises BackendError for any other."""
         if self._graph.precision == "exact":
             run = DeviceGraph(
                 self._driver, self._graph, lambda size: _Execution(self._graph, self._library, loaded, size)
@@ -108,14 +118,16 @@ class _Execution:
 
     def __init__(self, graph: Graph, library: TensorRt, engine: Any, size: Size) -> None:
         self._graph, self._library = graph, library
-        strategies = getattr(library.api, "ExecutionContextAllocationStrategy", None)
-        if strategies is None:  # TensorRT 8
-            self._context = engine.create_execution_context_without_device_memory()
+        if hasattr(library.api, _STRATEGY):
+            self._context = engine.create_execution_context(getattr(library.api, _STRATEGY).USER_MANAGED)
         else:
-            self._context = engine.create_execution_context(strategies.USER_MANAGED)
+            self._context = engine.create_execution_context_without_device_memory()
         if self._context is None:
             raise self._error("makes no execution context")
         names = {engine.get_tensor_name(k) for k in range(engine.num_io_tensors)}
+        for name in names:
+            if engine.get_tensor_dtype(name) != library.api.float32:
+                raise BackendError(f"engine of {graph.role}: tensor {name} is not float32; export the model again")
         self._used = [spec.name in names for spec in (*graph.inputs, *graph.outputs)]  # it may drop what nothing reads
         for spec in graph.inputs:
             if spec.name in names and not self._context.set_input_shape(spec.name, shape_of(spec, size)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -106,6 +107,10 @@ class DeviceGraph:
             driver.synchronise(stream)
             for place, x in zip(places[len(inputs) :], outputs, strict=True):
                 x.reshape(-1)[:] = place
+        except BaseException:
+            with suppress(BackendError):
+                driver.synchronise(stream)  # what is still queued uses what is released now
+            raise
         finally:
             if address:
                 driver.release(address)

@@ -1,0 +1,110 @@
+"""TensorRT's Python modules, as far as the backend uses them, on a fake driver. A plan is the name of a graph."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from cuda_emulator import view
+from fake_driver import FakeDriver
+
+from condic.runtime.backends import BackendOptions, open_backend
+from condic.runtime.bundle import Bundle
+from condic.runtime.manifest import Graph
+
+SCRATCH = 500
+
+
+def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
+    """What `import tensorrt` gives: version 8 has other ways to leave memory to the caller than 10."""
+    old = version.startswith("8.")
+    inner = open_backend("ort", BackendOptions(threads=1))
+
+    class ILogger:
+        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
+
+    class Context:
+        def __init__(self, engine: Engine) -> None:
+            self._engine, self._shapes, self._addresses = engine, {}, {}
+            self._memory = (0, 0)
+
+        def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+            self._shapes[name] = shape
+            return shape[2] <= module.largest
+
+        def set_tensor_address(self, name: str, address: int) -> bool:
+            self._addresses[name] = address
+            return True
+
+        def execute_async_v3(self, stream: int) -> bool:
+            graph = self._engine.graph
+            if module.failing:
+                self._engine.logger.log(ILogger.Severity.ERROR, "out of luck")
+                return False
+            assert set(self._shapes) == {x.name for x in graph.inputs}
+            inputs = [(self._addresses[x.name], self._shapes[x.name]) for x in graph.inputs]
+            addresses, memory = dict(self._addresses), self._memory
+
+            def work() -> None:
+                driver.check(*memory)
+                assert memory[1] >= SCRATCH
+                view(memory[0], memory[1], np.uint8).fill(0x77)
+                arrays = [view(address, shape, np.float32) for address, shape in inputs]
+                for spec, result in zip(graph.outputs, self._engine.run(arrays), strict=True):
+                    driver.check(addresses[spec.name], result.nbytes)
+                    view(addresses[spec.name], result.shape, np.float32)[...] = result + module.error
+
+            driver.queue(stream, work)
+            return True
+
+    if old:
+        Context.device_memory = property(None, lambda self, at: setattr(self, "_memory", (at, SCRATCH)))  # type: ignore[attr-defined]
+    else:
+        Context.update_device_memory_size_for_shapes = lambda self: SCRATCH  # type: ignore[attr-defined]
+        Context.set_device_memory = lambda self, at, size: setattr(self, "_memory", (at, size))  # type: ignore[attr-defined]
+
+    class Engine:
+        device_memory_size = SCRATCH
+
+        def __init__(self, graph: Graph, logger: Any) -> None:
+            self.graph, self.logger = graph, logger
+            self.run = inner.load(graph, bundle)
+            self._names = [x.name for x in (*graph.inputs, *graph.outputs)]
+            self.num_io_tensors = len(self._names)
+            self._contexts = 0
+
+        def get_tensor_name(self, k: int) -> str:
+            return self._names[k]
+
+        def get_tensor_dtype(self, name: str) -> str:
+            return "float32"
+
+        def _context(self) -> Context | None:
+            self._contexts += 1
+            module.contexts += 1
+            return None if old and self._contexts > 1 else Context(self)
+
+    if old:
+        Engine.create_execution_context_without_device_memory = Engine._context  # type: ignore[attr-defined]
+    else:
+        Engine.create_execution_context = lambda self, strategy: self._context()  # type: ignore[attr-defined]
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            self._logger = logger
+
+        def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+            module.plans.append(plan)
+            if plan == b"foreign":
+                self._logger.log(ILogger.Severity.ERROR, "Serialization assertion failed")
+                return None
+            return Engine(bundle.manifest.graph(plan.decode()), self._logger)
+
+    module = SimpleNamespace(
+        __version__=version, ILogger=ILogger, Runtime=Runtime, float32="float32", plans=[], contexts=0, failing=False,
+        error=0, largest=2**16,
+    )  # fmt: skip
+    if not old:
+        module.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
+    return module

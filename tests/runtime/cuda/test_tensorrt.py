@@ -1,0 +1,117 @@
+"""The backend tensorrt with stand-ins for its library: engines found, tested, run with memory that is the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from cuda_emulator import DeviceMemory, Emulator
+from fake_driver import FakeDriver
+
+from condic.errors import BackendError, SizeError
+from condic.runtime.backends import tensorrt
+from condic.runtime.bundle import Bundle
+from condic.runtime.codec import Codec
+from condic.runtime.engine_cache import Engine, EngineKey, Profile, Target, write_engine
+from condic.runtime.tensorrt_library import adopt
+
+from .fake_tensorrt import fake_module
+
+Draw = Callable[..., npt.NDArray[np.uint8]]
+SMALL, LARGE = Profile((128, 128), (128, 256), (128, 256)), Profile((128, 128), (256, 256), (512, 512))
+
+
+@dataclass
+class Library:
+    """A TensorRT that is none, a driver, and engines of all graphs."""
+
+    api: Any
+    driver: FakeDriver
+    folder: Path
+    bundle: Bundle
+
+    def write(self, plan: bytes | None = None, profiles: tuple[Profile, ...] = (SMALL, LARGE)) -> None:
+        target = Target("fake GPU", "8.7", "tensorrt", self.api.__version__)
+        for graph in self.bundle.manifest.graphs:
+            for profile in profiles:
+                precision = "fp32" if graph.precision == "float" else graph.precision
+                key = EngineKey(self.bundle.manifest.bundle_id, graph.role, precision, target, profile)
+                write_engine(self.folder, Engine(key, plan or graph.role.encode()))
+
+
+@pytest.fixture(params=["8.6.1", "10.3.0"])
+def library(
+    request: pytest.FixtureRequest, emulator: Emulator, memory: DeviceMemory, bundle: Bundle, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Library]:  # fmt: skip
+    pytest.importorskip("onnxruntime")
+    driver = FakeDriver(emulator, memory)
+    api = fake_module(request.param, driver, bundle)
+    monkeypatch.setenv("CONDIC_ENGINES", str(tmp_path))
+    monkeypatch.setattr(tensorrt, "find_libcuda", lambda: None)
+    monkeypatch.setattr(tensorrt, "find_tensorrt", lambda: adopt(api, "tensorrt"))
+    monkeypatch.setattr(tensorrt, "open_driver", lambda: driver)
+    yield Library(api, driver, tmp_path, bundle)
+    assert driver.left() == {}
+
+
+def test_images_of_two_profiles_are_the_hosts(library: Library, bundle: Bundle, codec: Codec, drawing: Draw) -> None:
+    library.write()
+    device = Codec(bundle, "tensorrt")
+    assert device.backend == f"tensorrt (TensorRT {library.api.__version__}, fake GPU (sm_87), CUDA 12.6)"
+    for shape in ((100, 200), (100, 200), (300, 200), (100, 200)):
+        image = drawing(*shape)
+        data = codec.encode(image, 30)
+        assert device.encode(image, 30) == data
+        assert np.array_equal(device.decode(data).image, codec.decode(data).image)
+    loads = library.api.plans.count(b"context_1")
+    assert loads == (2 if library.api.__version__.startswith("10") else library.api.plans.count(b"context_2"))
+    device.close()
+
+
+def test_threads_have_contexts_of_their_own(library: Library, bundle: Bundle, codec: Codec, drawing: Draw) -> None:
+    library.write()
+    device, images = Codec(bundle, "tensorrt"), [drawing(90, 100 + k) for k in range(5)]
+    begun = [device.begin_encoding(image, 20) for image in images[:3]]
+    assert [finish() for finish in begun] == [codec.encode(image, 20) for image in images[:3]]
+    assert list(device.encode_many(images, 20)) == [codec.encode(image, 20) for image in images]
+    device.close()
+
+
+@pytest.mark.parametrize(("what", "message"), [
+    ("none", r"no engine of prior_context_1 for 128x256 .*none in .*condic-export --engines, or use --backend ort"),
+    ("foreign", r"rejects its engine of prior_context_1 \(Serialization assertion failed\); build it again"),
+    ("wrong", r"tensorrt refused: graph prior_context_1 does not give its known answer"),
+    ("failing", r"fails in graph prior_context_1 \(out of luck\).*--backend ort"),
+])  # fmt: skip
+def test_engines_that_will_not_do_are_one_clear_error(
+    library: Library, bundle: Bundle, drawing: Draw, what: str, message: str
+) -> None:
+    if what != "none":
+        library.write(b"foreign" if what == "foreign" else None)
+    library.api.error, library.api.failing = int(what == "wrong"), what == "failing"
+    device = Codec(bundle, "tensorrt")
+    with pytest.raises(BackendError, match=message) as caught:
+        device.graphs.load("prior_context_1")
+    assert "\n" not in str(caught.value)
+    device.close()
+
+
+def test_an_image_beyond_every_profile_runs_by_tiles_or_says_which_engines_to_build(
+    library: Library, bundle: Bundle, codec: Codec, drawing: Draw
+) -> None:
+    library.write(profiles=(SMALL,))
+    device, image = Codec(bundle, "tensorrt"), drawing(100, 2000)
+    with pytest.raises(SizeError, match=r"for no part of an image of 2048x128.*--shapes"):
+        device.encode(image, 20)
+    library.write(profiles=(Profile((128, 128), (128, 1024), (128, 1024)),))
+    device.close()
+    device = Codec(bundle, "tensorrt")
+    data = device.encode(image, 20)
+    assert codec.decode(data).latents_sha256() == device.decode(data).latents_sha256()
+    device.close()
