@@ -258,6 +258,16 @@ def test_an_impossible_header_is_rejected(coder: Callable[..., Coder], small_tab
         coder(small_tables).decode(payload, [])
 
 
+def test_a_missing_word_is_noticed_even_if_it_would_have_been_zero(coder: Callable[..., Coder]) -> None:
+    """One lane in its initial state and no words: symbols of frequency 1 and 2^14 lead back to it by way of a zero."""
+    tables = Tables(np.array([0, 1, 32768, 0, 16384, 32768], np.uint16), np.array([0, 0], np.int32))
+    indexes = [np.array([0, 1], np.uint8)]
+    coder(tables).decode(b"\x00" + ONE_LANE + b"\x00\x00", indexes)
+    assert host_decode(tables, b"\x00" + ONE_LANE, indexes) is None
+    with pytest.raises(ValueError, match="fewer words"):
+        coder(tables).decode(b"\x00" + ONE_LANE, indexes)
+
+
 def test_the_payloads_of_a_photograph_are_those_of_the_host(
     coder: Callable[..., Coder], codec: Codec, photographs: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
