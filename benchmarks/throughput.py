@@ -66,6 +66,7 @@ class Memory:
 class Measurement:
     """What a worker measured.
 
+    `device_memory` is bytes of a GPU's memory that are held after the runs, beyond the bare context; None on a CPU.
     `load` is seconds from nothing to a codec whose graphs are all loaded and tested, imports included. `bytes` is the
     mean size of a file. `enlarged` is the largest factor by which a photograph was scaled. `graphs` are those of the
     stages that are graphs, `settings` says what ran.
@@ -80,6 +81,7 @@ class Measurement:
     decode: Direction
     memory: Memory | None
     graphs: tuple[str, ...]
+    device_memory: int | None = None
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,13 @@ def tables(run: Throughput) -> list[Table]:
          "bpp", "runs"),
         tuple(_speed(run, row, m) for row, m in done),
     )  # fmt: skip
+    gpu = ("GPU",) if any(m.device_memory is not None for _, m in done) else ()
     loading = Table(
         "memory",
-        "seconds to load and of the first run; MB of the process before it loads the codec, after, and at most",
-        ("codec", "size", "load s", "first encode s", "first decode s", "before", "loaded", "encode", "decode"),
-        tuple(_loading(row, m) for row, m in done),
+        "seconds to load and of the first run; MB of the process before it loads the codec, after, and at most"
+        + (", and of the GPU" if gpu else ""),
+        ("codec", "size", "load s", "first encode s", "first decode s", "before", "loaded", "encode", "decode", *gpu),
+        tuple((*_loading(row, m), *(_megabytes(m.device_memory) for _ in gpu)) for row, m in done),
     )
     return [table for table in (speed, loading, *_ratios(run), *_stages(run)) if table.rows]
 
@@ -99,8 +101,11 @@ def _loading(row: Row, measured: Measurement) -> tuple[str, ...]:
     memory = measured.memory
     sizes = (memory.before, memory.loaded, memory.encode, memory.decode) if memory else ()
     seconds = (measured.load, measured.encode.first, measured.decode.first)
-    megabytes = tuple(f"{size / 1e6:,.0f}" for size in sizes) or ("-",) * 4
-    return row.name, row.resolution.name, *map(_short, seconds), *megabytes
+    return row.name, row.resolution.name, *map(_short, seconds), *(tuple(map(_megabytes, sizes)) or ("-",) * 4)
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:,.0f}"
 
 
 def _ratios(run: Throughput) -> Iterator[Table]:

@@ -24,6 +24,7 @@ from condic.benchmarks.results import first_words
 from condic.benchmarks.throughput import Answer, Configuration, Measurement, Memory, Plan
 from condic.benchmarks.timing import Direction, measure
 from condic.errors import BackendError, CondicError
+from condic.runtime.cuda.driver import Driver
 from condic.runtime.pictures import Pixels
 from condic.runtime.timings import Timings
 from condic.runtime.typed_json import typed
@@ -38,6 +39,7 @@ class Subject:
     graphs: tuple[str, ...]
     encode: Callable[[Pixels, Timings], bytes]
     decode: Callable[[bytes, Timings], npt.NDArray[np.uint8]]
+    device_memory: Callable[[], int | None] = lambda: None
 
 
 def answer(plan: Plan, configuration: Configuration) -> Answer:
@@ -76,6 +78,7 @@ def _measure(plan: Plan, configuration: Configuration) -> Measurement:
         decode=decode,
         memory=memory,
         graphs=subject.graphs,
+        device_memory=subject.device_memory(),
     )
 
 
@@ -109,6 +112,7 @@ def _open_model(plan: Plan, configuration: Configuration) -> Subject:
     except BackendError as error:
         raise MissingError(str(error)) from error
     codec = load_codec(configuration.codec, configuration.backend, plan.threads)
+    device_memory = _device_memory(codec.graphs.backend.driver)
     roles = tuple(graph.role for graph in codec.bundle.manifest.graphs)
     for role in roles:
         codec.graphs.load(role)
@@ -118,7 +122,21 @@ def _open_model(plan: Plan, configuration: Configuration) -> Subject:
         roles,
         lambda image, timings: codec.encode(image, plan.quality, timings),
         lambda data, timings: codec.decode(data, timings).image,
+        device_memory,
     )
+
+
+def _device_memory(driver: Driver | None) -> Callable[[], int | None]:
+    """Tells by how much less is free on a device than now."""
+    if driver is None:
+        return lambda: None
+
+    def free() -> int:
+        with driver.entered():
+            return driver.free_memory()
+
+    before = free()
+    return lambda: before - free()
 
 
 def _open_peer(plan: Plan, configuration: Configuration) -> Subject:

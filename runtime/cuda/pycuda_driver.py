@@ -6,7 +6,7 @@ import ctypes
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -213,6 +213,10 @@ class PycudaDriver:
         self._context = None
         if threading.get_ident() == self._thread:  # there pycuda pushes the context, and leaves it
             self._library.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # pycuda complains about a context that is not given back
+            self.close()
 
     def _call(self, name: str, *arguments: Any) -> None:
         """A function of the driver library. Raises BackendError."""

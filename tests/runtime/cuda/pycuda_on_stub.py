@@ -139,6 +139,9 @@ def main(bundle_path: str) -> None:
     kept = run_kernels_by_the_emulator()
     condic.kernels.device.device_image = lambda capability: b"stub\0"
     bundle, driver = read_bundle(Path(bundle_path)), open_driver()
+    before = STUB.stub_live()
+    open_driver()
+    assert STUB.stub_live() == before, "one that nobody closes closes itself"
     assert driver.device.describe() == "stub (sm_90), CUDA 13.0"
     assert check_kernels(driver, bundle, (4,)) == {"chunks": 1}
     assert measure_kernels(driver, bundle, 100, 128, runs=2)["coded"] > 0
