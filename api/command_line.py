@@ -70,15 +70,18 @@ def _what_input_caused(name: str, error: Exception, extras: str) -> str | None:
 
 
 @contextmanager
-def interruptions_held() -> Iterator[None]:
-    """Within it, Ctrl-C waits for the end: libraries turn it into errors of their own while they load."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def interruptions_held() -> Iterator[list[int]]:
+    """Within it, Ctrl-C waits for the end: libraries turn it into errors of their own while they load.
+
+    Yields a list that grows with every one that waits.
+    """
     held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
     before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:
-        yield
+        yield held
     finally:
         signal.signal(signal.SIGINT, before)
         if held:

@@ -145,7 +145,7 @@ class _Work:
         except BackendError as error:
             if not blocks_of(data).whole or self.order.require_fused:
                 raise BackendError(f"{self.graph.role}: {error}") from error
-            data, apart = for_tensorrt(self.data, attention=False), str(error)
+            data, apart = for_tensorrt(self.data, attention=False), _why_apart(str(error))
             plan = self._plan(data, known, progress)
         if plan.timing_cache:
             timings.put(plan.timing_cache, str(self.key.target))
@@ -164,7 +164,8 @@ class _Work:
         turing = self.key.target.flavour == "tensorrt-rtx" and bool(self.key.target.gpu)
         return build_plan(
             self.trt, data, _shapes(self.graph, self.key.profile), self.key.precision, self.key.options,
-            capability=self.key.target.compute_capability if turing else None, inspect=self.gpu is not None,
+            capability=self.key.target.compute_capability if turing else None,
+            inspect=self.key.target.flavour == "tensorrt",  # RTX makes its kernels only when an engine is loaded
             timing_cache=timings, progress=progress,
         )  # fmt: skip
 
@@ -199,6 +200,11 @@ class _Work:
     @property
     def _digest(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
+
+
+def _why_apart(message: str) -> str:
+    """What TensorRT says when it has no kernel for an `Attention`, in short; all else as it is."""
+    return "TensorRT has no kernel of its own for it" if "dedicated kernel" in message else message
 
 
 def _float_precision(bundle: Bundle) -> Literal["fp16", "fp32"]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
+from condic.errors import BackendError
+from condic.runtime.cuda.driver import find_libcuda
+
 _NAME_LENGTH = 256
 _MAJOR, _MINOR = 75, 76
 """CUdevice_attribute: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
@@ -21,18 +24,13 @@ class Gpu:
 def first_gpu() -> Gpu | None:
     """The first GPU, or None: without a driver, or with none that it can use."""
     try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+        cuda = find_libcuda()
+    except BackendError:
         return None
-    device, name, major, minor = (
-        ctypes.c_int(),
-        ctypes.create_string_buffer(_NAME_LENGTH),
-        ctypes.c_int(),
-        ctypes.c_int(),
-    )
+    device, major, minor = (ctypes.c_int() for _ in range(3))
+    name = ctypes.create_string_buffer(_NAME_LENGTH)
     failed = (
-        cuda.cuInit(0)
-        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        cuda.cuDeviceGet(ctypes.byref(device), 0)
         or cuda.cuDeviceGetName(name, _NAME_LENGTH, device)
         or cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
         or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from condic.command_line import interruptions_held
 from condic.engines.build import Built, Order, build_engines, target_of
 from condic.engines.builder import Progress as Report
 from condic.engines.builder import check_options, is_tried
@@ -63,7 +64,7 @@ class Session:
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[phase]}"), TimeElapsedColumn()
         )  # fmt: skip
-        with Progress(*columns, console=console, transient=True) as bar:
+        with interruptions_held() as held, Progress(*columns, console=console, transient=True) as bar:
             whole = bar.add_task("engines", total=len(bundle.manifest.graphs) * len(self.order.profiles), phase="")
             part = bar.add_task("", total=1.0, phase="")
 
@@ -72,11 +73,13 @@ class Session:
 
                 def step(phase: str, done: float) -> bool:
                     bar.update(part, completed=done, phase=phase)
-                    return True
+                    return not held  # Ctrl-C: an exception must not fly through TensorRT
 
                 return step
 
             def report(engine: Built) -> None:
+                if held:
+                    raise KeyboardInterrupt
                 built.append(engine)
                 bar.update(whole, advance=1)
                 if engine.reason:

@@ -33,20 +33,22 @@ def store_exact(model: onnx.ModelProto) -> None:
 def to_half(model: onnx.ModelProto) -> None:
     """Runs a float graph in float16 between float32 inputs and outputs.
 
-    The last convolution before each output and what follows it stay float32, so that no rounding shows in pixels or
-    latents.
+    The last layer before each output and what follows it stay float32, so that no rounding shows in pixels or latents.
     """
     graph = model.graph
     full = _tail(graph)
     constants = {t.name for t in graph.initializer}
-    _convert_initializers(graph, full)
+    copies = _convert_initializers(graph, full)
     half: dict[str, str] = {}  # name of a float32 value -> its float16 form
     nodes: list[onnx.NodeProto] = []
     float_values = {x.name for x in graph.input} | {name for k in full for name in graph.node[k].output}
     for k, node in enumerate(graph.node):
         inside = k in full
         for position, name in enumerate(node.input):
-            if not name or name in constants or position in _FLOAT_ONLY_INPUTS.get(node.op_type, ()):
+            if not name or position in _FLOAT_ONLY_INPUTS.get(node.op_type, ()):
+                continue
+            if name in constants:
+                node.input[position] = name if inside else copies.get(name, name)
                 continue
             if inside and name not in float_values:
                 node.input[position] = _cast(nodes, half, name, TensorProto.FLOAT, f"{name}_f32")
@@ -68,7 +70,8 @@ def to_half(model: onnx.ModelProto) -> None:
 
 
 def _tail(graph: onnx.GraphProto) -> set[int]:
-    """Indexes of the nodes from each output back to the first convolution, inclusive."""
+    """Indexes of the nodes from each output back to the first layer with it: a convolution, or MatMul with weights."""
+    weights = {x.name for x in graph.initializer}
     producers = {name: k for k, node in enumerate(graph.node) for name in node.output}
     tail: set[int] = set()
     pending = [x.name for x in graph.output if not _feeds_others(graph, x.name)]
@@ -77,8 +80,9 @@ def _tail(graph: onnx.GraphProto) -> set[int]:
         if k is None or k in tail:
             continue
         tail.add(k)
-        if graph.node[k].op_type != "Conv":
-            pending += [name for name in graph.node[k].input if name]
+        node = graph.node[k]
+        if node.op_type != "Conv" and not (node.op_type == "MatMul" and node.input[1] in weights):
+            pending += [name for name in node.input if name]
     return tail
 
 
@@ -86,11 +90,19 @@ def _feeds_others(graph: onnx.GraphProto, name: str) -> bool:
     return any(name in node.input for node in graph.node)
 
 
-def _convert_initializers(graph: onnx.GraphProto, full: set[int]) -> None:
+def _convert_initializers(graph: onnx.GraphProto, full: set[int]) -> dict[str, str]:
+    """Makes constants float16, but for those of the nodes `full`: which of these have a float16 copy, for others."""
     kept = {name for k in full for name in graph.node[k].input}
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    read = {name for k, node in enumerate(graph.node) if k not in full for name in node.input}
+    copies = {}
+    for tensor in [x for x in graph.initializer if x.data_type == TensorProto.FLOAT]:
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+        if tensor.name not in kept:
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        elif tensor.name in read:
+            copies[tensor.name] = f"{tensor.name}_f16"
+            graph.initializer.append(numpy_helper.from_array(values, copies[tensor.name]))
+    return copies
 
 
 def _halve_constant(node: onnx.NodeProto) -> None:

@@ -162,22 +162,29 @@ def test_a_stripped_engine_gets_its_weights_back_instead_of_being_built(run: Run
     assert [x.done for x in run()] == ["built", "built"]
 
 
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        ("no dedicated kernel", "TensorRT has no kernel of its own for it"),
+        ("unknown operator", "unknown operator"),
+    ],
+)
 def test_an_attention_without_a_kernel_is_taken_apart_with_the_reason(
-    run: Run, bundle: Bundle, played: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    run: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refusal: str, reason: str
 ):
     """As TensorRT does it: `Attention` is refused, what it is made of is not."""
     real = build.build_plan
 
     def refusing(trt: TensorRt, graph: bytes, *rest: Any, **options: Any) -> Any:
         if b'"\tAttention' in graph:
-            raise BackendError("no dedicated kernel")
+            raise BackendError(refusal)
         return real(trt, graph, *rest, **options)
 
     monkeypatch.setattr(build, "build_plan", refusing)
     graphs = dict(bundle.graphs) | {"synthesis": _attention()}
     _, engine = run(source=replace(bundle, graphs=graphs))
-    assert [(x.fused, x.reason) for x in engine.attention] == [("not fused", "no dedicated kernel")]
-    with pytest.raises(BackendError, match="synthesis: no dedicated kernel"):
+    assert [(x.fused, x.reason) for x in engine.attention] == [("not fused", reason)]
+    with pytest.raises(BackendError, match=f"synthesis: {refusal}"):
         run(source=replace(bundle, graphs=graphs), require_fused=True, profiles=[PROFILES["4k"]])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,3 +159,23 @@ def test_missing_libraries_gpus_and_folders_are_one_line(
     assert "set CONDIC_ENGINES" in refused("--model", bundle_path, "--engines")
     (tmp_path / "file").write_text("in the way")
     assert "file: cannot be made a folder" in refused("--model", bundle_path, "--engines", tmp_path / "file")
+
+
+def test_ctrl_c_asks_tensorrt_to_stop_and_ends_the_program(
+    run: Run, bundle_path: Path, monkeypatch: pytest.MonkeyPatch, play: Callable
+):
+    line = (Path(__file__).parents[1] / "data" / "tensorrt_apis.jsonl").read_text().splitlines()[-1]
+    monkeypatch.setattr(session, "find_tensorrt", lambda: play(json.loads(line)))
+    asked: list[bool] = []
+
+    def building(bundle: Any, order: Any, trt: Any, gpu: Any, report: Any, progress: Any) -> None:
+        step = progress(bundle.manifest.graphs[0], order.profiles[0])
+        asked.append(step("Building engine", 0.5))
+        signal.raise_signal(signal.SIGINT)
+        asked.append(step("Building engine", 0.6))
+        raise BackendError("cannot build the engine: cancelled")
+
+    monkeypatch.setattr(session, "build_engines", building)
+    code, _, err = run("--model", bundle_path, "--engines")
+    assert (code, asked) == (130, [True, False])
+    assert err.strip().splitlines()[-1] == "condic-export: interrupted; nothing was left half-written"

@@ -95,3 +95,36 @@ def test_half_precision_keeps_inputs_outputs_and_the_last_convolution_in_full(x:
     assert [types.get(node.output[0]) for node in convolutions[:-1]] == [TensorProto.FLOAT16] * 2
     assert convolutions[-1].output[0] == "y"
     assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def test_a_constant_of_both_precisions_is_there_in_both(x: np.ndarray) -> None:
+    model = network(np.eye(8).reshape(8, 8, 1, 1), np.zeros(8), layers=2)
+    model.graph.node[0].input[2] = "bias1"  # also that of the last convolution, which stays float32
+    model.graph.initializer.remove(next(t for t in model.graph.initializer if t.name == "bias0"))
+    expected = run(model, x)
+    to_half(model)
+    assert stored(model)["bias1"] == np.float32
+    assert stored(model)["bias1_f16"] == np.float16
+    assert np.array_equal(run(model, x), expected)
+
+
+def test_a_product_with_weights_is_a_layer_and_one_of_activations_is_not(x: np.ndarray) -> None:
+    weight = np.random.default_rng(4).normal(size=(5, 5)).astype(np.float32) / 8
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["a", "b"], ["c"]),
+        helper.make_node("MatMul", ["c", "last"], ["y"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8, 3, 5])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 3, 3])]
+    constants = [numpy_helper.from_array(weight, "first"), numpy_helper.from_array(weight[:3, :3].copy(), "last")]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    expected = run(model, x / 50)
+    to_half(model)
+    assert stored(model) == {"first": np.float16, "last": np.float32}
+    result = run(model, x / 50)
+    types = {v.name: v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    assert types["c"] == TensorProto.FLOAT16
+    assert np.abs(result - expected).max() < 0.02 * np.abs(expected).max()
