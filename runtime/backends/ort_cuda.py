@@ -15,7 +15,7 @@ from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
 from condic.runtime.cuda.graph import DeviceGraph, Size, shape_of
 from condic.runtime.manifest import Graph
 
-_PROVIDER = "CUDAExecutionProvider"
+_PROVIDER, _DEVICE = "CUDAExecutionProvider", "cuda"
 
 
 class OrtCudaBackend:
@@ -92,7 +92,7 @@ class _Execution:
             (binding.bind_output, self._graph.outputs, outputs),
         ):
             for spec, address in zip(specs, addresses, strict=True):
-                bind(spec.name, "cuda", 0, np.float32, shape_of(spec, self._size), address)
+                bind(spec.name, _DEVICE, 0, np.float32, shape_of(spec, self._size), address)
         try:
             session.run_with_iobinding(binding, self._options)
         except Exception as error:  # ONNX Runtime has no class of its own for it

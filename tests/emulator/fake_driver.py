@@ -49,6 +49,7 @@ class FakeDriver:
         counts: how often each thing was done, for tests to ask.
         fail: called with the name of whatever is done, before; may raise.
         refuse_captures: whether every capture fails at its end.
+        eager: whether everything happens at once, for libraries that do not know these streams.
     """
 
     def __init__(self, emulator: Emulator, memory: DeviceMemory, size: int = 2**40, order: Order = "forward") -> None:
@@ -56,6 +57,7 @@ class FakeDriver:
         self.counts: Counter[str] = Counter()
         self.fail: Callable[[str], None] = lambda name: None
         self.refuse_captures = False
+        self.eager = False
         self._emulator, self._memory, self._order = emulator, memory, order
         self._depth = threading.local()
         self._allocations: dict[int, int] = {}
@@ -214,7 +216,9 @@ class FakeDriver:
     def queue(self, stream: int, work: Work) -> None:
         """Queues or records something."""
         found = self._stream(stream)
-        if found.recording is None:
+        if found.recording is None and self.eager:
+            work()
+        elif found.recording is None:
             found.queue.append(work)
         elif found.recorder != threading.get_ident():
             raise MisuseError("another thread used a stream that is being captured")
