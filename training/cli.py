@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from condic.command_line import run_program
-from condic.errors import InputError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -86,14 +85,12 @@ def train(
         raise click.UsageError(f"--blind {options['blind']} is not for --model {options['model']}")
     if options["crop"] % 128:
         raise click.UsageError(f"--crop {options['crop']}: must be a multiple of 128")
-    try:
-        from condic.training.session import run_session
-    except ModuleNotFoundError as error:
-        raise InputError(f"this needs {error.name}: pip install 'condic[train]'") from error
+    from condic.training.session import run_session
+
     run_session(data, resume, init, validation, device, options)
 
 
 def main() -> None:
     """Entry point of `condic-train`."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    run_program("condic-train", train)
+    run_program("condic-train", train, extras="train")
