@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -151,6 +152,20 @@ def test_any_symbols_survive_small_tables(
 ) -> None:
     chunks = draw_chunks(seed, sizes, 3, 0.1)
     assert_same(Coder(emulator, small_tables, order, seed), small_tables, chunks)
+
+
+def test_lanes_are_chosen_as_on_the_host_to_the_symbol(coder: Callable[..., Coder], gaussians: Tables) -> None:
+    ((symbols, indexes),) = draw_chunks(9, [12000], len(gaussians), 0.0)
+
+    def lanes(size: int) -> int:
+        return kernels.encode(gaussians, [(symbols[:size], indexes[:size])])[0] & 7
+
+    sizes = range(1, 12001)
+    for log2_lanes in range(1, lanes(12000) + 1):
+        first = sizes[bisect_left(sizes, log2_lanes, key=lanes)]
+        for size in (first - 1, first):
+            payload = coder(gaussians).encode([(symbols[:size], indexes[:size])])
+            assert payload[0] & 7 == lanes(size) == log2_lanes - (size < first)
 
 
 @pytest.mark.slow
