@@ -126,7 +126,7 @@ class _Execution:
             raise self._error("makes no execution context")
         names = {engine.get_tensor_name(k) for k in range(engine.num_io_tensors)}
         for name in names:
-            if engine.get_tensor_dtype(name) != library.api.float32:
+            if engine.get_tensor_dtype(name) != library.api.DataType.FLOAT:
                 raise BackendError(f"engine of {graph.role}: tensor {name} is not float32; export the model again")
         self._used = [spec.name in names for spec in (*graph.inputs, *graph.outputs)]  # it may drop what nothing reads
         for spec in graph.inputs:

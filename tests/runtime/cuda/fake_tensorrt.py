@@ -102,8 +102,8 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
             return Engine(bundle.manifest.graph(plan.decode()), self._logger)
 
     module = SimpleNamespace(
-        __version__=version, ILogger=ILogger, Runtime=Runtime, float32="float32", plans=[], contexts=0, failing=False,
-        error=0, largest=2**16,
+        __version__=version, ILogger=ILogger, Runtime=Runtime, DataType=SimpleNamespace(FLOAT="float32"), plans=[],
+        contexts=0, failing=False, error=0, largest=2**16,
     )  # fmt: skip
     if not old:
         module.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,3 +116,14 @@ def test_an_image_beyond_every_profile_runs_by_tiles_or_says_which_engines_to_bu
     data = device.encode(image, 20)
     assert codec.decode(data).latents_sha256() == device.decode(data).latents_sha256()
     device.close()
+
+
+@pytest.mark.parametrize("line", (Path(__file__).parents[2] / "data/tensorrt_apis.jsonl").read_text().splitlines())
+def test_every_recorded_version_has_the_members_that_are_used(line: str) -> None:
+    api = json.loads(line)
+    engine, old = set(api["classes"]["ICudaEngine"]), api["version"].startswith("8.")
+    assert {"num_io_tensors", "get_tensor_name", "get_tensor_dtype"} <= engine
+    own_memory = {"create_execution_context_without_device_memory", "device_memory_size"}
+    assert (own_memory if old else {"create_execution_context"}) <= engine
+    assert {"deserialize_cuda_engine", "engine_host_code_allowed"} <= set(api["classes"]["Runtime"])
+    assert "FLOAT" in api["enums"]["DataType"]
