@@ -198,9 +198,11 @@ def _build_engines(bundle: Any, profiles: Sequence[str]) -> Facts:
 def _exported(folder: Path, outcomes: list[Facts]) -> str:
     """The bundle to test: in half precision where PyTorch is here, else the shipped one."""
     target = folder / "half.condic"
-    command = [sys.executable, "-m", "condic.export", "--model", "dcic-sgp", "--preset", "s", "--fp16", "--out", target]
+    program = "from condic.export.cli import main; main()"
+    words = ["--model", "dcic-sgp", "--preset", "s", "--fp16", "--out", str(target)]
+    command = [sys.executable, "-c", program, *words]
     start = time.perf_counter()
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     error = None if done.returncode == 0 else (_last_line(done.stderr) or f"exit code {done.returncode}")
     outcomes.append(_outcome("export", "half precision", error, {}, time.perf_counter() - start))
     return "dcic-sgp-s" if error else str(target)
