@@ -14,7 +14,7 @@ SUFFIX = ".condic"
 
 def shipped_bundles() -> dict[str, Path]:
     """Bundles of this installation by name."""
-    return {path.stem: path for path in sorted(shipped_folder().glob(f"*{SUFFIX}"))}
+    return {path.stem: path for path in sorted(shipped_folder().glob(f"*{SUFFIX}"), key=lambda p: p.stem)}
 
 
 def shipped_folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,9 @@ from condic.runtime.codec import Codec
 from condic.runtime.shipped import find_bundle
 
 Pixels = npt.NDArray[np.uint8]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; programs under test would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
 SMALL_BUNDLE = DATA / "dcic-sgp-t.condic"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shlex
@@ -64,6 +65,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
+def _has_gpu() -> bool:
+    try:
+        return ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
+    except OSError:
+        return False
+
+
 def _shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     return subprocess.run(
@@ -75,7 +83,11 @@ def _shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(("page", "line"), RUN)
 def test_commands_work_in_their_order(page: str, line: str, folder: Callable[[str], Path]):
     done = _shell(line, folder(page))
-    assert done.returncode == 0, done.stderr
+    if re.search("--backend (ort-cuda|tensorrt)", line) and not _has_gpu():
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "--backend ort" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("page", "line"), [(page, line) for page, line in LINES if line.startswith(LONG)])
