@@ -1,7 +1,7 @@
 """Files between machines: exchange.py PHOTOGRAPH FOLDER NAME, run in turn on each machine, then again on the first.
 
-Writes the photograph to FOLDER with every shipped model, decodes all files there, whichever machine wrote them, and
-compares with what other machines decoded: latents bit for bit, pictures within one grey level.
+Writes the photograph to FOLDER/MODEL with every shipped model, decodes all files there, whichever machine wrote them,
+and compares with what other machines decoded: latents bit for bit, pictures within one grey level.
 """
 
 import sys
@@ -18,18 +18,20 @@ def main(photograph: str, folder: Path, machine: str) -> None:
     image = Image.open(photograph).crop((60, 60, 252, 188))
     for model in shipped_bundles():
         codec = condic.open_codec(model)
-        (folder / f"{model}-{machine}.cdic").write_bytes(codec.encode(image, 32))
-        for file in sorted(folder.glob(f"{model}-*.cdic")):
+        files = folder / model
+        files.mkdir(exist_ok=True)
+        (files / f"{machine}.cdic").write_bytes(codec.encode(image, 32))
+        for file in sorted(files.glob("*.cdic")):
             decoded = codec.decode(file)
             result = {"image": decoded.image, **decoded.latents}
             np.savez(file.with_suffix(f".{machine}.npz"), **result)
-            for other in sorted(folder.glob(f"{file.stem}.*.npz")):
+            for other in sorted(files.glob(f"{file.stem}.*.npz")):
                 with np.load(other) as known:
                     for name, values in result.items():
                         difference = abs(values.astype(int) - known[name]).max()
-                        assert difference <= (name == "image"), f"{name} of {file.name} differs by {difference}"
-            print(f"{file.name}: {len(file.read_bytes())} bytes, the same on", end=" ")
-            print(*(other.suffixes[0][1:] for other in sorted(folder.glob(f"{file.stem}.*.npz"))), sep=", ")
+                        assert difference <= (name == "image"), f"{model}: {name} of {file.name} differs by {difference}"
+            print(f"{model}, {file.name}: {len(file.read_bytes())} bytes, the same on", end=" ")
+            print(*(other.suffixes[0][1:] for other in sorted(files.glob(f"{file.stem}.*.npz"))), sep=", ")
 
 
 main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
