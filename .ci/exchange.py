@@ -29,7 +29,7 @@ def main(photograph: str, folder: Path, machine: str) -> None:
                 with np.load(other) as known:
                     for name, values in result.items():
                         difference = abs(values.astype(int) - known[name]).max()
-                        assert difference <= (name == "image"), f"{model}: {name} of {file.name} differs by {difference}"
+                        assert difference <= (name == "image"), f"{model}, {file.name}: {name} differs by {difference}"
             print(f"{model}, {file.name}: {len(file.read_bytes())} bytes, the same on", end=" ")
             print(*(other.suffixes[0][1:] for other in sorted(files.glob(f"{file.stem}.*.npz"))), sep=", ")
 

@@ -12,21 +12,17 @@ from pathlib import Path
 PAGE = Path(__file__).with_name("benchmarks.md")
 OUT = Path("out/benchmarks")
 MARK = "## Latest figures\n"
-SIZES = "512x768,720p,1080p,4k"
-SPEED = (
-    f"condic-bench throughput --images KODAK --threads 2 --resolutions {SIZES} --peers jpeg,webp,avif,jxl"
-    " --json speed.json"
+SPEED = "condic-bench throughput --models dcic-sgp:s,cic-sr:s --images KODAK --threads 2"
+SMALL = (
+    f"{SPEED} --resolutions 512x768 --compressai PYTHON"
+    " --peers jpeg,webp,avif,jxl,bmshj2018-hyperprior,mbt2018-mean:3,mbt2018-mean,cheng2020-anchor:3 --json small.json"
 )
-LEARNED = (
-    "condic-bench throughput --images KODAK --threads 2 --resolutions 512x768 --repeat 5"
-    " --peers bmshj2018-hyperprior,mbt2018-mean:3,mbt2018-mean,cheng2020-anchor:3 --compressai PYTHON"
-    " --json learned.json"
-)
+LARGE = f"{SPEED} --resolutions 720p,1080p,4k --peers jpeg,webp,avif,jxl --json large.json"
 MATRIX = "condic-bench matrix KODAK --json matrix.json"
 UNPRINTED = (
     "condic-bench rd KODAK --against jpeg,webp,avif,jxl --json rd.json",
     "condic-bench pairs PICTURES --against jpeg,webp,avif,jxl --json pairs.json",
-    "condic-bench report speed.json learned.json rd.json matrix.json pairs.json --html report.html",
+    "condic-bench report small.json large.json rd.json matrix.json pairs.json --html report.html",
 )
 
 
@@ -54,7 +50,7 @@ def main() -> None:
         "PICTURES": [str(path) for path in pictures if path.exists()] or [str(kodak)],
     }
     OUT.mkdir(parents=True, exist_ok=True)
-    shown = [f"    $ {command}\n\n```text\n{run(command, names)}\n```\n" for command in (SPEED, LEARNED, MATRIX)]
+    shown = [f"    $ {command}\n\n```text\n{run(command, names)}\n```\n" for command in (SMALL, LARGE, MATRIX)]
     for command in UNPRINTED:
         run(command, names)
     PAGE.write_text("\n".join([PAGE.read_text().partition(MARK)[0] + MARK, *shown]))

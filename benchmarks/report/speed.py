@@ -32,7 +32,8 @@ def sections(run: Throughput) -> list[Section]:
         return [Section("speed", "Throughput", speed)]
     caption = "10^6 pixels per second, median; whiskers: quartiles. Logarithmic. Thick lines: condic"
     speed += figure(_draw_speed(run, done), caption) + by_kind["speed"]
-    found = [Section("speed", "Throughput", speed)]
+    sizes = ", ".join(dict.fromkeys(row.resolution.name for row, _ in done))
+    found = [Section("speed", f"Throughput at {sizes}", speed)]
     coded = [(row, m) for row, m in done if m.graphs]
     if coded:
         bars = figure(_draw_stages(coded), "Milliseconds per 10^6 pixels, median of each stage")
