@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 LEVELS = 64
-LAMBDA_RANGE = {"mse": (0.0016, 0.09), "ms-ssim": (2.4, 135.0)}
-"""Lowest and highest lambda per loss; lambda multiplies 255^2 * MSE, or 1 - MS-SSIM."""
+LAMBDA_RANGE = {"mse": (0.0005, 0.09), "ms-ssim": (0.75, 135.0)}
+"""Lambda at the lowest and the highest level, per loss; lambda multiplies 255^2 * MSE, or 1 - MS-SSIM."""
 
 
 def lambda_of_level(level: Tensor | float, loss: str = "mse") -> Tensor | float:
@@ -26,7 +26,8 @@ def lambda_of_level(level: Tensor | float, loss: str = "mse") -> Tensor | float:
 class LevelTable(nn.Module):
     """A vector per quality level, linear between a few trained anchors so that neighbouring levels stay close.
 
-    `forward(level)` takes int64 [B] in 0..63 and returns float32 [B, channels].
+    `forward(level)` takes levels [B], integers in 0..63 or reals between and beyond, where the outer lines go on, and
+    returns float32 [B, channels].
     """
 
     def __init__(self, channels: int, *, initial: float = 0.0, slope: float = 0.0, anchors: int = 8) -> None:
@@ -38,7 +39,7 @@ class LevelTable(nn.Module):
     def forward(self, level: Tensor) -> Tensor:
         """The table's rows at `level`."""
         position = level.float() * ((len(self.anchors) - 1) / (LEVELS - 1))
-        lower = position.floor().clamp(max=len(self.anchors) - 2).long()
+        lower = position.floor().clamp(0, len(self.anchors) - 2).long()
         return torch.lerp(self.anchors[lower], self.anchors[lower + 1], (position - lower)[:, None])
 
     def rows(self) -> Tensor:
@@ -63,3 +64,17 @@ class GainPair(nn.Module):
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """Gain and inverse gain at `level`."""
         return self.log_gain(level).exp()[:, :, None, None], self.log_inverse(level).exp()[:, :, None, None]
+
+
+@torch.no_grad()
+def move_levels(model: nn.Module, loss: str, former: tuple[float, float]) -> None:
+    """Takes a model trained with `former` as lambda's range of this loss to today's, `LAMBDA_RANGE[loss]`.
+
+    Every table gets at a level what it had where that level's lambda was, and its outer lines go on beyond.
+    """
+    low, high = former
+    for table in model.modules():
+        if isinstance(table, LevelTable):
+            levels = torch.linspace(0, LEVELS - 1, len(table.anchors))
+            positions = torch.log(lambda_of_level(levels, loss) / low) / math.log(high / low)
+            table.anchors.copy_(table(positions * (LEVELS - 1)))

@@ -12,7 +12,8 @@ from torch import Tensor
 from condic.errors import InputError
 from condic.files import replace_whole
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
+"""Higher with each change of what a state means: its tensors, the optimiser's, the lambda of a level."""
 
 
 @dataclass

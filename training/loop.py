@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from condic.errors import InputError
 from condic.models.cic_sr import Stage
 from condic.models.dcic_sgp import Output
-from condic.models.quality import LevelTable
+from condic.models.quality import LAMBDA_RANGE, LevelTable
 from condic.models.weights import save_weights
 from condic.training.calibration import calibrate
 from condic.training.checkpoint import Checkpoint, save_checkpoint
@@ -217,9 +217,11 @@ class Trainer:
     def save_weights(self) -> None:
         """Writes the EMA weights."""
         s = self.settings
+        low, high = LAMBDA_RANGE[s.loss]
         metadata = {
-            "model": s.model, "preset": s.preset, "loss": s.loss, "step": str(self.step), "licence": "Apache-2.0",
-            "minutes": f"{self.seconds / 60:.0f}", "batch": str(s.batch), "crop": str(s.crop), "condic": __version__,
+            "model": s.model, "preset": s.preset, "licence": "Apache-2.0", "condic": __version__,
+            "loss": s.loss, "lowest_lambda": str(low), "highest_lambda": str(high),
+            "step": str(self.step), "minutes": f"{self.seconds / 60:.0f}", "batch": str(s.batch), "crop": str(s.crop),
         }  # fmt: skip
         save_weights(self.ema, s.weights_path, metadata | self.model.provenance())
 

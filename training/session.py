@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from condic.errors import InputError
 from condic.models.cic_sr import CicSr
 from condic.models.codecs import Codec, build_codec
 from condic.models.dcic_sgp import DcicSgp
-from condic.models.quality import LEVELS
-from condic.models.weights import check_calibrated, load_weights
+from condic.models.quality import LEVELS, move_levels
+from condic.models.weights import check_calibrated, load_weights, read_metadata
 from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
 from condic.training.cic_sr_start import start_cic_sr
@@ -30,6 +30,8 @@ _SHOWN_SKIPS = 5
 _MOST_FREEZING_COST = 0.005
 """Rise of the rate above which the integer form is worth fine-tuning (DESIGN section 4)."""
 _PIXELS_TO_START_FROM = 2**24
+_FIRST_LAMBDAS = {"mse": (0.0016, 0.09), "ms-ssim": (2.4, 135.0)}
+"""Lambda's range of weights that do not name it."""
 
 
 def run_session(
@@ -52,6 +54,7 @@ def run_session(
         model.begin(settings.stage)
     if init:
         load_weights(model, init)
+        move_levels(model, *_loss_and_lambdas(read_metadata(init)))
     if settings.integers:
         check_calibrated(model, init)
         model.freeze()
@@ -89,6 +92,13 @@ def _entropy_fraction(init: Path | None, *, model: str, integers: bool, **_: obj
     if integers:
         return 1.0
     return 0.0 if init or model == "cic-sr" else loop.ENTROPY_FRACTION
+
+
+def _loss_and_lambdas(metadata: Mapping[str, str]) -> tuple[str, tuple[float, float]]:
+    """The loss that weights were trained with, and the lambdas of their lowest and highest level."""
+    loss = metadata.get("loss", "mse")
+    low, high = _FIRST_LAMBDAS[loss]
+    return loss, (float(metadata.get("lowest_lambda", low)), float(metadata.get("highest_lambda", high)))
 
 
 def _report_freezing(console: Console, changes: Sequence[float], weights: Path) -> None:

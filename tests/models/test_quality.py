@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from condic.models.quality import LAMBDA_RANGE, LEVELS, GainPair, LevelTable, lambda_of_level  # noqa: E402
+from condic.models.quality import LAMBDA_RANGE, LEVELS, GainPair, LevelTable, lambda_of_level, move_levels  # noqa: E402
 
 
 def table_of(anchors: list[list[float]]) -> LevelTable:
@@ -58,3 +58,21 @@ def test_lambda_is_log_spaced_over_its_range(loss: str) -> None:
     values = lambda_of_level(torch.arange(LEVELS).double(), loss)
     assert values[[0, 63]].tolist() == pytest.approx(LAMBDA_RANGE[loss])
     assert torch.allclose(values[1:] / values[:-1], values[1] / values[0])
+
+
+def test_a_model_moved_to_another_range_of_lambda_has_the_same_tables_at_the_same_lambda() -> None:
+    table = LevelTable(1, initial=3.0, slope=2.0)  # a line, so that what lies beyond is known as well
+    low, high = LAMBDA_RANGE["mse"]
+    former = (4 * low, 2 * high)
+    slope = 2.0 / torch.log(torch.tensor(former[1] / former[0]))
+    move_levels(torch.nn.ModuleList([table]), "mse", former)
+    lambdas = lambda_of_level(torch.arange(LEVELS).double())
+    middle = (former[0] * former[1]) ** 0.5
+    assert torch.allclose(table.rows()[:, 0].double(), 3.0 + slope * torch.log(lambdas / middle), atol=1e-4)
+
+
+def test_moving_to_the_same_range_changes_nothing() -> None:
+    table = table_of([[0.0], [21.0], [0.0], [63.0]])
+    before = table.anchors.detach().clone()
+    move_levels(torch.nn.ModuleList([table]), "mse", LAMBDA_RANGE["mse"])
+    assert torch.allclose(table.anchors, before, atol=1e-4)

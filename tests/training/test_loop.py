@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from condic.errors import InputError
 from condic.export.cli import export
 from condic.models.dcic_sgp import DcicSgp
+from condic.models.quality import LAMBDA_RANGE
 from condic.models.weights import load_weights, read_metadata, save_weights
 from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
@@ -109,6 +111,24 @@ def test_weights_of_another_preset_name_the_tensor(tmp_path: Path) -> None:
     save_weights(DcicSgp("t").state_dict(), tmp_path / "t.safetensors", {})
     with pytest.raises(InputError, match=r"prior_gain.*preset|is \["):
         load_weights(DcicSgp("s"), tmp_path / "t.safetensors")
+
+
+def test_weights_of_a_former_range_of_lambda_start_where_its_levels_lie_today(
+    tmp_path: Path, photographs: Path
+) -> None:
+    former = DcicSgp("t")
+    before = former.main_gain.log_gain.rows()[:, 0]  # a line over the levels
+    save_weights(former.state_dict(), tmp_path / "former.safetensors", {"loss": "mse"})
+    arguments = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 0".split()
+    line = [*arguments, "--init", str(tmp_path / "former.safetensors"), "--out", str(tmp_path)]
+    assert CliRunner().invoke(train, line, catch_exceptions=False).exit_code == 0
+    today = DcicSgp("t")
+    load_weights(today, tmp_path / "dcic-sgp-t.safetensors")
+    after = today.main_gain.log_gain.rows()[:, 0]
+    low, high = LAMBDA_RANGE["mse"]
+    stretch = math.log(high / low) / math.log(0.09 / 0.0016)
+    assert float(after[63]) == pytest.approx(float(before[63]), abs=2e-3)  # float16
+    assert float(after[63] - after[0]) == pytest.approx(stretch * float(before[63] - before[0]), abs=4e-3)
 
 
 def test_the_command_trains_evaluates_and_calibrates(tmp_path: Path, photographs: Path) -> None:

@@ -13,7 +13,7 @@ from condic.training.losses import psnr, rate_distortion
 def test_lambda_is_log_spaced_over_its_range() -> None:
     levels = torch.tensor([0, 21, 42, 63])
     values = lambda_of_level(levels)
-    assert values[0] == pytest.approx(0.0016)
+    assert values[0] == pytest.approx(0.0005)
     assert values[-1] == pytest.approx(0.09)
     ratios = values[1:] / values[:-1]
     assert torch.allclose(ratios, ratios[0].expand(3))
@@ -26,8 +26,8 @@ def test_the_loss_is_rate_plus_lambda_times_squared_error_weighed_by_level() -> 
     loss = rate_distortion(output, image, level, "mse")
     rate = torch.tensor([1.0, 3.0])
     distortion = 255**2 * (0.01 + 0.1 * 0.04)
-    weight = torch.tensor([(0.09 / 0.0016) ** 0.25, (0.0016 / 0.09) ** 0.25])  # lambda ** -0.5, 1 in the middle
-    expected = (weight * (rate + torch.tensor([0.0016, 0.09]) * distortion)).mean()
+    weight = torch.tensor([(0.09 / 0.0005) ** 0.25, (0.0005 / 0.09) ** 0.25])  # lambda ** -0.5, 1 in the middle
+    expected = (weight * (rate + torch.tensor([0.0005, 0.09]) * distortion)).mean()
     assert loss.total == pytest.approx(float(expected), rel=1e-5)
     assert loss.bpp["prior"] == pytest.approx(1.5)
     assert psnr(loss.mse)[0] == pytest.approx(20.0, abs=1e-3)
