@@ -67,6 +67,7 @@ class Measurement:
     """What a worker measured.
 
     `device_memory` is bytes of a GPU's memory that are held after the runs, beyond the bare context; None on a CPU.
+    `build_seconds` is what `condic-export` took to build the engines that ran; None where there are none.
     `load` is seconds from nothing to a codec whose graphs are all loaded and tested, imports included. `bytes` is the
     mean size of a file. `enlarged` is the largest factor by which a photograph was scaled. `graphs` are those of the
     stages that are graphs, `settings` says what ran.
@@ -82,6 +83,7 @@ class Measurement:
     memory: Memory | None
     graphs: tuple[str, ...]
     device_memory: int | None = None
+    build_seconds: float | None = None
 
 
 @dataclass(frozen=True)

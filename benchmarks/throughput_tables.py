@@ -36,13 +36,16 @@ def tables(run: Throughput) -> list[Table]:
          "bpp", "runs"),
         tuple(_speed(run, row, m) for row, m in done),
     )  # fmt: skip
-    gpu = ("GPU",) if any(m.device_memory is not None for _, m in done) else ()
+    extra = {
+        "GPU MB": [_megabytes(m.device_memory) for _, m in done],
+        "engines built s": ["-" if m.build_seconds is None else _short(m.build_seconds) for _, m in done],
+    }
+    extra = {column: cells for column, cells in extra.items() if any(cell != "-" for cell in cells)}
     loading = Table(
         "memory",
-        "seconds to load and of the first run; MB of the process before it loads the codec, after, and at most"
-        + (", and of the GPU" if gpu else ""),
-        ("codec", "size", "load s", "first encode s", "first decode s", "before", "loaded", "encode", "decode", *gpu),
-        tuple((*_loading(row, m), *(_megabytes(m.device_memory) for _ in gpu)) for row, m in done),
+        "seconds to load and of the first run; MB of the process before it loads the codec, after, and at most",
+        ("codec", "size", "load s", "first encode s", "first decode s", "before", "loaded", "encode", "decode", *extra),
+        tuple((*_loading(*pair), *more) for pair, *more in zip(done, *extra.values(), strict=True)),
     )
     return [table for table in (speed, loading, *_ratios(run), *_stages(run)) if table.rows]
 

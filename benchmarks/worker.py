@@ -40,6 +40,7 @@ class Subject:
     encode: Callable[[Pixels, Timings], bytes]
     decode: Callable[[bytes, Timings], npt.NDArray[np.uint8]]
     device_memory: Callable[[], int | None] = lambda: None
+    build_seconds: Callable[[], float | None] = lambda: None
 
 
 def answer(plan: Plan, configuration: Configuration) -> Answer:
@@ -79,6 +80,7 @@ def _measure(plan: Plan, configuration: Configuration) -> Measurement:
         memory=memory,
         graphs=subject.graphs,
         device_memory=subject.device_memory(),
+        build_seconds=subject.build_seconds(),
     )
 
 
@@ -104,6 +106,7 @@ def _repeat(plan: Plan, inputs: int, code: Callable[[int, Timings], None]) -> tu
 
 def _open_model(plan: Plan, configuration: Configuration) -> Subject:
     from condic.runtime.backends import open_backend
+    from condic.runtime.backends.tensorrt import TensorRtBackend
     from condic.runtime.codec import load_codec
 
     assert configuration.backend is not None
@@ -112,7 +115,8 @@ def _open_model(plan: Plan, configuration: Configuration) -> Subject:
     except BackendError as error:
         raise MissingError(str(error)) from error
     codec = load_codec(configuration.codec, configuration.backend, plan.threads)
-    device_memory = _device_memory(codec.graphs.backend.driver)
+    backend = codec.graphs.backend
+    device_memory = _device_memory(backend.driver)
     roles = tuple(graph.role for graph in codec.bundle.manifest.graphs)
     for role in roles:
         codec.graphs.load(role)
@@ -123,6 +127,7 @@ def _open_model(plan: Plan, configuration: Configuration) -> Subject:
         lambda image, timings: codec.encode(image, plan.quality, timings),
         lambda data, timings: codec.decode(data, timings).image,
         device_memory,
+        lambda: backend.build_seconds if isinstance(backend, TensorRtBackend) else None,
     )
 
 

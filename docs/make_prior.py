@@ -24,6 +24,7 @@ from condic.benchmarks.metrics import gradient_similarity, psnr
 from condic.benchmarks.pairs import highest_within
 from condic.benchmarks.peers import open_peer
 from condic.models.dcic_sgp import DcicSgp
+from condic.models.quality import LEVELS as QUALITY_LEVELS
 from condic.models.weights import load_weights, read_metadata
 from condic.runtime.bitstream import read_stream
 from condic.runtime.codec import Codec, load_codec
@@ -37,6 +38,8 @@ SHARE_LEVELS = range(0, 64, 9)
 LOW_RATE = 0.15
 """Bits per pixel that files of the panel stay below."""
 PANEL_IMAGES, CROP = 3, 192
+COARSER = (0, 6, 12)
+"""Levels by which the prior lies below the main latent."""
 BLIND = {None: "as trained", "analysis": "zeros in the analysis", "synthesis": "zeros in the synthesis",
          "both": "zeros in both"}  # fmt: skip
 
@@ -75,6 +78,28 @@ def table(columns: dict[str, list[Point]]) -> Iterator[str]:
     yield "|---:|" + "---:|" * len(columns)
     for row in zip(*columns.values(), strict=True):
         yield f"| {row[0].level} | " + " | ".join(f"{p.rate:.3f} bpp, {p.psnr:.2f} dB" for p in row) + " |"
+
+
+def with_coarser_prior(model: DcicSgp, levels: float) -> DcicSgp:
+    """The model with the prior coded so many levels below everything else."""
+    of_contexts = [table for role, table in model.quality_bias.items() if role.startswith("prior")]
+    with torch.no_grad():
+        for table in (model.prior_gain.log_gain, model.prior_gain.log_inverse, model.prior_first, *of_contexts):
+            table.anchors.copy_(table(torch.linspace(0, QUALITY_LEVELS - 1, len(table.anchors)) - levels))
+    return model
+
+
+def coarser_priors(weights: Path, images: Sequence[Path]) -> Iterator[str]:
+    """Rows: levels between prior and main latent, the prior's share of the bits per level, what it costs."""
+    yield "| prior lower by | " + " | ".join(f"level {level}" for level in LEVELS) + " | BD-rate |"
+    yield "|---:|" + "---:|" * (len(LEVELS) + 1)
+    usual = None
+    for levels in COARSER:
+        found = points(with_coarser_prior(model_from(weights, None), levels), images)
+        usual = usual or curve(found)
+        change = bd_rate(usual, curve(found))
+        cells = [f"{p.bpp['prior'] / p.rate:.0%}, {p.psnr:.2f} dB" for p in found]
+        yield f"| {levels} | " + " | ".join(cells) + f" | {change.percent:+.1f} % |"
 
 
 def curve(found: Sequence[Point]) -> Curve:
@@ -150,6 +175,7 @@ def main(kodak: Path, seeing: Path, blind: Path) -> None:
     page = (DOCS / "prior.md.in").read_text()
     for name, text in {
         "share": "\n".join(shares(codec, images)),
+        "coarser": "\n".join(coarser_priors(shipped, images)),
         "zeroed": "\n".join(table(zeroed)),
         "trained": "\n".join(table(trained)),
         "run": f"{about['step']} steps of {about['batch']} crops of {about['crop']}x{about['crop']}",

@@ -137,6 +137,7 @@ class _Work:
         return Built(path, self.key, done, reason, seconds, len(engine.plan), attention)
 
     def _made(self, progress: Progress) -> Engine:
+        start = time.perf_counter()
         timings = Cache(self.order.folder / "timings")
         known = timings.get(str(self.key.target)) or b""
         data, apart = self.data, ""
@@ -154,6 +155,7 @@ class _Work:
             attention = [replace(x, fused="not fused", reason=apart) for x in attention]
         notes = {
             "graph": self._digest,
+            "build_seconds": time.perf_counter() - start,
             "source": plan.source,
             "layers": [asdict(x) for x in plan.layers],
             "attention": [asdict(x) for x in attention],

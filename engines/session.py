@@ -134,7 +134,7 @@ def run_inspect(path: Path) -> None:
                    f"largest {_size(key.profile.largest)})",
         "runs on": str(key.target),
         "options": ", ".join(key.options) or "none",
-        "plan": f"{len(engine.plan):,} bytes",
+        "plan": f"{len(engine.plan):,} bytes, built in {engine.notes['build_seconds']:.1f} s",
     }.items():  # fmt: skip
         console.print(f"{name:10} {value}", highlight=False, soft_wrap=True)
     console.print(_layers(engine))

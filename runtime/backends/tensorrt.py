@@ -32,23 +32,37 @@ class TensorRtBackend:
         self.driver: Driver = open_driver()
         with self.driver.entered():
             self._runtime = self._library.api.Runtime(self._library.logger)
+        self._build_seconds: dict[EngineKey, float] = {}
 
     def describe(self) -> str:
         """Library, version and device, for people."""
         return f"{self._library}, {self.driver.device.describe()}"
 
+    @property
+    def build_seconds(self) -> float:
+        """Seconds that `condic-export` took to build the engines that have been loaded so far."""
+        return sum(self._build_seconds.values())
+
     def load(self, graph: Graph, bundle: Bundle) -> DeviceGraph:
         """The graph; engines are loaded for the sizes that are asked for, and exact ones tested then."""
-        engines = _Engines(graph, bundle, self._library, self._runtime, self.driver)
+        engines = _Engines(graph, bundle, self._library, self._runtime, self.driver, self._build_seconds)
         return DeviceGraph(self.driver, graph, engines.prepare, engines.takes)
 
 
 class _Engines:
     """The engines of one graph, by the profiles that sizes have called for so far."""
 
-    def __init__(self, graph: Graph, bundle: Bundle, library: TensorRt, runtime: Any, driver: Driver) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        bundle: Bundle,
+        library: TensorRt,
+        runtime: Any,
+        driver: Driver,
+        build_seconds: dict[EngineKey, float],
+    ) -> None:
         self._graph, self._bundle, self._library, self._driver = graph, bundle, library, driver
-        self._runtime = runtime
+        self._runtime, self._build_seconds = runtime, build_seconds
         device = driver.device
         capability = ".".join(map(str, device.capability))
         self._target = Target(device.name, capability, library.flavour, library.version)
@@ -62,6 +76,7 @@ class _Engines:
             engine = self._find(size)
             if engine.key not in self._loaded:
                 self._loaded[engine.key] = self._tested(self._load(engine))
+                self._build_seconds[engine.key] = engine.notes.get("build_seconds", 0.0)
             # An engine of TensorRT 8 has one context for each of its profiles, which is one.
             shared = hasattr(self._library.api, _STRATEGY)
             loaded = self._loaded[engine.key] if shared else self._load(engine)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 
 from condic.benchmarks.results import read_results
 from condic.benchmarks.throughput import Measurement, Row, Throughput
+from condic.benchmarks.throughput_tables import tables
 
 pytest.importorskip("onnxruntime")
 
@@ -112,6 +114,17 @@ def test_every_number_of_a_run_is_there_and_fits_the_others(bench: Run, tmp_path
     for words in ("MP/s", "quartiles", "picture.png", "outside graphs"):
         assert words in done.stdout
     assert (tmp_path / "t.html").read_text().count("<svg") == 3
+
+
+def test_memory_of_a_gpu_and_time_to_build_engines_have_columns_where_there_are_any(bench: Run, tmp_path: Path):
+    bench("--backends", "ort", "--peers", "jpeg", "--resolutions", "96x160", "--json", "t.json")
+    run: Throughput = read_results(tmp_path / "t.json", {"throughput": Throughput}).content
+    usual = next(table for table in tables(run) if table.kind == "memory")
+    on_gpu = replace(_measured(run.rows[0]), device_memory=250_000_000, build_seconds=12.0)
+    rows = [replace(run.rows[0], measured=on_gpu), *run.rows[1:]]
+    table = next(table for table in tables(replace(run, rows=rows)) if table.kind == "memory")
+    assert table.columns == (*usual.columns, "GPU MB", "engines built s")
+    assert table.rows == ((*usual.rows[0], "250", "12"), (*usual.rows[1], "-", "-"))
 
 
 def test_a_batch_is_coded_at_the_same_time(bench: Run, tmp_path: Path):

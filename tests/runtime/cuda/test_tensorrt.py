@@ -42,7 +42,7 @@ class Library:
             for profile in profiles:
                 precision = "fp32" if graph.precision == "float" else graph.precision
                 key = EngineKey(self.bundle.manifest.bundle_id, graph.role, precision, target, profile)
-                write_engine(self.folder, Engine(key, plan or graph.role.encode()))
+                write_engine(self.folder, Engine(key, plan or graph.role.encode(), {"build_seconds": 0.5}))
 
 
 @pytest.fixture(params=["8.6.1", "10.3.0"])
@@ -72,6 +72,8 @@ def test_images_of_two_profiles_are_the_hosts(library: Library, bundle: Bundle, 
         assert np.array_equal(device.decode(data).image, codec.decode(data).image)
     loads = library.api.plans.count(b"context_1")
     assert loads == (2 if library.api.__version__.startswith("10") else library.api.plans.count(b"context_2"))
+    profiles = 2
+    assert device.graphs.backend.build_seconds == 0.5 * profiles * len(bundle.manifest.graphs)
     device.close()
 
 
