@@ -38,7 +38,7 @@ SHARE_LEVELS = range(0, 64, 9)
 LOW_RATE = 0.15
 """Bits per pixel that files of the panel stay below."""
 PANEL_IMAGES, CROP = 3, 192
-COARSER = (0, 6, 12)
+COARSER = (0, 9)
 """Levels by which the prior lies below the main latent."""
 BLIND = {None: "as trained", "analysis": "zeros in the analysis", "synthesis": "zeros in the synthesis",
          "both": "zeros in both"}  # fmt: skip
