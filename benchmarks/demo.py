@@ -44,7 +44,7 @@ def side_by_side(panels: list[tuple[str, Pixels]]) -> Image.Image:
 
 @click.command(context_settings={"max_content_width": 100, "show_default": True})
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("-q", "--quality", type=click.IntRange(0, 63), default=8, help="Level: 0 smallest, 63 best.")
+@click.option("-q", "--quality", type=click.IntRange(0, 63), default=20, help="Level: 0 smallest, 63 best.")
 @click.option("--model", default=DEFAULT_MODEL, help="Shipped model or path of a bundle.")
 @click.option("--backend", default="ort", help="ort, openvino, torch or auto.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0: as many as cores.")

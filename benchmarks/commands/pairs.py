@@ -14,7 +14,7 @@ from condic.errors import InputError
 @click.command()
 @images_argument
 @names_option("--against", "jpeg", "Peers: jpeg,webp,avif,jxl.")
-@click.option("--quality", type=click.IntRange(0, 63), default=8, help="condic's level, which sets the bytes.")
+@click.option("--quality", type=click.IntRange(0, 63), default=20, help="condic's level, which sets the bytes.")
 @with_setup
 def pairs(setup: Setup, paths: tuple[Path, ...], against: tuple[str, ...], quality: int) -> None:
     """Codes photographs with condic and, in as many bytes, with peers: pictures for a report."""
