@@ -29,8 +29,8 @@ def test_the_memory_of_a_device_is_a_column_where_there_is_one(
     (table,) = (x for x in tables(run) if x.kind == "memory")
     if backend == "ort":
         assert measured.device_memory is None
-        assert "GPU" not in table.columns
+        assert "GPU MB" not in table.columns
     else:
         assert measured.device_memory is not None
         assert measured.device_memory > 3 * 100 * 60
-        assert (table.columns[-1], table.rows[0][-1]) == ("GPU", f"{measured.device_memory / 1e6:,.0f}")
+        assert (table.columns[-1], table.rows[0][-1]) == ("GPU MB", f"{measured.device_memory / 1e6:,.0f}")
