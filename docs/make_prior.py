@@ -24,7 +24,6 @@ from condic.benchmarks.metrics import gradient_similarity, psnr
 from condic.benchmarks.pairs import highest_within
 from condic.benchmarks.peers import open_peer
 from condic.models.dcic_sgp import DcicSgp
-from condic.models.quality import LEVELS as QUALITY_LEVELS
 from condic.models.weights import load_weights, read_metadata
 from condic.runtime.bitstream import read_stream
 from condic.runtime.codec import Codec, load_codec
@@ -83,9 +82,8 @@ def table(columns: dict[str, list[Point]]) -> Iterator[str]:
 def with_coarser_prior(model: DcicSgp, levels: float) -> DcicSgp:
     """The model with the prior coded so many levels below everything else."""
     of_contexts = [table for role, table in model.quality_bias.items() if role.startswith("prior")]
-    with torch.no_grad():
-        for table in (model.prior_gain.log_gain, model.prior_gain.log_inverse, model.prior_first, *of_contexts):
-            table.anchors.copy_(table(torch.linspace(0, QUALITY_LEVELS - 1, len(table.anchors)) - levels))
+    for table in (model.prior_gain.log_gain, model.prior_gain.log_inverse, model.prior_first, *of_contexts):
+        table.move(table.anchor_levels() - levels)
     return model
 
 

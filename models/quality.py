@@ -42,6 +42,15 @@ class LevelTable(nn.Module):
         lower = position.floor().clamp(0, len(self.anchors) - 2).long()
         return torch.lerp(self.anchors[lower], self.anchors[lower + 1], (position - lower)[:, None])
 
+    def anchor_levels(self) -> Tensor:
+        """The levels of the anchors, float32 [anchors], from 0 to 63."""
+        return torch.linspace(0, LEVELS - 1, len(self.anchors), device=self.anchors.device)
+
+    @torch.no_grad()
+    def move(self, levels: Tensor) -> None:
+        """Gives each anchor what the table has at the level [anchors] named for it."""
+        self.anchors.copy_(self(levels))
+
     def rows(self) -> Tensor:
         """All 64 rows, float32 [64, channels]: what export writes."""
         return self(torch.arange(LEVELS, device=self.anchors.device))
@@ -66,7 +75,6 @@ class GainPair(nn.Module):
         return self.log_gain(level).exp()[:, :, None, None], self.log_inverse(level).exp()[:, :, None, None]
 
 
-@torch.no_grad()
 def move_levels(model: nn.Module, loss: str, former: tuple[float, float]) -> None:
     """Takes a model trained with `former` as lambda's range of this loss to today's, `LAMBDA_RANGE[loss]`.
 
@@ -75,6 +83,5 @@ def move_levels(model: nn.Module, loss: str, former: tuple[float, float]) -> Non
     low, high = former
     for table in model.modules():
         if isinstance(table, LevelTable):
-            levels = torch.linspace(0, LEVELS - 1, len(table.anchors))
-            positions = torch.log(lambda_of_level(levels, loss) / low) / math.log(high / low)
-            table.anchors.copy_(table(positions * (LEVELS - 1)))
+            positions = torch.log(lambda_of_level(table.anchor_levels(), loss) / low) / math.log(high / low)
+            table.move(positions * (LEVELS - 1))

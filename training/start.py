@@ -93,9 +93,7 @@ def _start_gain(pair: GainPair) -> None:
     A uniform quantiser of step d has D = d^2/12 and dD/dR = -d^2 ln(2)/6 per coefficient of an orthonormal transform;
     the loss counts lambda * 255^2 * D / 3 per pixel.
     """
-    anchors = len(pair.log_gain.anchors)
-    levels = torch.linspace(0, LEVELS - 1, anchors)
-    log_gain = 0.5 * torch.log(lambda_of_level(levels) * 255**2 * math.log(2) / 18)
+    log_gain = 0.5 * torch.log(lambda_of_level(pair.log_gain.anchor_levels()) * 255**2 * math.log(2) / 18)
     pair.log_gain.anchors[:] = log_gain[:, None]
     pair.log_inverse.anchors[:] = -log_gain[:, None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shlex
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from condic.engines.gpu import first_gpu
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -65,13 +66,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
-def _has_gpu() -> bool:
-    try:
-        return ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
-    except OSError:
-        return False
-
-
 def _shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     return subprocess.run(
@@ -83,7 +77,7 @@ def _shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(("page", "line"), RUN)
 def test_commands_work_in_their_order(page: str, line: str, folder: Callable[[str], Path]):
     done = _shell(line, folder(page))
-    if re.search("--backend (ort-cuda|tensorrt)", line) and not _has_gpu():
+    if re.search("--backend (ort-cuda|tensorrt)", line) and first_gpu() is None:
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "--backend ort" in done.stderr
     else:
