@@ -133,7 +133,7 @@ class CicSr(nn.Module):
         y = self.main.analysis(image, gain, *in_analysis)
         condition = in_hyper[0] if self.preset.chunks.condition else None
         hat, hyper_bits, main_bits = self.main.code(y, level, in_hyper, condition)
-        around = known if self.preset.residual else None
+        around = known if self.preset.residual and not self.blind else None
         x_hat = self.main.synthesis(hat, inverse, *in_synthesis, around=around)
         own = {"hyper": hyper_bits, "main": main_bits}
         return Output(x_hat, x_sr, bits | own if self.stage == "joint" else own, preview_weight=0.0)

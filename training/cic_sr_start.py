@@ -9,12 +9,13 @@ them into scales, and what no hyper latent says is the standard deviation of eac
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condic.models.cic_sr import CicSr, LatentCodec
+from condic.models.cic_sr import CicSr, LatentCodec, Stage
 from condic.models.cic_sr_transforms import Analysis, HyperBranch, Synthesis
 from condic.models.entropy import SCALE_MIN
 from condic.models.quality import LEVELS
@@ -26,36 +27,54 @@ from condic.training.start import zero
 _HYPER_GAIN = 0.7
 _SHRINK = 0.7
 """Slope of the logarithm of a scale on the smoothed logarithms of magnitudes."""
+_AT_A_TIME = 16
 
 
 @torch.no_grad()
-def start_cic_sr(model: CicSr, image: Tensor) -> None:
-    """Sets a codec of a preset with `residual` from photographs [B, 3, H, W] in [0, 1], sides multiples of 128."""
-    for module in model.modules():
-        if isinstance(module, SwinBlock):
-            zero(module.attn.proj)
-            zero(module.mlp.fc2)
-        elif isinstance(module, ResidualGroup):
-            zero(module.conv)
-    x_lr = model.downscale(image)
-    _start_codec(model.lr, x_lr - 0.5)
+def start_cic_sr(model: CicSr, stages: Sequence[Stage], image: Tensor) -> None:
+    """Sets what `stages` train, in their order, from photographs [B, 3, H, W] in [0, 1], sides multiples of 128.
+
+    Parts of stages that are not named stay as they are, and those after them start from what these make of the image.
+    The model is of a preset with `residual`.
+    """
     levels = torch.arange(len(image)) % LEVELS
-    low, _ = model.code_low_resolution(x_lr, levels)
-    _start_super_resolution(model.super_resolution, low[::4], image[::4])
-    x_sr = model.super_resolution(low)
+    if "low-resolution" in stages:
+        _start_blocks(model.lr)
+        _start_codec(model.lr, model.downscale(image) - 0.5)
+    if "super-resolution" in stages:
+        low, _ = model.code_low_resolution(model.downscale(image[::4]), levels[::4])
+        _start_blocks(model.super_resolution)
+        _start_super_resolution(model.super_resolution, low, image[::4])
+    if "conditional" in stages:
+        _start_main(model, image, levels)
+
+
+def _start_main(model: CicSr, image: Tensor, levels: Tensor) -> None:
+    """The image's own codec, of what x_SR lacks; the condition's features are x_SR in its own principal components."""
+    parts = zip(image.split(_AT_A_TIME), levels.split(_AT_A_TIME), strict=True)
+    x_sr = torch.cat([model.super_resolution(model.code_low_resolution(model.downscale(x), at)[0]) for x, at in parts])
     known = x_sr * 0 if model.blind else x_sr
-    rest = image - known - (0.5 if model.blind else 0.0)
-    _start_codec(model.main, rest)
-    # x_SR in the coordinates of its own principal components; the analysis subtracts what it has of them
+    _start_blocks(model.main)
+    _start_codec(model.main, image - known - (0.5 if model.blind else 0.0))
     analysis, embed = model.main.analysis, model.condition.embed.proj
     _project(embed, known - 0.5)
     for entry in (*analysis.entries, *model.main.synthesis.entries):
         zero(entry)
     for branch in (model.main.hyper_synthesis.mu, model.main.hyper_synthesis.sigma):
         zero(branch.entry)
-    if not model.blind:
+    if not model.blind:  # the analysis subtracts what it has of x_SR
         shift = analysis.embed.proj.weight.flatten(1) @ embed.weight.flatten(1).T
         analysis.entries[0].weight[:, :, 0, 0] = -shift
+
+
+def _start_blocks(network: nn.Module) -> None:
+    """Makes every Swin block, and every group of them, the identity."""
+    for module in network.modules():
+        if isinstance(module, SwinBlock):
+            zero(module.attn.proj)
+            zero(module.mlp.fc2)
+        elif isinstance(module, ResidualGroup):
+            zero(module.conv)
 
 
 def _start_codec(codec: LatentCodec, x: Tensor) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from condic.errors import InputError
-from condic.models.cic_sr import CicSr
+from condic.models.cic_sr import STAGES, CicSr
 from condic.models.codecs import Codec, build_codec
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.quality import LEVELS, move_levels
@@ -52,9 +52,10 @@ def run_session(
     model = build_codec(settings.model, settings.preset, settings.blind)
     if isinstance(model, CicSr):
         model.begin(settings.stage)
+    metadata = read_metadata(init) if init else {}
     if init:
         load_weights(model, init)
-        move_levels(model, *_loss_and_lambdas(read_metadata(init)))
+        move_levels(model, *_loss_and_lambdas(metadata))
     if settings.integers:
         check_calibrated(model, init)
         model.freeze()
@@ -63,10 +64,8 @@ def run_session(
         images = load_photographs([validation], 1).images if validation else []
     _report_photographs(console, photographs)
     sampler = CropSampler(photographs.images, settings.crop, settings.batch, LEVELS, settings.seed)
-    if not (checkpoint or init):
-        batches = -(-_PIXELS_TO_START_FROM // (settings.batch * settings.crop**2))
-        crops = [sampler.at(step)[0] for step in range(batches)]
-        _start(model, to_batch(np.concatenate(crops), torch.device("cpu")))
+    if not checkpoint:
+        _start(model, sampler, trained=metadata.get("stage", "joint") if init else None)
     trainer = loop.Trainer(settings, model, device, compile_model=device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)
@@ -110,12 +109,22 @@ def _report_freezing(console: Console, changes: Sequence[float], weights: Path) 
         console.print(f"  more than {_MOST_FREEZING_COST:.1%}: fine-tune with --init {weights} --integers")
 
 
-def _start(model: Codec, image: torch.Tensor) -> None:
-    """The linear start, where the preset has one."""
+def _start(model: Codec, sampler: CropSampler, *, trained: str | None) -> None:
+    """The linear start, where the preset has one, of what no stage up to `trained` (None: no stage at all) trains."""
     if isinstance(model, DcicSgp):
-        start_from_photographs(model, image)
+        if trained is None:
+            start_from_photographs(model, _first_crops(sampler))
     elif model.preset.residual:
-        start_cic_sr(model, image.contiguous())
+        stages = STAGES[STAGES.index(trained) + 1 if trained else 0 : STAGES.index(model.stage) + 1]
+        if stages:
+            start_cic_sr(model, stages, _first_crops(sampler))
+
+
+def _first_crops(sampler: CropSampler) -> torch.Tensor:
+    """The crops of a run's first batches, float32 [B, 3, H, W] in [0, 1]."""
+    batches = -(-_PIXELS_TO_START_FROM // (sampler.batch * sampler.size**2))
+    crops = np.concatenate([sampler.at(step)[0] for step in range(batches)])
+    return to_batch(crops, torch.device("cpu")).contiguous()
 
 
 class _Display:
