@@ -35,7 +35,7 @@ class _ChunkGraph(nn.Module):
 
     def __init__(self, context: SpatialChannelContext, k: int, *, residual: bool) -> None:
         super().__init__()
-        self.context, self.k, self.residual = context, k, residual
+        self.context, self.k, self.residual = context.only(k, residual=residual), k, residual
         hat = ("hat",) if k or residual else ()
         condition = ("condition",) if context.sizes.condition else ()
         inverse = ("inverse",) if hat else ()

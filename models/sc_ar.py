@@ -8,6 +8,7 @@ has it). Networks see latents in natural units (the gain undone), so that one ne
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,6 +114,14 @@ class SpatialChannelContext(nn.Module):
             for layer in [*last, *(a.exit for a in self.attention)]:
                 nn.init.normal_(layer.weight, std=0.01 / layer.weight.shape[1] ** 0.5)
                 nn.init.zeros_(layer.bias)
+
+    def only(self, k: int, *, residual: bool) -> SpatialChannelContext:
+        """This model with the networks of chunk k alone, shared: those of its residual, or those of mean and scale."""
+        stay = (self.lrp, self.attention) if residual else (self.mean, self.scale)
+        networks = ((nets, j, net) for nets in (self.mean, self.scale, self.lrp, self.attention)
+                    for j, net in enumerate(nets))  # fmt: skip
+        memo = {id(net): net if j == k and nets in stay else nn.Identity() for nets, j, net in networks}
+        return copy.deepcopy(self, memo)
 
     def place(self, k: int) -> tuple[slice, int, int]:
         """Channels, row and column of chunk k."""

@@ -15,6 +15,7 @@ from condic.export.guard import random_images  # noqa: E402
 from condic.models import cic_sr  # noqa: E402
 from condic.models.cic_sr import CicSr  # noqa: E402
 from condic.models.cic_sr_presets import ChunkSizes, CicSrPreset, HyperSizes, TransformSizes  # noqa: E402
+from condic.models.quality import LevelTable  # noqa: E402
 from condic.models.swinir import SwinIrSizes  # noqa: E402
 from condic.runtime.bundle import Bundle, check_bundle  # noqa: E402
 from condic.runtime.manifest import Graph, Latent, Manifest  # noqa: E402
@@ -54,6 +55,13 @@ def test_a_published_model_fits_the_manifest(published: CicSr) -> None:
     check_bundle(Bundle(manifest, source.tables, {}, "test"))
     assert source.options == {"query": "image"}
     assert all(chunk.boxes[0].contiguous for latent in source.latents if latent.guard for chunk in latent.chunks)
+
+
+def test_every_parameter_of_the_networks_is_in_one_graph(published: CicSr) -> None:
+    held = [id(p) for graph in describe(published).graphs for p in graph.network.parameters()]
+    tables = {id(p) for m in published.modules() if isinstance(m, LevelTable) for p in m.parameters()}
+    assert len(held) == len(set(held))
+    assert set(held) == {id(p) for p in published.parameters()} - tables
 
 
 def test_graphs_that_only_published_models_have_agree_with_pytorch(published: CicSr) -> None:
