@@ -14,7 +14,8 @@ PAGE = Path(__file__).with_name("numbers.md")
 COMMANDS = (
     "condic-bench rd KODAK --against jpeg,webp,avif,jxl",
     "condic-bench rd KODAK --model dcic-sgp-s-ms-ssim",
-    "condic-bench rd KODAK --model cic-sr-s --levels 0,21,42,63",
+    "condic-bench rd KODAK --model cic-sr-s --levels 0,21,32,42,63",
+    "condic-bench rd KODAK --model cic-sr-s-ms-ssim --levels 0,21,42,63",
     "condic-bench size KODAK",
     "condic-bench coder KODAK --levels 32",
 )
