@@ -90,6 +90,8 @@ class CicSr(nn.Module):
     """
 
     name = "cic-sr"
+    frozen = False
+    """Nothing on this codec's entropy path has an integer form."""
 
     def __init__(self, preset: str = "s", query: Role = "condition", *, blind: str | None = None) -> None:
         super().__init__()
@@ -144,7 +146,7 @@ class CicSr(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if name.split(".")[1] in own)
 
     def ranges(self) -> list[Range]:
-        """No observers: nothing on this codec's entropy path is frozen to integers."""
+        """No observers: nothing is frozen to integers."""
         return []
 
     def provenance(self) -> dict[str, str]:

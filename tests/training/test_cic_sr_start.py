@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,11 @@ def test_a_run_starts_only_what_the_stages_of_its_weights_have_not_trained(photo
     assert _changed(first, second) == {"super_resolution", "condition", "main"}
     third = _run(photographs, tmp_path / "3", "joint", "--init", str(tmp_path / "2/cic-sr-t.safetensors"))
     assert not _changed(second, third)
+
+
+def test_a_run_of_a_stage_ends_with_an_evaluation_of_what_it_makes(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr("condic.training.session._PIXELS_TO_START_FROM", 2**18)
+    _run(photographs, tmp_path, "low-resolution", "--evaluate", str(photographs / "0.jpg"))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    (evaluation,) = (line for line in lines if line["kind"] == "evaluation")
+    assert all(set(point["bpp"]) == {"lr_hyper", "lr"} for point in evaluation["points"])
