@@ -30,5 +30,5 @@ run 2 cic-sr 821 --stage super-resolution --init "$out/1/$sr" --learning-rate 1e
 run 3 cic-sr 1193 --stage conditional --init "$out/2/$sr" --learning-rate 1e-3 --seed 53
 run 4 cic-sr 949 --stage joint --init "$out/3/$sr" --learning-rate 6e-4 --seed 54
 ship 4 cic-sr cic-sr-s
-run ms-ssim cic-sr 470 --stage joint --loss ms-ssim --init "$out/4/$sr" --learning-rate 4e-4 --seed 55
+run ms-ssim cic-sr 436 --stage joint --loss ms-ssim --init "$out/4/$sr" --learning-rate 4e-4 --seed 55
 ship ms-ssim cic-sr cic-sr-s-ms-ssim
