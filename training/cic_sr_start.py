@@ -28,6 +28,7 @@ _HYPER_GAIN = 0.7
 _SHRINK = 0.7
 """Slope of the logarithm of a scale on the smoothed logarithms of magnitudes."""
 _AT_A_TIME = 16
+"""Images that go through SwinIR together."""
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ shift
 # run FOLDER MODEL STEPS OPTION...
 run() {
   local folder=$out/$1 model=$2 steps
-  steps=$(awk "BEGIN { print int($3 * ${SHARE:-1}) + 1 }")
+  steps=$(awk "BEGIN { print int($3 * ${SHARE:-1} + 0.999) }")
   shift 3
   condic-train --model "$model" --preset s "${photographs[@]}" --batch 4 --steps "$steps" --out "$folder" "$@"
 }
