@@ -21,7 +21,7 @@ ship() {
 photographs=("${@/#/--data=}")
 run sgp dcic-sgp 13839 --learning-rate 1e-3 --seed 31
 ship sgp dcic-sgp dcic-sgp-s
-run sgp-ms-ssim dcic-sgp 900 --loss ms-ssim --init "$out/sgp/dcic-sgp-s.safetensors" --learning-rate 6e-4 --seed 21
+run sgp-ms-ssim dcic-sgp 1477 --loss ms-ssim --init "$out/sgp/dcic-sgp-s.safetensors" --learning-rate 6e-4 --seed 21
 ship sgp-ms-ssim dcic-sgp dcic-sgp-s-ms-ssim
 
 sr=cic-sr-s.safetensors
