@@ -46,7 +46,7 @@ def _reach(source: SourceGraph, windows: int) -> int:
         for k in range(windows)
         if _window(gradient, stride, k, source.alignment).abs().max() > 0
     ]
-    return max(reached)
+    return max(reached, default=0)
 
 
 def _window(tensor: torch.Tensor, stride: int, k: int, alignment: int) -> torch.Tensor:

@@ -1,0 +1,36 @@
+"""Halos are measured on the networks themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from condic.export.receptive_field import WHOLE, halo  # noqa: E402
+from condic.export.source import SourceGraph  # noqa: E402
+from condic.runtime.manifest import TensorSpec  # noqa: E402
+
+_IN, _OUT = TensorSpec("in", 1, 1), TensorSpec("out", 1, 1)
+
+
+def _graph(network: torch.nn.Module, *, whole: bool = False) -> SourceGraph:
+    return SourceGraph("test", network, (_IN,), (_OUT,), alignment=4, whole=whole)
+
+
+@pytest.mark.parametrize(("side", "windows"), [(1, 0), (3, 1), (9, 1), (11, 2), (25, 3)])
+def test_a_convolution_reaches_as_far_as_its_kernel(side, windows):
+    layer = torch.nn.Conv2d(1, 1, side, padding=side // 2)
+    torch.nn.init.ones_(layer.weight)
+    assert halo(_graph(layer)) == windows
+
+
+def test_what_ignores_its_input_needs_no_halo():
+    layer = torch.nn.Conv2d(1, 1, 9, padding=4)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.ones_(layer.bias)
+    assert halo(_graph(layer)) == 0
+
+
+def test_contexts_that_read_far_places_need_the_whole_image():
+    assert halo(_graph(torch.nn.Identity(), whole=True)) == WHOLE
