@@ -30,17 +30,22 @@ LARGEST_DELTA = 1 / 64
 """What guards a value until the backends' error is known."""
 
 
+def _reads(context: SpatialChannelContext, k: int, *, residual: bool) -> tuple[str, ...]:
+    """What the graph of chunk k, or of its residual, takes."""
+    hat = ("hat",) if k or residual else ()
+    condition = ("condition",) if context.sizes.condition else ()
+    inverse = ("inverse",) if hat else ()
+    levels = ("gain", "index") if context.residual and not residual else ()
+    return (*hat, "mu", *(() if residual else ("sigma",)), *condition, *inverse, *levels)
+
+
 class _ChunkGraph(nn.Module):
     """Mean and scale index of chunk k, or with `residual` what to add to it, from the tensors named in `reads`."""
 
     def __init__(self, context: SpatialChannelContext, k: int, *, residual: bool) -> None:
         super().__init__()
         self.context, self.k, self.residual = context.only(k, residual=residual), k, residual
-        hat = ("hat",) if k or residual else ()
-        condition = ("condition",) if context.sizes.condition else ()
-        inverse = ("inverse",) if hat else ()
-        levels = ("gain", "index") if context.residual and not residual else ()
-        self.reads = (*hat, "mu", *(() if residual else ("sigma",)), *condition, *inverse, *levels)
+        self.reads = _reads(context, k, residual=residual)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         known = dict(zip(self.reads, tensors, strict=True))
@@ -231,7 +236,7 @@ class _LatentGraphs:
             channels, row, column = context.place(k)
             box = Box((channels.start, channels.stop), row, column, 2, context.sizes.contiguous)
             inputs, residual_inputs = (
-                tuple(names[x] for x in _ChunkGraph(context, k, residual=residual).reads) for residual in (False, True)
+                tuple(names[x] for x in _reads(context, k, residual=residual)) for residual in (False, True)
             )
             chunks.append(Chunk((box,), f"{prefix}context_{k}", inputs, None, f"{prefix}lrp_{k}", residual_inputs))
         whole = (Chunk((Box((0, self.hyper.channels), 0, 0, 1),), table=f"first.{self.hyper.name}"),)

@@ -116,7 +116,7 @@ def _start(model: Codec, sampler: CropSampler, *, trained: str | None) -> None:
             start_from_photographs(model, _first_crops(sampler))
     elif model.preset.residual:
         stages = STAGES[STAGES.index(trained) + 1 if trained else 0 : STAGES.index(model.stage) + 1]
-        if stages:
+        if set(stages) - {"joint"}:  # which has no part of its own
             start_cic_sr(model, stages, _first_crops(sampler))
 
 
