@@ -21,6 +21,7 @@ from condic.export.onnx_graphs import example_inputs, export_graph
 from condic.export.precision import store_exact, store_float, to_half
 from condic.export.receptive_field import halo
 from condic.export.source import SourceCodec, SourceGraph
+from condic.export.torch_backend import check_operators
 from condic.models.codecs import Codec
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.exact import ExactConv
@@ -46,8 +47,17 @@ class Row:
     largest_sum: float | None
 
 
-def build_bundle(model: Codec, provenance: Mapping[str, str], *, half: bool, report: Callable[[Row], None]) -> Bundle:
-    """Freezes a calibrated model, exports and verifies every graph; `report` is called after each.
+def build_bundle(
+    model: Codec,
+    provenance: Mapping[str, str],
+    *,
+    half: bool,
+    begin: Callable[[str], None],
+    report: Callable[[Row], None],
+) -> Bundle:
+    """Freezes a calibrated model, exports and verifies every graph, and measures the guard where there is one.
+
+    `begin` is told what comes next, before each graph and each backend; `report` is called after each graph.
 
     Raises InputError if a graph does not agree with PyTorch: bit for bit if exact, within a tolerance otherwise.
     """
@@ -60,6 +70,7 @@ def build_bundle(model: Codec, provenance: Mapping[str, str], *, half: bool, rep
     tables = dict(source.tables)
     graphs, files = [], {}
     for graph in source.graphs:
+        begin(f"exporting {graph.role}")
         answer = None
         largest_sum = None
         if graph.exact:
@@ -105,7 +116,7 @@ def build_bundle(model: Codec, provenance: Mapping[str, str], *, half: bool, rep
     bundle = Bundle(manifest, tables, files, "the exported bundle")
     check_bundle(bundle)
     if manifest.guarded:
-        bundle = guarded(bundle)
+        bundle = guarded(bundle, begin)
         check_bundle(bundle)
     return bundle
 
@@ -130,6 +141,7 @@ def _stored(graph: SourceGraph, half: bool) -> bytes:
     else:
         store_float(onnx_model)
     onnx.checker.check_model(onnx_model)
+    check_operators(onnx_model)
     data: bytes = onnx_model.SerializeToString(deterministic=True)
     return data
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,26 +65,31 @@ class Replay:
         return self._record.codes[k]
 
 
-def guarded(bundle: Bundle) -> Bundle:
-    """The bundle with deltas measured on random images."""
-    errors = largest_errors(bundle, random_images(bundle.manifest.alignment))
+def guarded(bundle: Bundle, begin: Callable[[str], None]) -> Bundle:
+    """The bundle with deltas measured on random images; `begin` is told of each backend before it runs."""
+    errors = largest_errors(bundle, random_images(bundle.manifest.alignment), begin)
     latents = tuple(replace(x, guard=_widened(x.guard, errors[x.name])) if x.guard else x
                     for x in bundle.manifest.latents)  # fmt: skip
     return replace(bundle, manifest=replace(bundle.manifest, latents=latents))
 
 
 def largest_errors(
-    bundle: Bundle, images: list[npt.NDArray[np.uint8]], levels: tuple[int, ...] = _LEVELS
+    bundle: Bundle,
+    images: list[npt.NDArray[np.uint8]],
+    begin: Callable[[str], None],
+    levels: tuple[int, ...] = _LEVELS,
 ) -> dict[str, Error]:
     """Per guarded latent, how far the numbers of any installed backend are from those of the first one.
 
     Each decodes the first one's files and is led back to its integers, so that differences do not add up.
     """
-    first, *others = (x for x in _BACKENDS.values() if importlib.util.find_spec(x[2]))
+    (name, first), *others = ((name, x) for name, x in _BACKENDS.items() if importlib.util.find_spec(x[2]))
+    begin(f"measuring the guard: {name}")
     distinct = sorted({_rows(bundle, level): level for level in reversed(levels)}.values())
     coded = _encode(_open(bundle, first), images, distinct)
     errors = {x.name: Error() for x in bundle.manifest.latents if x.guard}
-    for other in others:  # one after the other: a large model is in memory once
+    for name, other in others:  # one after the other: a large model is in memory once
+        begin(f"measuring the guard: {name}")
         _compare(_open(bundle, other), coded, errors)
     return errors
 

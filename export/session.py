@@ -58,11 +58,14 @@ def run_export(
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("exporting", total=len(source_graphs(model)))
 
+        def begin(what: str) -> None:
+            bar.update(task, description=what)
+
         def report(row: Row) -> None:
             rows.append(row)
-            bar.update(task, advance=1, description=f"exported {row.role}")
+            bar.update(task, advance=1)
 
-        bundle = build_bundle(model, metadata, half=half, report=report)
+        bundle = build_bundle(model, metadata, half=half, begin=begin, report=report)
     if out:
         _write(bundle, out)
     console.print(_table(rows))

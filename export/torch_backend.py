@@ -41,6 +41,7 @@ class TorchBackend:
     def load(self, graph: Graph, bundle: Bundle) -> Runner:
         """Parses the graph; BackendError names an operator that this backend does not have."""
         proto = onnx.load_from_string(bundle.graphs[graph.role])
+        check_operators(proto)
         constants = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in proto.graph.initializer}
         nodes = [_node(n) for n in proto.graph.node]
         _fold_stored_weights(constants, nodes)
@@ -59,9 +60,14 @@ class TorchBackend:
         return run
 
 
+def check_operators(proto: onnx.ModelProto) -> None:
+    """Raises BackendError if a graph has an operator that this backend does not know."""
+    for node in proto.graph.node:
+        if node.op_type not in _OPERATORS:
+            raise BackendError(f"operator {node.op_type} is not known to the torch backend")
+
+
 def _node(node: onnx.NodeProto) -> tuple[_Operator, list[str], list[str]]:
-    if node.op_type not in _OPERATORS:
-        raise BackendError(f"operator {node.op_type} is not known to the torch backend")
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     operator = _OPERATORS[node.op_type]
     return (lambda *inputs: operator(*inputs, **attributes)), list(node.input), list(node.output)
@@ -148,7 +154,7 @@ _OPERATORS: dict[str, _Operator] = {
     "Add": torch.add,
     "Attention": _attention,
     "Cast": _cast,
-    "Clip": lambda x, low, high: torch.clip(x, low, high),
+    "Clip": lambda x, low=None, high=None: torch.clip(x, low, high),
     "Concat": lambda *xs, axis: torch.cat(xs, dim=axis),
     "Constant": _constant,
     "Conv": _conv,
@@ -168,6 +174,7 @@ _OPERATORS: dict[str, _Operator] = {
     "Softmax": lambda x, axis: torch.softmax(x, dim=axis),
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
+    "Squeeze": lambda x: x.squeeze(),
     "Sub": torch.sub,
     "Tanh": torch.tanh,
     "Transpose": lambda x, perm: x.permute(perm),

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from condic.export.build import _schedule, _stored, _verify, describe  # noqa: E402
+from condic.errors import BackendError  # noqa: E402
+from condic.export.build import Row, _schedule, build_bundle, describe  # noqa: E402
 from condic.export.guard import random_images  # noqa: E402
+from condic.export.torch_backend import check_operators  # noqa: E402
 from condic.models import cic_sr  # noqa: E402
 from condic.models.cic_sr import CicSr  # noqa: E402
 from condic.models.cic_sr_presets import ChunkSizes, CicSrPreset, HyperSizes, TransformSizes  # noqa: E402
 from condic.models.quality import LevelTable  # noqa: E402
 from condic.models.swinir import SwinIrSizes  # noqa: E402
+from condic.runtime.backends import BackendOptions  # noqa: E402
 from condic.runtime.bundle import Bundle, check_bundle  # noqa: E402
+from condic.runtime.codec import Codec  # noqa: E402
 from condic.runtime.manifest import Graph, Latent, Manifest  # noqa: E402
 
 PUBLISHED = CicSrPreset(
     alignment=256,
-    lr=TransformSizes(4, (4, 8), (1, 2), (1, 2), (4, 4), 1.0, True),
+    lr=TransformSizes(4, (16, 16), (1, 2), (1, 2), (4, 4), 1.0, True),
     lr_hyper=HyperSizes(8, 8, kind="convolutions"),
-    lr_chunks=ChunkSizes(2, 3, 8, 0, (8,), (3, 3), contiguous=True, refine=(((1, 1), 4), ((2,), 4), ((1,), 4))),
+    lr_chunks=ChunkSizes(1, 3, 4, 0, (8,), (3, 3), contiguous=True, refine=(((1, 1), 4), ((2,), 4), ((1,), 4))),
     sr=SwinIrSizes(12, (2,), (2,), 8, 2.0, "pixelshuffle"),
-    main=TransformSizes(4, (4, 8), (2, 2), (1, 2), (4, 4), 1.0, True),
+    main=TransformSizes(4, (16, 16), (2, 2), (1, 2), (4, 4), 1.0, True),
     hyper=HyperSizes(8, 8, (1, 2), (2, 1), 4, 4, 1.0),
-    chunks=ChunkSizes(2, 3, 3, 3, (8,), (3, 3), contiguous=True),
+    chunks=ChunkSizes(1, 3, 3, 3, (8,), (3, 3), contiguous=True),
     residual=False,
     separate=True,
 )
@@ -40,6 +46,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> CicSr:
     monkeypatch.setitem(cic_sr.CIC_SR_PRESETS, "small-paper", PUBLISHED)
     torch.manual_seed(0)
     model = CicSr("small-paper", "image").eval()
+    model.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
     for codec in (model.lr, model.main):  # refined networks have four heads: widths of four or more
         assert codec.context.chunk_channels % 4 == 0
     return model
@@ -64,13 +71,31 @@ def test_every_parameter_of_the_networks_is_in_one_graph(published: CicSr) -> No
     assert set(held) == {id(p) for p in published.parameters()} - tables
 
 
-def test_graphs_that_only_published_models_have_agree_with_pytorch(published: CicSr) -> None:
-    wanted = {"lr_hyper_synthesis", "lr_context_5", "lrp_3", "context_7", "analysis", "synthesis"}
-    graphs = [x for x in describe(published).graphs if x.role in wanted]
-    assert len(graphs) == len(wanted)
-    for graph in graphs:
-        data = _stored(graph, half=False)
-        assert _verify(graph, data, half=False) < 1e-3
+def test_a_published_model_becomes_a_bundle_whose_files_every_backend_reads(published: CicSr) -> None:
+    begun: list[str] = []
+    rows: list[Row] = []
+    bundle = build_bundle(published, {}, half=False, begin=begun.append, report=rows.append)
+    roles = [graph.role for graph in bundle.manifest.graphs]
+    assert [row.role for row in rows] == roles
+    assert begun[: len(roles)] == [f"exporting {role}" for role in roles]
+    assert all(row.error < 1e-3 for row in rows)
+    backends = [name for name in ("ort", "torch", "openvino") if name == "ort" or find_spec(name)]
+    for name in backends:
+        assert any(line.startswith(f"measuring the guard: {name}") for line in begun[len(roles) :])
+    image = random_images(90)[1]
+    quantised = Codec(bundle, "ort", BackendOptions(threads=1)).quantise(image, 32)
+    data = Codec(bundle, "ort", BackendOptions(threads=1)).pack(quantised)
+    for name in backends:
+        latents = Codec(bundle, name, BackendOptions(threads=2)).decode(data).latents
+        for coded in quantised.latents:
+            np.testing.assert_array_equal(latents[coded.name], coded.integers, err_msg=name)
+
+
+def test_an_operator_that_the_torch_backend_lacks_stops_the_export() -> None:
+    node = helper.make_node("Celu", ["x"], ["y"])
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    with pytest.raises(BackendError, match="operator Celu is not known to the torch backend"):
+        check_operators(helper.make_model(helper.make_graph([node], "g", [value], [])))
 
 
 def test_deltas_do_not_change_what_a_bundle_is_called(published: CicSr) -> None:
