@@ -25,6 +25,10 @@ _DTYPES: dict[int, torch.dtype] = {
 _Operator = Callable[..., Any]
 
 
+_Node = tuple[_Operator, list[str], list[str]]
+"""What to call, and the names of inputs and outputs."""
+
+
 class TorchBackend:
     """Runs graphs node by node. Slow and plain: it is there to agree with, not to be fast."""
 
@@ -45,16 +49,19 @@ class TorchBackend:
         constants = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in proto.graph.initializer}
         nodes = [_node(n) for n in proto.graph.node]
         _fold_stored_weights(constants, nodes)
+        unread = _unread_after(nodes, {x.name for x in graph.outputs})
 
         @torch.inference_mode()
         def run(inputs: Sequence[Array]) -> list[Array]:
             values: dict[str, Any] = dict(constants)
             for spec, array in zip(graph.inputs, inputs, strict=True):
                 values[spec.name] = torch.from_numpy(np.ascontiguousarray(array))
-            for operator, names, outputs in nodes:
+            for (operator, names, outputs), done in zip(nodes, unread, strict=True):
                 results = operator(*[values[name] if name else None for name in names])
                 results = results if isinstance(results, (tuple, list)) else (results,)
                 values.update(zip(outputs, results, strict=True))
+                for name in done:
+                    del values[name]
             return [values[x.name].numpy() for x in graph.outputs]
 
         return run
@@ -67,13 +74,22 @@ def check_operators(proto: onnx.ModelProto) -> None:
             raise BackendError(f"operator {node.op_type} is not known to the torch backend")
 
 
-def _node(node: onnx.NodeProto) -> tuple[_Operator, list[str], list[str]]:
+def _node(node: onnx.NodeProto) -> _Node:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     operator = _OPERATORS[node.op_type]
     return (lambda *inputs: operator(*inputs, **attributes)), list(node.input), list(node.output)
 
 
-def _fold_stored_weights(constants: dict[str, Tensor], nodes: list[tuple[_Operator, list[str], list[str]]]) -> None:
+def _unread_after(nodes: Sequence[_Node], outputs: set[str]) -> list[list[str]]:
+    """Per node, the values that nothing reads after it: a large image's would fill the memory."""
+    read, result = set(outputs), list[list[str]]()
+    for _, names, results in reversed(nodes):
+        result.append(sorted({*names, *results} - read - {""}))
+        read.update(names)
+    return result[::-1]
+
+
+def _fold_stored_weights(constants: dict[str, Tensor], nodes: list[_Node]) -> None:
     """Runs, once, the nodes that only read constants: the casts of stored weights."""
     kept = []
     for operator, names, outputs in nodes:

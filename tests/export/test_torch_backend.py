@@ -1,0 +1,26 @@
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from onnx import TensorProto, helper
+
+from condic.errors import BackendError
+from condic.export.torch_backend import _unread_after, check_operators
+
+
+def test_values_are_let_go_after_the_last_node_that_reads_them() -> None:
+    nodes = [
+        (abs, ["x", "w"], ["a", "unused"]),
+        (abs, ["a", ""], ["b"]),
+        (abs, ["a", "b", "x"], ["y"]),
+        (abs, ["y", "b"], ["z"]),
+    ]
+    assert _unread_after(nodes, {"y", "z"}) == [["unused", "w"], [], ["a", "x"], ["b"]]
+
+
+def test_an_operator_that_the_backend_lacks_is_named() -> None:
+    node = helper.make_node("Celu", ["x"], ["y"])
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    with pytest.raises(BackendError, match="operator Celu is not known to the torch backend"):
+        check_operators(helper.make_model(helper.make_graph([node], "g", [value], [])))
