@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.runtime.backends import BackendOptions
-from condic.runtime.bundle import Bundle
+from condic.runtime.bundle import Bundle, check_bundle
 from condic.runtime.codec import Codec
 from condic.runtime.guard import Codes, Encoding
 from condic.runtime.manifest import Guard, Manifest
@@ -70,7 +70,9 @@ def guarded(bundle: Bundle, begin: Callable[[str], None]) -> Bundle:
     errors = largest_errors(bundle, random_images(bundle.manifest.alignment), begin)
     latents = tuple(replace(x, guard=_widened(x.guard, errors[x.name])) if x.guard else x
                     for x in bundle.manifest.latents)  # fmt: skip
-    return replace(bundle, manifest=replace(bundle.manifest, latents=latents))
+    bundle = replace(bundle, manifest=replace(bundle.manifest, latents=latents))
+    check_bundle(bundle)
+    return bundle
 
 
 def largest_errors(

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from condic.errors import InputError
 from condic.export.build import Row, build_bundle, source_graphs
+from condic.export.guard import guarded
 from condic.files import replace_whole
 from condic.models.checkpoints import (
     load_conditional,
@@ -66,6 +67,9 @@ def run_export(
             bar.update(task, advance=1)
 
         bundle = build_bundle(model, metadata, half=half, begin=begin, report=report)
+        if bundle.manifest.guarded:
+            del model  # a large one leaves its room to the backends
+            bundle = guarded(bundle, begin)
     if out:
         _write(bundle, out)
     console.print(_table(rows))

@@ -19,7 +19,7 @@ ship() {
 }
 
 photographs=("${@/#/--data=}")
-run sgp dcic-sgp 13839 --learning-rate 1e-3 --seed 31
+run sgp dcic-sgp 16631 --learning-rate 1e-3 --seed 31
 ship sgp dcic-sgp dcic-sgp-s
 run sgp-ms-ssim dcic-sgp 1477 --loss ms-ssim --init "$out/sgp/dcic-sgp-s.safetensors" --learning-rate 6e-4 --seed 21
 ship sgp-ms-ssim dcic-sgp dcic-sgp-s-ms-ssim
@@ -27,8 +27,8 @@ ship sgp-ms-ssim dcic-sgp dcic-sgp-s-ms-ssim
 sr=cic-sr-s.safetensors
 run 1 cic-sr 3618 --stage low-resolution --crop 512 --learning-rate 1e-3 --seed 51
 run 2 cic-sr 821 --stage super-resolution --init "$out/1/$sr" --learning-rate 1e-3 --seed 52
-run 3 cic-sr 1193 --stage conditional --init "$out/2/$sr" --learning-rate 1e-3 --seed 53
-run 4 cic-sr 949 --stage joint --init "$out/3/$sr" --learning-rate 6e-4 --seed 54
+run 3 cic-sr 1196 --stage conditional --init "$out/2/$sr" --learning-rate 1e-3 --seed 63
+run 4 cic-sr 929 --stage joint --init "$out/3/$sr" --learning-rate 8e-4 --seed 64
 ship 4 cic-sr cic-sr-s
-run ms-ssim cic-sr 436 --stage joint --loss ms-ssim --init "$out/4/$sr" --learning-rate 4e-4 --seed 55
+run ms-ssim cic-sr 420 --stage joint --loss ms-ssim --init "$out/4/$sr" --learning-rate 4e-4 --seed 65
 ship ms-ssim cic-sr cic-sr-s-ms-ssim
