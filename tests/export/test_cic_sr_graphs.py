@@ -27,11 +27,11 @@ PUBLISHED = CicSrPreset(
     alignment=256,
     lr=TransformSizes(4, (16, 16), (1, 2), (1, 2), (4, 4), 1.0, True),
     lr_hyper=HyperSizes(8, 8, kind="convolutions"),
-    lr_chunks=ChunkSizes(1, 3, 4, 0, (8,), (3, 3), contiguous=True, refine=(((1, 1), 4), ((2,), 4), ((1,), 4))),
+    lr_chunks=ChunkSizes(2, 3, 8, 0, (8,), (3, 3), contiguous=True, refine=(((1, 1), 4), ((2,), 4), ((1,), 4))),
     sr=SwinIrSizes(12, (2,), (2,), 8, 2.0, "pixelshuffle"),
     main=TransformSizes(4, (16, 16), (2, 2), (1, 2), (4, 4), 1.0, True),
     hyper=HyperSizes(8, 8, (1, 2), (2, 1), 4, 4, 1.0),
-    chunks=ChunkSizes(1, 3, 3, 3, (8,), (3, 3), contiguous=True),
+    chunks=ChunkSizes(2, 3, 3, 3, (8,), (3, 3), contiguous=True),
     residual=False,
     separate=True,
 )
@@ -80,8 +80,9 @@ def test_a_published_model_becomes_a_bundle_whose_files_every_backend_reads(publ
     for name in backends:
         assert any(line.startswith(f"measuring the guard: {name}") for line in begun[len(roles) :])
     image = random_images(90)[1]
-    quantised = Codec(bundle, "ort", BackendOptions(threads=1)).quantise(image, 32)
-    data = Codec(bundle, "ort", BackendOptions(threads=1)).pack(quantised)
+    encoder = Codec(bundle, "ort", BackendOptions(threads=1))
+    quantised = encoder.quantise(image, 32)
+    data = encoder.pack(quantised)
     for name in backends:
         latents = Codec(bundle, name, BackendOptions(threads=2)).decode(data).latents
         for coded in quantised.latents:
