@@ -148,11 +148,12 @@ def _schedule(source: SourceCodec) -> str:
     What bundles did not have at first stays out where it says nothing, so that their ids stay what they were; so do the
     guard's deltas, which only tell the encoder what to note.
     """
+    deltas = ("levels", "deltas")
     later = {"contiguous": False, "residual": None, "residual_inputs": (), "guard": None}
 
     def canonical(value: Any) -> Any:
         if isinstance(value, dict):
-            kept = {k: v for k, v in value.items() if not (k in later and v == later[k]) and not k.endswith("_delta")}
+            kept = {k: v for k, v in value.items() if not (k in later and v == later[k]) and k not in deltas}
             return {k: canonical(v) for k, v in kept.items()}
         return [canonical(v) for v in value] if isinstance(value, (list, tuple)) else value
 

@@ -22,7 +22,7 @@ from condic.models.sc_ar import (
     SpatialChannelContext,
 )
 from condic.models.swin import fix_positions
-from condic.runtime.manifest import Box, Chunk, Guard, Latent, Step, TensorSpec
+from condic.runtime.manifest import Box, Chunk, Deltas, Guard, Latent, Step, TensorSpec
 
 FIRST_CODED = 1
 """The smallest scale, 0.11, is not coded: P(q != 0) is below 1e-5."""
@@ -240,7 +240,7 @@ class _LatentGraphs:
             )
             chunks.append(Chunk((box,), f"{prefix}context_{k}", inputs, None, f"{prefix}lrp_{k}", residual_inputs))
         whole = (Chunk((Box((0, self.hyper.channels), 0, 0, 1),), table=f"first.{self.hyper.name}"),)
-        guard = Guard(MEAN_STEP, RESIDUAL_STEP, LARGEST_DELTA, LARGEST_DELTA, LARGEST_DELTA)
+        guard = Guard(MEAN_STEP, RESIDUAL_STEP, (0,), (Deltas(LARGEST_DELTA, LARGEST_DELTA, LARGEST_DELTA),))
         common = (FIRST_CODED, 0, 2**20)
         return (
             Latent(self.hyper.name, self.hyper.channels, self.hyper.stride, *common, whole),

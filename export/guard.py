@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,12 @@ from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle, check_bundle
 from condic.runtime.codec import Codec
 from condic.runtime.guard import Codes, Encoding
-from condic.runtime.manifest import Guard, Manifest
+from condic.runtime.manifest import Deltas, Guard, Manifest
 
 SAFETY = 10
 """Deltas are this multiple of the largest difference."""
 _SMALLEST = 1e-6
-_LEVELS = (0, 32, 63)
+_LEVELS = (0, 16, 32, 48, 63)
 _BACKENDS = {
     "ort, 1 thread, as written": ("ort", BackendOptions(threads=1, optimise=False), "onnxruntime"),
     "ort, 1 thread": ("ort", BackendOptions(threads=1), "onnxruntime"),
@@ -26,15 +26,6 @@ _BACKENDS = {
     "torch": ("torch", BackendOptions(), "torch"),
     "openvino": ("openvino", BackendOptions(), "openvino"),
 }
-
-
-@dataclass
-class Error:
-    """Largest differences met in a latent, in steps of each quantity."""
-
-    mean: float = 0.0
-    index: float = 0.0
-    residual: float = 0.0
 
 
 class Record(Encoding):
@@ -67,21 +58,23 @@ class Replay:
 
 def guarded(bundle: Bundle, begin: Callable[[str], None]) -> Bundle:
     """The bundle with deltas measured on random images; `begin` is told of each backend before it runs."""
-    errors = largest_errors(bundle, random_images(bundle.manifest.alignment), begin)
-    latents = tuple(replace(x, guard=_widened(x.guard, errors[x.name])) if x.guard else x
+    differences = largest_differences(bundle, random_images(bundle.manifest.alignment), begin)
+    latents = tuple(replace(x, guard=_measured(x.guard, differences[x.name])) if x.guard else x
                     for x in bundle.manifest.latents)  # fmt: skip
     bundle = replace(bundle, manifest=replace(bundle.manifest, latents=latents))
     check_bundle(bundle)
     return bundle
 
 
-def largest_errors(
+def largest_differences(
     bundle: Bundle,
     images: list[npt.NDArray[np.uint8]],
     begin: Callable[[str], None],
     levels: tuple[int, ...] = _LEVELS,
-) -> dict[str, Error]:
-    """Per guarded latent, how far the numbers of any installed backend are from those of the first one.
+) -> dict[str, dict[int, Deltas]]:
+    """Per guarded latent and level, how far the numbers of any installed backend are from those of the first one.
+
+    A level whose tables are those of another one stands for both.
 
     Each decodes the first one's files and is led back to its integers, so that differences do not add up.
     """
@@ -89,11 +82,11 @@ def largest_errors(
     begin(f"measuring the guard: {name}")
     distinct = sorted({_rows(bundle, level): level for level in reversed(levels)}.values())
     coded = _encode(_open(bundle, first), images, distinct)
-    errors = {x.name: Error() for x in bundle.manifest.latents if x.guard}
+    largest = {x.name: dict.fromkeys(distinct, Deltas(0.0, 0.0, 0.0)) for x in bundle.manifest.latents if x.guard}
     for name, other in others:  # one after the other: a large model is in memory once
         begin(f"measuring the guard: {name}")
-        _compare(_open(bundle, other), coded, errors)
-    return errors
+        _compare(_open(bundle, other), coded, largest)
+    return largest
 
 
 def _rows(bundle: Bundle, level: int) -> bytes:
@@ -106,22 +99,27 @@ def _open(bundle: Bundle, setting: tuple[str, BackendOptions, str]) -> Codec:
     return Codec(bundle, setting[0], setting[1])
 
 
-def _encode(codec: Codec, images: Sequence[npt.NDArray[np.uint8]], levels: Sequence[int]) -> list[tuple[Record, bytes]]:
+def _encode(
+    codec: Codec, images: Sequence[npt.NDArray[np.uint8]], levels: Sequence[int]
+) -> list[tuple[int, Record, bytes]]:
     coded = []
     for image in images:
         for level in levels:
             record = Record()
-            coded.append((record, codec.pack(codec.quantise(image, level, rounding=record))))
+            coded.append((level, record, codec.pack(codec.quantise(image, level, rounding=record))))
     return coded
 
 
-def _compare(codec: Codec, coded: Sequence[tuple[Record, bytes]], errors: Mapping[str, Error]) -> None:
-    """Raises `errors` to what a codec's numbers are away from those recorded."""
-    for record, data in coded:
+def _compare(
+    codec: Codec, coded: Sequence[tuple[int, Record, bytes]], largest: Mapping[str, dict[int, Deltas]]
+) -> None:
+    """Widens `largest` to how far a codec's numbers are from those recorded."""
+    for level, record, data in coded:
         replay = Replay(record)
         codec.decode(data, rounding=replay)
         for (name, kind), difference in zip(_rounded(codec.bundle.manifest), replay.differences, strict=True):
-            setattr(errors[name], kind, max(difference, getattr(errors[name], kind)))
+            found = replace(Deltas(0.0, 0.0, 0.0), **{kind: difference})
+            largest[name][level] = largest[name][level].wider(found)
 
 
 def random_images(side: int) -> list[npt.NDArray[np.uint8]]:
@@ -145,7 +143,9 @@ def _rounded(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield from ((latent.name, "residual"),) if chunk.residual else ()
 
 
-def _widened(guard: Guard | None, error: Error) -> Guard | None:
-    assert guard is not None
-    mean, index, residual = (min(0.5, max(_SMALLEST, SAFETY * x)) for x in (error.mean, error.index, error.residual))
-    return replace(guard, mean_delta=mean, index_delta=index, residual_delta=residual)
+def _measured(guard: Guard, differences: Mapping[int, Deltas]) -> Guard:
+    def delta(difference: float) -> float:
+        return min(0.5, max(_SMALLEST, SAFETY * difference))
+
+    deltas = tuple(Deltas(delta(x.mean), delta(x.index), delta(x.residual)) for x in differences.values())
+    return replace(guard, levels=tuple(differences), deltas=deltas)

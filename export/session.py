@@ -75,9 +75,9 @@ def run_export(
     console.print(_table(rows))
     for latent in bundle.manifest.latents:
         if latent.guard:
-            console.print(
-                f"guard of {latent.name}: {latent.guard.describe()} (ten times the largest difference between backends)"
-            )
+            console.print(f"guard of {latent.name}, ten times the largest difference between backends:")
+            for level, delta in zip(latent.guard.levels, latent.guard.deltas, strict=True):
+                console.print(f"  level {level:2}: {delta.describe()}")
     console.print(f"{model_name}-{preset} {bundle.manifest.bundle_id[:16]}{f' in {out}' if out else ''}")
     return bundle
 

@@ -96,7 +96,9 @@ def _guard_problems(latent: Latent, chunk: Chunk, manifest: Manifest) -> Iterato
         return
     if min(guard.mean_step, guard.residual_step) < 1:
         yield f"latent {latent.name}: its guard has a step below 1/16"
-    if not all(0 <= x <= 0.5 for x in (guard.mean_delta, guard.index_delta, guard.residual_delta)):
+    if not guard.levels or len(guard.levels) != len(guard.deltas) or list(guard.levels) != sorted(set(guard.levels)):
+        yield f"latent {latent.name}: its guard does not have one set of deltas for each of some rising levels"
+    if not all(0 <= x <= 0.5 for delta in guard.deltas for x in (delta.mean, delta.index, delta.residual)):
         yield f"latent {latent.name}: a delta of its guard is not in 0..1/2"
     if chunk.graph is None:
         return

@@ -95,9 +95,11 @@ class _State:
         predicted = self._run(graph, inputs)
         with self._evaluation.timings.stage("entropy_step"):
             mean, index = np.split(predicted, 2)
-            codes = self._rounding.round(mean * (16 / guard.mean_step), guard.mean_delta)
+            delta = guard.at(self._quality)
+            codes = self._rounding.round(mean * (16 / guard.mean_step), delta.mean)
             mu16 = np.clip(guard.mean_step * codes, -(2**15), 2**15 - 1)
-            scale = np.clip(self._rounding.round(index, guard.index_delta), 0, self._tables.scales - 1)
+            last = self._tables.scales - 1  # beyond the table no boundary is worth a note
+            scale = np.clip(self._rounding.round(np.clip(index, 0, last), delta.index), 0, last)
             return mu16.ravel().astype(np.int16), scale.ravel().astype(np.uint8)
 
     def add_residual(self, chunk: Chunk) -> int:
@@ -107,7 +109,8 @@ class _State:
             return 0
         residual = self._run(chunk.residual, chunk.residual_inputs)
         with self._evaluation.timings.stage("entropy_step"):
-            codes = self._rounding.round(residual * (16 / guard.residual_step), guard.residual_delta)
+            delta = guard.at(self._quality).residual
+            codes = self._rounding.round(residual * (16 / guard.residual_step), delta)
             begin, end, *rest = strided_box(chunk.boxes[0], *self.integers.shape[1:])
             self.integers[begin:end, slice(*rest[:3]), slice(*rest[3:])] += guard.residual_step * codes
             return kernels.crc32c(np.ascontiguousarray(codes, "<i4").tobytes())

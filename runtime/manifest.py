@@ -6,6 +6,7 @@ Nothing downstream knows a codec by name: the runtime executes these step lists 
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -79,24 +80,42 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Deltas:
+    """How close to a boundary a value must be for the encoder to note it, in steps of its quantity, 0..1/2."""
+
+    mean: float
+    index: float
+    residual: float
+
+    def describe(self) -> str:
+        """The deltas, for people."""
+        return ", ".join(f"{name} {delta:.1e}" for name, delta in asdict(self).items())
+
+    def wider(self, other: Deltas) -> Deltas:
+        """The larger of the two for each quantity."""
+        return Deltas(
+            max(self.mean, other.mean), max(self.index, other.index), max(self.residual, other.residual)
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Guard:
     """How the real numbers of a guarded latent become integers.
 
     Means are rounded to multiples of `mean_step` / 16, residuals to multiples of `residual_step` / 16, scale indexes to
-    integers. The deltas, in these steps, say how close to a boundary a value must be for the encoder to note it: ten
-    times the largest difference that was measured between backends.
+    integers. `deltas` were measured at `levels`, which rise: ten times the largest difference between backends.
     """
 
     mean_step: int
     residual_step: int
-    mean_delta: float
-    index_delta: float
-    residual_delta: float
+    levels: tuple[int, ...]
+    deltas: tuple[Deltas, ...]
 
-    def describe(self) -> str:
-        """The deltas, for people."""
-        parts = {"mean": self.mean_delta, "index": self.index_delta, "residual": self.residual_delta}
-        return ", ".join(f"{name} {delta:.1e}" for name, delta in parts.items())
+    def at(self, level: int) -> Deltas:
+        """The deltas of a level: the wider of those measured next below and next above it."""
+        below = max(bisect_right(self.levels, level) - 1, 0)
+        above = min(bisect_left(self.levels, level), len(self.levels) - 1)
+        return self.deltas[below].wider(self.deltas[above])
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class Duration(click.ParamType):
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=2000, help="Steps between evaluations.")
 @click.option("--blind", type=click.Choice(["analysis", "synthesis", "condition"]), default=None,
               help="Ablation, not for export: zeros instead of the prior's features there or in cic-sr.")  # fmt: skip
+@click.option("--prior-share", type=click.FloatRange(0, 1, min_open=True), default=None,
+              help="Part of a crop's bits beyond which those of dcic-sgp's prior cost five times as much.")  # fmt: skip
 @click.option("--seed", type=int, default=0, help="Seed of weights and batches.")
 @click.option("--device", default="auto", help="cpu, cuda or auto.")
 @click.option(
@@ -83,6 +85,8 @@ def train(
         raise click.UsageError("--integers belongs to --model dcic-sgp: cic-sr has no integer form")
     if options["blind"] and (options["blind"] == "condition") != (options["model"] == "cic-sr"):
         raise click.UsageError(f"--blind {options['blind']} is not for --model {options['model']}")
+    if options["prior_share"] and options["model"] != "dcic-sgp":
+        raise click.UsageError(f"--prior-share is not for --model {options['model']}")
     if options["crop"] % 128:
         raise click.UsageError(f"--crop {options['crop']}: must be a multiple of 128")
     from condic.training.session import run_session

@@ -64,6 +64,8 @@ class Settings:
     """Whether the entropy path trains in its integer form."""
     blind: str | None = None
     """The transform that does not see the prior's features (an ablation)."""
+    prior_share: float | None = None
+    """Part of a crop's bits beyond which those of dcic-sgp's prior cost more (None: they never do)."""
 
     @property
     def checkpoint_path(self) -> Path:
@@ -238,7 +240,7 @@ class Trainer:
                 output = Output(latents.preview, latents.preview, latents.bits())
             else:
                 output = self._forward(image, level)
-        loss = rate_distortion(output, image, level, self.settings.loss)
+        loss = rate_distortion(output, image, level, self.settings.loss, self.settings.prior_share)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)

@@ -13,6 +13,10 @@ from condic.models.quality import LEVELS, lambda_of_level
 BALANCE = -0.5
 """Power of lambda that weighs the levels: R + lambda D grows about as its root, and each level is to count alike."""
 
+EXCESS = 4.0
+"""Weight of the prior's bits beyond the share that it may take, on top of their weight as rate: a penalty, steep enough
+that a run settles at the share where the prior alone would take more."""
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -28,11 +32,16 @@ class Loss:
     preview_mse: Tensor
 
 
-def rate_distortion(output: Output, image: Tensor, level: Tensor, kind: str) -> Loss:
-    """Loss of a batch [B, 3, H, W] in [0, 1]; `kind` is "mse" (255^2 * MSE) or "ms-ssim" (1 - MS-SSIM)."""
+def rate_distortion(output: Output, image: Tensor, level: Tensor, kind: str, prior_share: float | None = None) -> Loss:
+    """Loss of a batch [B, 3, H, W] in [0, 1]; `kind` is "mse" (255^2 * MSE) or "ms-ssim" (1 - MS-SSIM).
+
+    `prior_share` (0..1) is the part of a crop's bits beyond which those of the prior cost more, see `EXCESS`.
+    """
     pixels = image.shape[-1] * image.shape[-2]
     bpp = {name: bits / pixels for name, bits in output.bits.items()}
     rate = sum(bpp.values())
+    if prior_share is not None:
+        rate = rate + EXCESS * (bpp["prior"] - prior_share * rate.detach()).relu()
     image = image if output.reference is None else output.reference
     mse, preview_mse = (_mse(x, image) for x in (output.image, output.preview))
     if kind == "mse":

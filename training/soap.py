@@ -86,7 +86,8 @@ def _initial_state(gradient: Tensor) -> dict[str, Any]:
              "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}  # fmt: skip
     for side, product in _products(gradient).items():
         state[f"{side}_average"] = product
-        state[f"{side}_basis"] = torch.linalg.eigh(product)[1].flip(-1).contiguous()
+        # In double: of a product of low rank, LAPACK's single precision at times returns NaN and no error.
+        state[f"{side}_basis"] = torch.linalg.eigh(product.double())[1].flip(-1).to(product.dtype).contiguous()
     return state
 
 

@@ -77,5 +77,5 @@ def _guard_facts(stream: Stream, size: int, name: str | None) -> dict[str, Any]:
     bits = 8 * len(section.payload)
     return {
         "values": len(unpack(section.payload)[0]), "bits": bits, "share": bits / 8 / size,
-        "deltas": {x.name: x.guard.describe() for x in latents if x.guard},
+        "deltas": {x.name: x.guard.at(stream.header.quality).describe() for x in latents if x.guard},
     }  # fmt: skip

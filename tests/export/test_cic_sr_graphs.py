@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from condic.models.cic_sr_presets import ChunkSizes, CicSrPreset, HyperSizes, Tr
 from condic.models.quality import LevelTable  # noqa: E402
 from condic.models.swinir import SwinIrSizes  # noqa: E402
 from condic.runtime.backends import BackendOptions  # noqa: E402
-from condic.runtime.bundle import Bundle, check_bundle  # noqa: E402
+from condic.runtime.bundle import Bundle, check_bundle, read_bundle  # noqa: E402
 from condic.runtime.codec import Codec  # noqa: E402
-from condic.runtime.manifest import Graph, Latent, Manifest  # noqa: E402
+from condic.runtime.manifest import Deltas, Graph, Latent, Manifest  # noqa: E402
 
 PUBLISHED = CicSrPreset(
     alignment=256,
@@ -76,6 +77,7 @@ def test_a_published_model_becomes_a_bundle_whose_files_every_backend_reads(publ
     assert [row.role for row in rows] == roles
     assert begun[: len(roles)] == [f"exporting {role}" for role in roles]
     assert all(row.error < 1e-3 for row in rows)
+    assert [x.guard.levels for x in bundle.manifest.latents if x.guard] == [(0,), (0,)]  # all levels have the same rows
     backends = [name for name in ("ort", "torch", "openvino") if name == "ort" or find_spec(name)]
     for name in backends:
         assert any(line.startswith(f"measuring the guard: {name}") for line in begun[len(roles) :])
@@ -93,7 +95,8 @@ def test_deltas_do_not_change_what_a_bundle_is_called(published: CicSr) -> None:
     source = describe(published)
     text = _schedule(source)
     latents = tuple(
-        x if x.guard is None else replace(x, guard=replace(x.guard, mean_delta=0.1)) for x in source.latents
+        x if x.guard is None else replace(x, guard=replace(x.guard, levels=(9,), deltas=(Deltas(0.1, 0.2, 0.3),)))
+        for x in source.latents
     )
     assert _schedule(replace(source, latents=latents)) == text
     other = _guarded(source.latents, mean_step=2)
@@ -103,6 +106,14 @@ def test_deltas_do_not_change_what_a_bundle_is_called(published: CicSr) -> None:
 
 def _guarded(latents: tuple[Latent, ...], **changes: float) -> tuple[Latent, ...]:
     return tuple(x if x.guard is None else replace(x, guard=replace(x.guard, **changes)) for x in latents)
+
+
+def test_the_guard_is_measured_at_several_levels(data_folder: Path) -> None:
+    bundle = guarded(read_bundle(data_folder / "cic-sr-t.condic"), lambda _: None)
+    for latent in bundle.manifest.latents:
+        if latent.guard:
+            assert latent.guard.levels == (0, 16, 32, 48, 63)
+            assert len(set(latent.guard.deltas)) > 1  # numbers grow with the level, and their last bits with them
 
 
 def test_images_to_measure_on_are_strong_and_have_the_spectrum_of_photographs() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from condic.errors import StreamError
 from condic.runtime.guard import Decoding, Encoding, pack, unpack
+from condic.runtime.manifest import Deltas, Guard
 
 entries = st.lists(st.tuples(st.integers(0, 2000), st.booleans()), max_size=60)
 
@@ -74,3 +75,11 @@ def test_a_list_that_goes_on_beyond_the_values_is_refused():
     decoding.round(np.zeros(9), 0.1)
     with pytest.raises(StreamError, match="values that the file does not have"):
         decoding.finish()
+
+
+def test_a_level_between_two_has_the_wider_delta_of_each_quantity():
+    low, middle, high = Deltas(0.1, 0.3, 0.1), Deltas(0.2, 0.1, 0.1), Deltas(0.1, 0.2, 0.4)
+    guard = Guard(4, 1, (10, 32, 60), (low, middle, high))
+    assert [guard.at(level) for level in (0, 10, 32, 60, 63)] == [low, low, middle, high, high]
+    assert guard.at(11) == guard.at(31) == Deltas(0.2, 0.3, 0.1)
+    assert guard.at(33) == Deltas(0.2, 0.2, 0.4)

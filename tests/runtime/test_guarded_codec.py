@@ -18,6 +18,7 @@ from condic.runtime.bitstream import GUARD, read_stream, write_stream
 from condic.runtime.bundle import Bundle, check_bundle, read_bundle
 from condic.runtime.codec import Codec, Quantised
 from condic.runtime.guard import unpack
+from condic.runtime.manifest import Deltas
 from condic.runtime.shipped import shipped_bundles
 
 SMALL = Path(__file__).parents[1] / "data" / "cic-sr-t.condic"
@@ -78,14 +79,15 @@ def test_every_backend_recovers_every_encoders_latents(
 
 @dataclass
 class Disturbed:
-    """Graphs of the entropy path whose outputs are off by `share` of each quantity's delta, up or down at random."""
+    """Graphs of the entropy path whose outputs are off by `share` of their delta at a level, up or down at random."""
 
     codec: Codec
+    level: int
     share: float
 
     def run(self, role: str, inputs: Sequence[Any]) -> list[Any]:
         outputs = self._original(role, inputs)
-        found = _guards(self.codec.bundle).get(role)
+        found = _guards(self.codec.bundle, self.level).get(role)
         if found is None:
             return outputs
         rng = np.random.default_rng(len(role))
@@ -104,16 +106,16 @@ class Disturbed:
         self.codec.graphs.run = self._original  # type: ignore[method-assign]
 
 
-def _guards(bundle: Bundle) -> dict[str, list[float]]:
-    """By role, the delta of each part of its output in the output's own units."""
+def _guards(bundle: Bundle, level: int) -> dict[str, list[float]]:
+    """By role, the delta at a level of each part of its output in the output's own units."""
     result = {}
     for latent in bundle.manifest.latents:
         for chunk in latent.chunks if latent.guard else ():
             guard = latent.guard
             assert guard is not None
-            mean, residual = guard.mean_delta * guard.mean_step / 16, guard.residual_delta * guard.residual_step / 16
-            result[chunk.graph or ""] = [mean, guard.index_delta]
-            result[chunk.residual or ""] = [residual]
+            delta = guard.at(level)
+            result[chunk.graph or ""] = [delta.mean * guard.mean_step / 16, delta.index]
+            result[chunk.residual or ""] = [delta.residual * guard.residual_step / 16]
     return result
 
 
@@ -122,7 +124,7 @@ def test_outputs_off_by_half_of_delta_still_decode(
     name: str, quantised: Callable[..., tuple[Quantised, bytes]]
 ) -> None:
     wanted, data = quantised("t", "ort-1-thread", name)
-    with Disturbed(Codec(bundle_of("t"), "ort", BackendOptions(threads=1)), 0.5) as codec:
+    with Disturbed(Codec(bundle_of("t"), "ort", BackendOptions(threads=1)), QUALITY[name], 0.5) as codec:
         latents = codec.decode(data).latents
     for coded in wanted.latents:
         np.testing.assert_array_equal(latents[coded.name], coded.integers)
@@ -133,7 +135,7 @@ def test_outputs_off_by_fifty_deltas_give_an_error_and_never_a_picture(
     name: str, quantised: Callable[..., tuple[Quantised, bytes]]
 ) -> None:
     _, data = quantised("t", "ort-1-thread", name)
-    off = Disturbed(Codec(bundle_of("t"), "ort", BackendOptions(threads=1)), 50)
+    off = Disturbed(Codec(bundle_of("t"), "ort", BackendOptions(threads=1)), QUALITY[name], 50)
     with off as codec, pytest.raises(StreamError) as caught:
         codec.decode(data)
     assert isinstance(caught.value, IntegrityError)
@@ -197,7 +199,9 @@ def test_a_schedule_of_guarded_chunks_that_does_not_fit_is_refused() -> None:
     assert main.guard is not None
     chunk = main.chunks[0]
     for changed, message in (
-        (replace(main, guard=replace(main.guard, mean_delta=0.7)), "not in 0..1/2"),
+        (replace(main, guard=replace(main.guard, deltas=(Deltas(0.1, 0.7, 0.1),))), "not in 0..1/2"),
+        (replace(main, guard=replace(main.guard, levels=(0, 0))), "rising levels"),
+        (replace(main, guard=replace(main.guard, levels=(), deltas=())), "rising levels"),
         (replace(main, guard=replace(main.guard, mean_step=0)), "a step below 1/16"),
         (replace(main, guard=None), "residuals need a guard"),
         (replace(main, chunks=(replace(chunk, residual="synthesis"), *main.chunks[1:])), "not a guarded graph"),
