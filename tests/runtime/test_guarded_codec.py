@@ -199,7 +199,7 @@ def test_a_schedule_of_guarded_chunks_that_does_not_fit_is_refused() -> None:
     assert main.guard is not None
     chunk = main.chunks[0]
     for changed, message in (
-        (replace(main, guard=replace(main.guard, deltas=(Deltas(0.1, 0.7, 0.1),))), "not in 0..1/2"),
+        (replace(main, guard=replace(main.guard, levels=(9,), deltas=(Deltas(0.1, 0.7, 0.1),))), "not in 0..1/2"),
         (replace(main, guard=replace(main.guard, levels=(0, 0))), "rising levels"),
         (replace(main, guard=replace(main.guard, levels=(), deltas=())), "rising levels"),
         (replace(main, guard=replace(main.guard, mean_step=0)), "a step below 1/16"),

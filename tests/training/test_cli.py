@@ -4,6 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from condic.training.cli import train
+
 
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(tmp_path: Path) -> None:
     words = ["condic-train", "--steps", "1", "--data", str(tmp_path)]
@@ -11,3 +16,22 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(tmp_path: Path
     program = hidden + "from condic.training.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "condic-train: this needs torch: pip install 'condic[train]'\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("--steps 1 --model cic-sr --prior-share 0.4", "--prior-share is not for --model cic-sr"),
+        ("--steps 1 --model cic-sr --blind analysis", "--blind analysis is not for --model cic-sr"),
+        ("--steps 1 --prior-share 1.5", "1.5 is not in the range"),
+        ("--steps 1 --stage joint --model cic-sr --integers --init w", "cic-sr has no integer form"),
+        ("--steps 1 --stage conditional", "--stage belongs to --model cic-sr"),
+        ("--steps 1 --crop 200", "must be a multiple of 128"),
+        ("--time-budget 10", "is not a time"),
+        ("", "give the run a length"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: str, problem: str) -> None:
+    done = CliRunner().invoke(train, ["--data", "photographs", *options.split()])
+    assert done.exit_code == 2
+    assert problem in done.output
