@@ -120,7 +120,7 @@ class CicSr(nn.Module):
             network.requires_grad_(True)
 
     def forward(self, image: Tensor, level: Tensor) -> Output:
-        """Codes images whose sides are multiples of the alignment. Rates see noise in training, rounding otherwise."""
+        """Codes images whose sides are multiples of the alignment, with real rounding (see `latent_bits`)."""
         x_lr = self.downscale(image)
         low, bits = self.code_low_resolution(x_lr, level)
         if self.stage == "low-resolution":

@@ -27,7 +27,7 @@ from condic.models.context import (
     HyperSynthesis,
     latent_exponents,
 )
-from condic.models.entropy import SCALES, gaussian_bits, quadtree_mask
+from condic.models.entropy import SCALES, latent_bits, quadtree_mask
 from condic.models.exact import Range, floor_straight_through, round_straight_through
 from condic.models.presets import PRESETS
 from condic.models.quality import GainPair, LevelTable
@@ -135,10 +135,7 @@ class DcicSgp(nn.Module):
         return {"blind": self.blind} if self.blind else {}
 
     def forward(self, image: Tensor, level: Tensor) -> Output:
-        """Codes images whose sides are multiples of 128: real rounding in the transforms, noise in the rates.
-
-        In evaluation mode the rates are those of the rounded latents.
-        """
+        """Codes images whose sides are multiples of 128, with real rounding (see `latent_bits` for its gradients)."""
         latents = self.code(image, level)
         _, inverse = self.main_gain(level)
         features = self.features("synthesis", latents.f8, latents.f16)
@@ -210,7 +207,7 @@ class DcicSgp(nn.Module):
 
     def _code_hyper(self, z: Tensor, level: Tensor) -> Coded:
         mean, index = _predict_from_table(self.hyper_first, level, z).chunk(2, dim=1)
-        return Coded(mean + round_straight_through(z - mean), self._bits(z - mean, index))
+        return Coded(mean + round_straight_through(z - mean), latent_bits(z - mean, index, training=self.training))
 
     def _code_main(self, y: Tensor, parameters: Tensor, level: Tensor) -> Coded:
         def predict(step: int, hat: Tensor) -> Tensor:
@@ -226,11 +223,7 @@ class DcicSgp(nn.Module):
             step_mean, step_index = predict(step, hat).chunk(2, dim=1)
             hat = hat + mask * (step_mean + round_straight_through(y - step_mean))
             mean, index = mean + mask * step_mean, index + mask * step_index
-        return Coded(hat, self._bits(y - mean, index))
-
-    def _bits(self, residual: Tensor, index: Tensor) -> Tensor:
-        coded = residual + torch.rand_like(residual) - 0.5 if self.training else torch.round(residual)
-        return gaussian_bits(coded, index).sum(dim=(1, 2, 3))
+        return Coded(hat, latent_bits(y - mean, index, training=self.training))
 
 
 def _parameter_table(channels: int) -> LevelTable:

@@ -56,6 +56,20 @@ def gaussian_bits(residual: Tensor, index: Tensor) -> Tensor:
     return -(log_inner + torch.log1p(-torch.exp(log_ratio.clamp(max=-1e-6)))) / math.log(2)
 
 
+def latent_bits(residual: Tensor, index: Tensor, *, training: bool) -> Tensor:
+    """Bits [B] of a latent's y - mu [B, C, H, W] once rounded, at real-valued indexes.
+
+    In training their gradient is that of uniform noise in place of rounding. The value is not: with noise an element of
+    the smallest scale seems to take 0.29 bits, which at low rates is more than everything that a file holds.
+    """
+    with torch.set_grad_enabled(not training):
+        bits = gaussian_bits(torch.round(residual), index).sum(dim=(1, 2, 3))
+    if not training:
+        return bits
+    noisy = gaussian_bits(residual + torch.rand_like(residual) - 0.5, index).sum(dim=(1, 2, 3))
+    return noisy + (bits - noisy).detach()
+
+
 def quadtree_mask(step: int, like: Tensor) -> Tensor:
     """Where step 0..3 of the quadtree codes: 0/1 tensor [1, C, H, W] shaped and typed like `like` [B, C, H, W].
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from condic.models.blocks import in_float32
 from condic.models.cic_sr_presets import ChunkSizes
-from condic.models.entropy import SCALE_MAX, SCALE_MIN, SCALES, gaussian_bits
+from condic.models.entropy import SCALE_MAX, SCALE_MIN, SCALES, latent_bits
 from condic.models.exact import round_straight_through
 from condic.models.swin import Role, SwinStage
 
@@ -169,10 +169,7 @@ class SpatialChannelContext(nn.Module):
         return 0.5 * torch.tanh(out)
 
     def code(self, y: Tensor, hyper: Hyper, levels: Levels) -> tuple[Tensor, Tensor]:
-        """The latent as decoded, in quantisation units, and its bits [B].
-
-        Rates see uniform noise in training, rounded values in evaluation; rounding passes gradients straight through.
-        """
+        """The latent as decoded, in quantisation units, with gradients straight through rounding, and its bits [B]."""
         parts = Hyper(*(x if x is None else [self.cut(x, k) for k in range(self.count)]
                         for x in (hyper.mu, hyper.sigma, hyper.condition)))  # fmt: skip
         decoded: list[Tensor] = []
@@ -207,9 +204,5 @@ def stepwise(x: Tensor, step: int) -> Tensor:
 
 
 def guarded_bits(residual: Tensor, index: Tensor, *, training: bool) -> Tensor:
-    """Bits [B] of y - mu [B, C, H, W] under the guarded table's scales at real-valued indexes."""
-    if training:
-        coded = residual + torch.rand_like(residual) - 0.5
-    else:
-        coded, index = torch.round(residual), torch.round(index)
-    return gaussian_bits(coded, index * _TO_FINE).sum(dim=(1, 2, 3))
+    """Bits [B] of y - mu [B, C, H, W] under the guarded table's scales, whose indexes are rounded but in training."""
+    return latent_bits(residual, (index if training else torch.round(index)) * _TO_FINE, training=training)

@@ -54,7 +54,7 @@ class Duration(click.ParamType):
 @click.option("--blind", type=click.Choice(["analysis", "synthesis", "condition"]), default=None,
               help="Ablation, not for export: zeros instead of the prior's features there or in cic-sr.")  # fmt: skip
 @click.option("--prior-share", type=click.FloatRange(0, 1, min_open=True), default=None,
-              help="Part of a crop's bits beyond which those of dcic-sgp's prior cost five times as much.")  # fmt: skip
+              help="Part of a crop's bits beyond which those of dcic-sgp's prior count threefold.")  # fmt: skip
 @click.option("--seed", type=int, default=0, help="Seed of weights and batches.")
 @click.option("--device", default="auto", help="cpu, cuda or auto.")
 @click.option(

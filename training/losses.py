@@ -13,9 +13,9 @@ from condic.models.quality import LEVELS, lambda_of_level
 BALANCE = -0.5
 """Power of lambda that weighs the levels: R + lambda D grows about as its root, and each level is to count alike."""
 
-EXCESS = 4.0
-"""Weight of the prior's bits beyond the share that it may take, on top of their weight as rate: a penalty, steep enough
-that a run settles at the share where the prior alone would take more."""
+EXCESS = 2.0
+"""Weight of the prior's bits beyond the share that it may take, on top of their weight as rate: steep enough that a crop
+whose prior would take more settles at that share."""
 
 
 @dataclass(frozen=True)

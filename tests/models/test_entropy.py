@@ -13,6 +13,7 @@ from condic.kernels import Tables, gaussian_tables, information_content  # noqa:
 from condic.models.entropy import (  # noqa: E402
     SCALES,
     gaussian_bits,
+    latent_bits,
     quadtree_boxes,
     quadtree_mask,
     scale_of_index,
@@ -73,6 +74,30 @@ def test_estimated_bits_are_those_that_the_coder_spends() -> None:
     symbols = np.rint(generator.normal(size=20000) * scale_table().numpy()[indexes]).astype(np.int16)
     estimate = gaussian_bits(torch.from_numpy(symbols).float(), torch.from_numpy(indexes).float()).sum().item()
     assert information_content(tables, symbols, indexes) == pytest.approx(estimate, rel=0.003)
+
+
+def test_in_training_bits_are_those_of_rounding_with_the_gradients_of_noise() -> None:
+    torch.manual_seed(0)
+    residual = (0.3 * torch.randn(2, 4, 32, 32)).requires_grad_()
+    index = torch.full_like(residual, 3.0).requires_grad_()
+    wanted = latent_bits(residual, index, training=False)
+    torch.manual_seed(1)
+    bits = latent_bits(residual, index, training=True)
+    assert torch.allclose(bits, wanted, rtol=1e-4)
+    bits.sum().backward()
+    torch.manual_seed(1)
+    x = (residual.detach() + torch.rand_like(residual) - 0.5).requires_grad_()
+    gaussian_bits(x, index.detach()).sum().backward()
+    assert x.grad is not None
+    assert torch.equal(residual.grad, x.grad)
+    assert index.grad.abs().min() > 0
+
+
+def test_noise_makes_the_smallest_scale_look_expensive() -> None:
+    torch.manual_seed(0)
+    y = 0.11 * torch.randn(100000)
+    assert gaussian_bits(torch.round(y), torch.zeros(1)).mean() < 1e-3
+    assert gaussian_bits(y + torch.rand_like(y) - 0.5, torch.zeros(1)).mean() == pytest.approx(0.29, abs=0.01)
 
 
 @pytest.mark.parametrize("residual", [5.0, -40.0, 200.0, 1000.0, -3000.0])

@@ -33,7 +33,7 @@ def test_the_loss_is_rate_plus_lambda_times_squared_error_weighed_by_level() -> 
     assert psnr(loss.mse)[0] == pytest.approx(20.0, abs=1e-3)
 
 
-def test_bits_of_the_prior_beyond_its_share_cost_five_times_as_much() -> None:
+def test_bits_of_the_prior_beyond_its_share_cost_three_times_as_much() -> None:
     image = torch.full((1, 3, 8, 8), 0.5)
     level = torch.tensor([63])
 
@@ -46,7 +46,7 @@ def test_bits_of_the_prior_beyond_its_share_cost_five_times_as_much() -> None:
         return float(loss.total.detach()) / weight, [float(x.grad) / weight for x in bits.values()]
 
     assert cost(30.0, 70.0) == (pytest.approx(100), pytest.approx([1, 1]))
-    assert cost(60.0, 40.0) == (pytest.approx(100 + 4 * 20), pytest.approx([5, 1]))
+    assert cost(60.0, 40.0) == (pytest.approx(100 + 2 * 20), pytest.approx([3, 1]))
 
 
 def test_the_ms_ssim_loss_falls_with_the_damage() -> None:
