@@ -14,8 +14,8 @@ BALANCE = -0.5
 """Power of lambda that weighs the levels: R + lambda D grows about as its root, and each level is to count alike."""
 
 EXCESS = 2.0
-"""Weight of the prior's bits beyond the share that it may take, on top of their weight as rate: steep enough that a crop
-whose prior would take more settles at that share."""
+"""Weight of the prior's bits beyond the share that it may take, on top of their weight as rate: enough for a crop whose
+prior would take more to settle at that share."""
 
 
 @dataclass(frozen=True)
