@@ -16,6 +16,8 @@ def typed(kind: Any, value: Any) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind):
         kinds = get_type_hints(kind)
+        if unknown := _a(dict, value).keys() - kinds:
+            raise ValueError(f"{kind.__name__} has no {min(unknown)}: of another version of condic?")
         return kind(**{name: typed(kinds[name], item) for name, item in _a(dict, value).items()})
     if origin is tuple and arguments[-1] is Ellipsis:
         return tuple(typed(arguments[0], item) for item in _a(list, value))

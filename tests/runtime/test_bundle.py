@@ -211,6 +211,11 @@ def test_another_format_version_is_refused(files: Files, write_zip: Callable[[Fi
     assert "bundle format 1, this condic reads 0" in message
 
 
+def test_a_manifest_with_a_field_of_another_version_is_named(files: Files, write_zip: Callable[[Files], Path]) -> None:
+    message = refusal(write_zip(with_manifest(files, set_in("latents", 0, "mean_delta", to=0.1))))
+    assert "Latent has no mean_delta: of another version of condic?" in message
+
+
 def set_in(*path: Any, to: Any) -> Callable[[Json], None]:
     def change(manifest: Json) -> None:
         for key in path[:-1]:
