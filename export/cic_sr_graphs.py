@@ -259,7 +259,7 @@ class _LatentGraphs:
         # half: the same numbers, whatever the machine's exp
         result = {f"quality.{name}_{key}": value.half().float().numpy() for key, value in rows.items()}
         mean, index = codec.hyper_first.rows().double().chunk(2, dim=1)
-        mu16 = MEAN_STEP * torch.round(mean * (16 / MEAN_STEP)).clamp(-(2**12), 2**12)
+        mu16 = torch.round(mean * 16).clamp(-(2**14), 2**14)  # a table needs no guard, hence no coarse steps
         rounded = torch.round(index).clamp(0, GUARDED_SCALES - 1)
         result[f"first.{self.hyper.name}"] = torch.cat([mu16, rounded], dim=1).to(torch.int16).numpy()
         return result

@@ -32,7 +32,7 @@ from condic.models.dcic_sgp import Output
 from condic.models.exact import Range, round_straight_through
 from condic.models.quality import GainPair, LevelTable
 from condic.models.resample import Downscale
-from condic.models.sc_ar import GUARDED_SCALES, Hyper, Levels, SpatialChannelContext, guarded_bits
+from condic.models.sc_ar import GUARDED_SCALES, Hyper, Levels, SpatialChannelContext, guarded_bits, stepwise
 from condic.models.swin import Role
 from condic.models.swinir import SwinIR
 
@@ -76,6 +76,7 @@ class LatentCodec(nn.Module):
         levels = self.levels(level)
         z = self.hyper_analysis(y * levels.inverse, *features)
         mean, index = self.hyper_first(level)[:, :, None, None].expand(-1, -1, *z.shape[2:]).chunk(2, dim=1)
+        mean = stepwise(mean, 1)
         hyper_bits = guarded_bits(z - mean, index, training=self.training)
         mu, sigma = self.hyper_synthesis(mean + round_straight_through(z - mean), *features)
         hat, bits = self.context.code(y, Hyper(mu, sigma, condition), levels)
