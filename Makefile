@@ -20,7 +20,8 @@ FOLDERS := api models training export engines runtime kernels benchmarks weights
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find $(FOLDERS) -type f -not -name '*.pyc')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: gpu demo test lint types wheel check-wheel aarch64 picture hexdump figure reference numbers clean
+.PHONY: gpu demo test lint types wheel check-wheel aarch64 picture hexdump figure reference numbers benchmarks \
+	compressai clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m condic.benchmarks.demo $(PHOTOGRAPH) --out out

@@ -1,8 +1,9 @@
 """Writes docs/prior.md and its picture: what the self-generated prior of dcic-sgp does, measured on Kodak's images.
 
-python docs/make_prior.py KODAK --seeing RUN/dcic-sgp-s.safetensors --blind RUN/dcic-sgp-s.safetensors
+python docs/make_prior.py KODAK --seeing WEIGHTS --blind WEIGHTS --free WEIGHTS --limited WEIGHTS
 
-The two runs are short ones of equal length, with and without `condic-train --blind analysis`.
+The first two are of short runs of equal length, with and without `condic-train --blind analysis`; the others of two
+runs of equal length without and with `--prior-share`.
 """
 
 from __future__ import annotations
@@ -37,8 +38,6 @@ SHARE_LEVELS = range(0, 64, 9)
 LOW_RATE = 0.15
 """Bits per pixel that files of the panel stay below."""
 PANEL_IMAGES, CROP = 3, 192
-COARSER = (0, 9)
-"""Levels by which the prior lies below the main latent."""
 BLIND = {None: "as trained", "analysis": "zeros in the analysis", "synthesis": "zeros in the synthesis",
          "both": "zeros in both"}  # fmt: skip
 
@@ -71,38 +70,29 @@ def points(model: DcicSgp, images: Sequence[Path], levels: Sequence[int] = LEVEL
     return evaluate(model, [read_rgb(path) for path in images], torch.device("cpu"), levels)
 
 
-def table(columns: dict[str, list[Point]]) -> Iterator[str]:
-    """One row per level, bits per pixel and PSNR of each column."""
+def table(columns: dict[str, list[Point]], *, with_share: bool = False) -> Iterator[str]:
+    """One row per level; bits per pixel, the prior's share of them if wanted, and PSNR of each column."""
     yield "| level | " + " | ".join(columns) + " |"
     yield "|---:|" + "---:|" * len(columns)
     for row in zip(*columns.values(), strict=True):
-        yield f"| {row[0].level} | " + " | ".join(f"{p.rate:.3f} bpp, {p.psnr:.2f} dB" for p in row) + " |"
-
-
-def with_coarser_prior(model: DcicSgp, levels: float) -> DcicSgp:
-    """The model with the prior coded so many levels below everything else."""
-    of_contexts = [table for role, table in model.quality_bias.items() if role.startswith("prior")]
-    for table in (model.prior_gain.log_gain, model.prior_gain.log_inverse, model.prior_first, *of_contexts):
-        table.move(table.anchor_levels() - levels)
-    return model
-
-
-def coarser_priors(weights: Path, images: Sequence[Path]) -> Iterator[str]:
-    """Rows: levels between prior and main latent, the prior's share of the bits per level, what it costs."""
-    yield "| prior lower by | " + " | ".join(f"level {level}" for level in LEVELS) + " | BD-rate |"
-    yield "|---:|" + "---:|" * (len(LEVELS) + 1)
-    usual = None
-    for levels in COARSER:
-        found = points(with_coarser_prior(model_from(weights, None), levels), images)
-        usual = usual or curve(found)
-        change = bd_rate(usual, curve(found))
-        cells = [f"{p.bpp['prior'] / p.rate:.0%}, {p.psnr:.2f} dB" for p in found]
-        yield f"| {levels} | " + " | ".join(cells) + f" | {change.percent:+.1f} % |"
+        cells = [
+            f"{p.rate:.3f} bpp, "
+            + (f"prior {p.bpp['prior'] / p.rate:.0%}, " if with_share else "")
+            + f"{p.psnr:.2f} dB"
+            for p in row
+        ]
+        yield f"| {row[0].level} | " + " | ".join(cells) + " |"
 
 
 def curve(found: Sequence[Point]) -> Curve:
     """The rate-distortion curve of an evaluation."""
     return Curve(tuple(p.rate for p in found), tuple(p.psnr for p in found))
+
+
+def _change(columns: dict[str, list[Point]]) -> str:
+    """BD-rate of the second column against the first."""
+    found = bd_rate(*(curve(column) for column in columns.values()))
+    return f"{found.percent:+.1f} %" if found else "not comparable"
 
 
 @dataclass(frozen=True)
@@ -158,7 +148,9 @@ def sharpest_crop(pixels: np.ndarray) -> tuple[slice, slice]:
 @click.argument("kodak", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--seeing", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--blind", type=click.Path(exists=True, path_type=Path), required=True)
-def main(kodak: Path, seeing: Path, blind: Path) -> None:
+@click.option("--free", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--limited", type=click.Path(exists=True, path_type=Path), required=True)
+def main(kodak: Path, seeing: Path, blind: Path, free: Path, limited: Path) -> None:
     """Measures everything and writes the page."""
     images = sorted(kodak.glob("*.png"))
     codec = load_codec(DEFAULT_MODEL)
@@ -168,16 +160,18 @@ def main(kodak: Path, seeing: Path, blind: Path) -> None:
         "sees the prior": points(model_from(seeing, None), images),
         "blind analysis": points(model_from(blind, "analysis"), images),
     }
-    change = bd_rate(*(curve(found) for found in trained.values()))
-    about = read_metadata(seeing)
+    limits = {"free": points(model_from(free, None), images), "limited": points(model_from(limited, None), images)}
+    about, steps = read_metadata(seeing), read_metadata(limited)["step"]
     page = (DOCS / "prior.md.in").read_text()
     for name, text in {
         "share": "\n".join(shares(codec, images)),
-        "coarser": "\n".join(coarser_priors(shipped, images)),
+        "limited": "\n".join(table(limits, with_share=True)),
+        "steps": steps,
+        "cost": _change(limits),
         "zeroed": "\n".join(table(zeroed)),
         "trained": "\n".join(table(trained)),
         "run": f"{about['step']} steps of {about['batch']} crops of {about['crop']}x{about['crop']}",
-        "change": f"{change.percent:+.1f} %" if change else "not comparable",
+        "change": _change(trained),
         "panel": "\n".join(panel(codec, images)),
     }.items():
         page = page.replace(f"@{name}@", text)

@@ -169,7 +169,11 @@ class SpatialChannelContext(nn.Module):
         return 0.5 * torch.tanh(out)
 
     def code(self, y: Tensor, hyper: Hyper, levels: Levels) -> tuple[Tensor, Tensor]:
-        """The latent as decoded, in quantisation units, with gradients straight through rounding, and its bits [B]."""
+        """The latent as decoded, in quantisation units, with gradients straight through rounding, and its bits [B].
+
+        In training means and residuals are not rounded to their steps: networks trained through that rounding learn to
+        stay at the boundaries between two steps, and all that is close to one has to be noted in the guard.
+        """
         parts = Hyper(*(x if x is None else [self.cut(x, k) for k in range(self.count)]
                         for x in (hyper.mu, hyper.sigma, hyper.condition)))  # fmt: skip
         decoded: list[Tensor] = []
@@ -178,15 +182,18 @@ class SpatialChannelContext(nn.Module):
             own = levels.of(self.place(k)[0])
             gain, offset, inverse = own.gain, own.index, own.inverse
             mean, index = self.predict(k, decoded, parts, *((gain, offset) if self.residual else (None, None)))
-            mean, chunk = stepwise(mean, MEAN_STEP), self.cut(y, k)
+            mean, chunk = self._in_steps(mean, MEAN_STEP), self.cut(y, k)
             hat = mean + round_straight_through(chunk - mean)
             lrp = self.predict_residual(k, decoded[-self.sizes.window :], hat * inverse, parts)
-            hat = hat + stepwise(lrp, RESIDUAL_STEP)
+            hat = hat + self._in_steps(lrp, RESIDUAL_STEP)
             decoded.append(hat * inverse)
             hats.append(hat)
             residuals.append(chunk - mean)
             indexes.append(index)
         return self.join(hats), guarded_bits(self.join(residuals), self.join(indexes), training=self.training)
+
+    def _in_steps(self, x: Tensor, step: int) -> Tensor:
+        return x if self.training else torch.round(x * (16 / step)) * (step / 16)
 
     def _known(self, k: int, chunks: Sequence[Tensor] | Tensor) -> list[Tensor]:
         """Chunk k and those after it, as many as the networks read; near the end, the last ones."""

@@ -6,7 +6,7 @@ import hashlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -134,6 +134,8 @@ class Codec:
         """
         _check_quality(quality)
         timings, picture = timings or Timings(), as_picture(image, limits)
+        if picture.alpha is not None:  # it is read again in the second half, when the caller's array may hold another
+            picture = replace(picture, alpha=picture.alpha.copy())
         if self._device is not None:
             with suppress(DeviceMemoryError, SizeError):
                 finish = self._device.begin_encoding(picture.colours(), quality, timings)

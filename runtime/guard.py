@@ -21,6 +21,7 @@ from condic.errors import StreamError
 Codes = npt.NDArray[np.int32]
 _LARGEST_CODE = 2**20
 _MOST_REMAINDER_BITS = 40
+_LARGEST_POSITION = 2**62
 
 
 class Rounding(Protocol):
@@ -128,6 +129,8 @@ def unpack(data: bytes | memoryview) -> tuple[list[int], list[bool]]:
         if k >= _MOST_REMAINDER_BITS or zero < 0 or end >= len(text):
             raise StreamError("the guard ends early")
         last += 1 + (zero - at << k) + int(text[zero + 1 : end] or "0", 2)
+        if last >= _LARGEST_POSITION:
+            raise StreamError("the guard names values that no file has")
         positions.append(last)
         sides.append(text[end] == "1")
         at = end + 1

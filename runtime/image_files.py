@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from condic.errors import CondicWarning, InputError
 from condic.files import Source, name_of, opened, reason, writing
 from condic.runtime.bitstream import Limits
+from condic.runtime.conversion import OF_TIFF
 from condic.runtime.metadata import Metadata
 from condic.runtime.pictures import Picture, Pixels, as_picture
 
@@ -99,13 +100,26 @@ def _held(metadata: Metadata, kind: Format, target: Path) -> Metadata:
     return Metadata(**{name: getattr(metadata, name) for name in metadata.sizes() if name not in left_out})
 
 
+def _own_tags(exif: bytes) -> Image.Exif:
+    """EXIF for a TIFF file, whose own tags say how its pixels lie; none with a warning where it cannot be read."""
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        for tag in [tag for tag in tags if tag in OF_TIFF]:
+            del tags[tag]
+        tags.tobytes()
+    except Exception:  # Pillow's reader of broken EXIF raises nearly anything
+        warnings.warn(CondicWarning("the EXIF data is unreadable and left out"), stacklevel=4)
+        return Image.Exif()
+    return tags
+
+
 def _arguments(metadata: Metadata, kind: Format) -> dict[str, Any]:
     """The metadata as the arguments that Pillow's writer of a format takes."""
     arguments: dict[str, Any] = {"icc_profile": metadata.icc_profile} if metadata.icc_profile else {}
     exif = b"Exif\0\0" + metadata.exif if metadata.exif else b""
     if kind is _TIFF:
-        tags = Image.Exif()
-        tags.load(exif)
+        tags = _own_tags(exif)
         if metadata.xmp:
             tags[_XMP_TAG] = metadata.xmp
         return arguments | ({"exif": tags} if len(tags) else {})

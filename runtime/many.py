@@ -16,13 +16,16 @@ def in_order(begin: Callable[[T], Callable[[], R]], items: Iterable[T], workers:
 
     `begin` runs in the caller's thread, what it returns in one of `workers` others. Items are taken when they are
     needed: no more than `workers` + 1 have been begun and not yet been given out. An error comes in its item's place,
-    and ends it.
+    also one of taking it, and ends it.
     """
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="condic") as pool:
-        for item in items:
+        source = iter(items)
+        while True:
             try:
-                waiting.append(pool.submit(begin(item)))
+                waiting.append(pool.submit(begin(next(source))))
+            except StopIteration:
+                break
             except Exception as error:
                 waiting.append(Future())
                 waiting[-1].set_exception(error)

@@ -16,7 +16,9 @@ from condic.runtime.bitstream import Limits
 _LENGTH = struct.Struct("<I")
 _ITEM = struct.Struct("<BI")
 _EXIF_PREFIX = b"Exif\0\0"
-_ORIENTATION, _SHORT = 0x0112, 3
+_ORIENTATION = 0x0112
+_INTEGERS = {1: "B", 3: "H", 4: "I"}
+"""Types of EXIF values that hold whole numbers, as struct writes them."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,9 @@ def _upright_exif(exif: bytes) -> bytes:
         if entry + 12 > len(exif):
             break
         tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
-        if (tag, kind) == (_ORIENTATION, _SHORT):
-            return exif[: entry + 8] + struct.pack(f"{order}H", 1) + exif[entry + 10 :]
+        if tag == _ORIENTATION and kind in _INTEGERS:
+            one = struct.pack(order + _INTEGERS[kind], 1)
+            return exif[: entry + 8] + one + exif[entry + 8 + len(one) :]
     return exif
 
 

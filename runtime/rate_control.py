@@ -57,6 +57,8 @@ def encode_for(
     if sum(x is not None for x in (quality, max_bytes, bpp, psnr)) > 1:
         raise InputError("quality, max_bytes, bpp and psnr exclude each other: give one")
     picture = as_picture(image, limits)
+    if any(x is not None and not math.isfinite(x) for x in (bpp, psnr)):
+        raise InputError("bpp and psnr must be finite numbers")
     if bpp is not None:
         max_bytes = int(bpp * picture.rgb.shape[0] * picture.rgb.shape[1] / 8)
     if max_bytes is None and psnr is None:

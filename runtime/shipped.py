@@ -23,10 +23,10 @@ def shipped_folder() -> Path:
 
 
 def find_bundle(model: str) -> Path:
-    """The path of a bundle given by path or by shipped name. Raises BundleError."""
-    if Path(model).exists():
-        return Path(model)
+    """The path of a bundle given by shipped name or, where none is called so, by path. Raises BundleError."""
     shipped = shipped_bundles()
+    if model not in shipped and Path(model).exists():
+        return Path(model)
     if model not in shipped:
         raise BundleError(f"{model}: no such bundle, and not a shipped one ({', '.join(shipped) or 'none here'})")
     return shipped[model]

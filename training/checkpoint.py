@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from condic.errors import InputError
 from condic.files import replace_whole
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 """Higher with each change of what a state means: its tensors, the optimiser's, the lambda of a level."""
 
 
@@ -31,6 +31,9 @@ class Checkpoint:
     optimiser: dict[str, Any]
     torch_rng: Tensor
     stage: str = "joint"
+    entropy_fraction: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+    """What else must be the same when the run goes on (see `Settings.lasting`)."""
     version: int = CHECKPOINT_VERSION
 
 

@@ -25,7 +25,10 @@ class Duration(click.ParamType):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value)
         if not match:
             self.fail(f"{value!r} is not a time; write it like 90s, 25m or 1.5h", param, ctx)
-        return float(match[1]) * _UNITS[match[2]]
+        seconds = float(match[1]) * _UNITS[match[2]]
+        if not seconds:
+            self.fail("a run needs some time", param, ctx)
+        return seconds
 
 
 @click.command(context_settings={"max_content_width": 100, "show_default": True})
@@ -55,7 +58,7 @@ class Duration(click.ParamType):
               help="Ablation, not for export: zeros instead of the prior's features there or in cic-sr.")  # fmt: skip
 @click.option("--prior-share", type=click.FloatRange(0, 1, min_open=True), default=None,
               help="Part of a crop's bits beyond which those of dcic-sgp's prior count threefold.")  # fmt: skip
-@click.option("--seed", type=int, default=0, help="Seed of weights and batches.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of weights and batches.")
 @click.option("--device", default="auto", help="cpu, cuda or auto.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("out"), help="Folder for checkpoint, weights, log."

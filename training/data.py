@@ -63,10 +63,10 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                         yield f"{path.name}/{member.name}", archive.extractfile(member).read()
         except (tarfile.TarError, OSError) as error:
             raise InputError(f"{path}: not a readable tar file ({error})") from error
-    elif path.suffix.lower() in _SUFFIXES:
-        yield str(path), path.read_bytes()
     elif not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    elif path.suffix.lower() in _SUFFIXES:
+        yield str(path), path.read_bytes()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -66,6 +66,11 @@ class Settings:
     """The transform that does not see the prior's features (an ablation)."""
     prior_share: float | None = None
     """Part of a crop's bits beyond which those of dcic-sgp's prior cost more (None: they never do)."""
+
+    def lasting(self) -> dict[str, Any]:
+        """What may not change while a run lasts."""
+        names = ("blind", "prior_share", "integers", "batch", "crop", "learning_rate")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def checkpoint_path(self) -> Path:
@@ -130,6 +135,9 @@ class Trainer:
                 f"the checkpoint is of a run with loss {checkpoint.loss}, seed {checkpoint.seed}, "
                 f"stage {checkpoint.stage}"
             )
+        for name, value in checkpoint.options.items():
+            if (asked := s.lasting()[name]) != value:
+                raise InputError(f"the checkpoint is of a run with {name} {value}, asked for {asked}")
         self.model.load_state_dict(checkpoint.weights)
         self.ema = {name: tensor.to(self.device) for name, tensor in checkpoint.ema.items()}
         self.optimiser.load_state_dict(checkpoint.optimiser)
@@ -211,7 +219,7 @@ class Trainer:
         s = self.settings
         save_checkpoint(
             Checkpoint(s.model, s.preset, s.loss, s.seed, self.step, self.seconds, self.model.state_dict(), self.ema,
-                       self.optimiser.state_dict(), torch.get_rng_state(), s.stage),
+                       self.optimiser.state_dict(), torch.get_rng_state(), s.stage, s.entropy_fraction, s.lasting()),
             s.checkpoint_path,
         )  # fmt: skip
         self.save_weights()

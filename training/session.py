@@ -45,9 +45,10 @@ def run_session(
     """Runs training as the command line asked; raises CondicError for what the input made impossible."""
     console = Console(stderr=True)
     device = _device(device_name)
-    settings = loop.Settings(**options, entropy_fraction=_entropy_fraction(init, **options))
+    checkpoint = load_checkpoint(resume, options["model"], options["preset"]) if resume else None
+    entropy_fraction = checkpoint.entropy_fraction if checkpoint else _entropy_fraction(init, **options)
+    settings = loop.Settings(**options, entropy_fraction=entropy_fraction)
     settings.out.mkdir(parents=True, exist_ok=True)
-    checkpoint = load_checkpoint(resume, settings.model, settings.preset) if resume else None
     torch.manual_seed(settings.seed)
     model = build_codec(settings.model, settings.preset, settings.blind)
     if isinstance(model, CicSr):

@@ -152,6 +152,8 @@ def open_backend(name: str, options: BackendOptions | None = None) -> Backend:
         raise BackendError(f"backend {name} is not installed ({error}); {_install_hint(name)}") from error
     except BackendError as error:
         raise BackendError(f"backend {name} does not work here: {error}") from error
+    except Exception as error:  # half an installation fails in any way
+        raise BackendError(f"backend {name} is installed and does not load ({error}); install it again") from error
     return backend
 
 
