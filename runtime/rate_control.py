@@ -25,7 +25,7 @@ from condic.runtime.timings import Timings
 
 DEFAULT_QUALITY = 32
 MOST_PASSES = 8
-_SLOPES = {"bytes": 1 / 20, "psnr": 1 / 6}
+_SLOPES = {"bytes": 1 / 14, "psnr": 1 / 6}
 """Octaves of size, and dB, that a level adds, roughly: the first guesses start from them, the results do not."""
 
 

@@ -19,9 +19,10 @@ ship() {
 }
 
 photographs=("${@/#/--data=}")
-run sgp dcic-sgp 16631 --learning-rate 1e-3 --seed 31
+run sgp dcic-sgp 23477 --learning-rate 1e-3 --prior-share 0.38 --seed 31
 ship sgp dcic-sgp dcic-sgp-s
-run sgp-ms-ssim dcic-sgp 1477 --loss ms-ssim --init "$out/sgp/dcic-sgp-s.safetensors" --learning-rate 6e-4 --seed 21
+run sgp-ms-ssim dcic-sgp 800 --loss ms-ssim --init "$out/sgp/dcic-sgp-s.safetensors" --learning-rate 6e-4 \
+  --prior-share 0.38 --seed 81
 ship sgp-ms-ssim dcic-sgp dcic-sgp-s-ms-ssim
 
 sr=cic-sr-s.safetensors
