@@ -29,7 +29,7 @@ sr=cic-sr-s.safetensors
 run 1 cic-sr 3618 --stage low-resolution --crop 512 --learning-rate 1e-3 --seed 51
 run 2 cic-sr 821 --stage super-resolution --init "$out/1/$sr" --learning-rate 1e-3 --seed 52
 run 3 cic-sr 1196 --stage conditional --init "$out/2/$sr" --learning-rate 1e-3 --seed 63
-run 4 cic-sr 929 --stage joint --init "$out/3/$sr" --learning-rate 8e-4 --seed 64
+run 4 cic-sr 5398 --stage joint --init "$out/3/$sr" --learning-rate 8e-4 --seed 64
 ship 4 cic-sr cic-sr-s
-run ms-ssim cic-sr 420 --stage joint --loss ms-ssim --init "$out/4/$sr" --learning-rate 4e-4 --seed 65
+run ms-ssim cic-sr 420 --stage joint --loss ms-ssim --init "$out/4/$sr" --learning-rate 4e-4 --seed 75
 ship ms-ssim cic-sr cic-sr-s-ms-ssim
