@@ -36,8 +36,10 @@ def bd_rate(reference: Curve, curve: Curve) -> BdRate | None:
     better are left out.
     """
     first, second = _rising(reference), _rising(curve)
+    if min(len(first), len(second)) < 2:
+        return None
     low, high = max(first[0][0], second[0][0]), min(first[-1][0], second[-1][0])
-    if low >= high or min(len(first), len(second)) < 2:
+    if low >= high:
         return None
     means = [float(_log_rate(points).integrate(low, high)) / (high - low) for points in (first, second)]
     return BdRate(100 * (math.exp(means[1] - means[0]) - 1), low, high)
@@ -49,8 +51,6 @@ def _rising(curve: Curve) -> list[tuple[float, float]]:
     for bpp, quality in sorted(zip(curve.bpp, curve.quality, strict=True)):
         if math.isfinite(quality) and (not points or (quality > points[-1][0] and bpp > points[-1][1])):
             points.append((quality, bpp))
-    if not points:
-        raise ValueError("a curve without points")
     return points
 
 

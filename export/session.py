@@ -11,7 +11,7 @@ from rich.table import Table
 from condic.errors import InputError
 from condic.export.build import Row, build_bundle, source_graphs
 from condic.export.guard import guarded
-from condic.files import replace_whole
+from condic.files import check_target, replace_whole
 from condic.models.checkpoints import (
     load_conditional,
     load_low_resolution,
@@ -43,7 +43,11 @@ def run_export(
     """
     console = Console(stderr=True)
     weights = weights or _shipped_weights(model_name, preset)
-    if out and not out.parent.is_dir():
+    if out and out.suffix == ".condic":
+        check_target(out)
+    elif out and out.exists() and not out.is_dir():
+        raise InputError(f"{out}: exists and is no folder; give one, or a name that ends in .condic")
+    elif out and not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it first")
     if published:
         model, metadata = _read_published(console, preset, query, weights, *published)

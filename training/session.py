@@ -51,6 +51,8 @@ def run_session(
     settings.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     model = build_codec(settings.model, settings.preset, settings.blind)
+    if settings.crop % model.alignment:
+        raise InputError(f"--crop {settings.crop}: preset {settings.preset} needs multiples of {model.alignment}")
     if isinstance(model, CicSr):
         model.begin(settings.stage)
     metadata = read_metadata(init) if init else {}

@@ -9,7 +9,7 @@ import click
 
 from condic.benchmarks.options import images_argument, json_option, model_option, names_option, save, threads_option
 from condic.command_line import FAILED
-from condic.errors import BackendError
+from condic.errors import BackendError, InputError
 from condic.runtime.backends import backend_names
 
 
@@ -40,6 +40,8 @@ def matrix(
             if backends != ("auto",):
                 raise
             click.echo(f"missing: {name}: {error}")
+    if not codecs:
+        raise InputError("no backend works here; condic-run doctor says why")
     with progress("decoding", len(codecs) ** 2) as begin:
         run = measure_matrix(codecs, images, quality, begin)
     rows = [

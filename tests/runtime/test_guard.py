@@ -83,3 +83,8 @@ def test_a_level_between_two_has_the_wider_delta_of_each_quantity():
     assert [guard.at(level) for level in (0, 10, 32, 60, 63)] == [low, low, middle, high, high]
     assert guard.at(11) == guard.at(31) == Deltas(0.2, 0.3, 0.1)
     assert guard.at(33) == Deltas(0.2, 0.2, 0.4)
+
+
+def test_positions_beyond_any_file_are_refused():
+    with pytest.raises(StreamError, match="no file has"):
+        unpack(bytes([1, 39]) + b"\xff" * 2**21 + bytes(8))

@@ -28,6 +28,9 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(tmp_path: Path
         ("--steps 1 --stage conditional", "--stage belongs to --model cic-sr"),
         ("--steps 1 --crop 200", "must be a multiple of 128"),
         ("--time-budget 10", "is not a time"),
+        ("--time-budget 0s", "a run needs some time"),
+        ("--steps 1 --loss ms-ssim --crop 128", "MS-SSIM needs more than 160 pixels"),
+        ("--steps 1 --seed -1", "-1 is not in the range"),
         ("", "give the run a length"),
     ],
 )

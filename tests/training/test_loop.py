@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,17 @@ def test_a_stopped_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path
     assert resumed.step == whole.step == 6
     for name, tensor in whole.ema.items():
         assert torch.allclose(tensor, resumed.ema[name], atol=1e-5), name
+
+
+def test_a_run_goes_on_only_with_the_options_it_began_with(tmp_path: Path) -> None:
+    begun = _trainer(tmp_path / "run")
+    begun.save()
+    checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint.pt", "dcic-sgp", "t")
+    assert checkpoint.entropy_fraction == begun.settings.entropy_fraction
+    begun.resume(checkpoint)
+    begun.settings = replace(begun.settings, blind="analysis")
+    with pytest.raises(InputError, match="a run with blind None, asked for analysis"):
+        begun.resume(checkpoint)
 
 
 def test_training_improves_the_pictures(tmp_path: Path, photographs: Path) -> None:
