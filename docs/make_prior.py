@@ -3,7 +3,7 @@
 python docs/make_prior.py KODAK --seeing WEIGHTS --blind WEIGHTS --free WEIGHTS --limited WEIGHTS
 
 The first two are of short runs of equal length, with and without `condic-train --blind analysis`; the others of two
-runs of equal length without and with `--prior-share`.
+runs without and with `--prior-share`.
 """
 
 from __future__ import annotations
@@ -161,12 +161,12 @@ def main(kodak: Path, seeing: Path, blind: Path, free: Path, limited: Path) -> N
         "blind analysis": points(model_from(blind, "analysis"), images),
     }
     limits = {"free": points(model_from(free, None), images), "limited": points(model_from(limited, None), images)}
-    about, steps = read_metadata(seeing), read_metadata(limited)["step"]
+    about, steps = read_metadata(seeing), [int(read_metadata(run)["step"]) for run in (free, limited)]
     page = (DOCS / "prior.md.in").read_text()
     for name, text in {
         "share": "\n".join(shares(codec, images)),
         "limited": "\n".join(table(limits, with_share=True)),
-        "steps": steps,
+        "steps": " and ".join(f"{count:,}" for count in steps),
         "cost": _change(limits),
         "zeroed": "\n".join(table(zeroed)),
         "trained": "\n".join(table(trained)),
