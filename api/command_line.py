@@ -197,3 +197,8 @@ def _fail(name: str, message: str, code: int) -> NoReturn:
 
 def _say(name: str, message: str) -> None:
     click.echo(f"{name}: {' '.join(message.split())}", err=True)
+
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(0, 1024), default=0, help="0: as many as the backend likes."
+)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from condic.command_line import Command
+from condic.command_line import Command, threads_option
 from condic.command_line import with_setup as with_setup_of
 from condic.files import check_target
 from condic.runtime.shipped import DEFAULT_MODEL
@@ -48,9 +48,6 @@ def save(json_out: Path | None, kind: str, content: Any) -> None:
 
 
 model_option = click.option("--model", default=DEFAULT_MODEL, help="Shipped model, or path of a bundle.")
-threads_option = click.option(
-    "--threads", type=click.IntRange(min=0), default=0, help="0: as many as the backend likes."
-)
 json_option = click.option(
     "--json", "json_out", type=click.Path(path_type=Path), callback=lambda *given: _writable(given[-1]),
     help="File for all results.",

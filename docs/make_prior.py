@@ -72,16 +72,15 @@ def points(model: DcicSgp, images: Sequence[Path], levels: Sequence[int] = LEVEL
 
 def table(columns: dict[str, list[Point]], *, with_share: bool = False) -> Iterator[str]:
     """One row per level; bits per pixel, the prior's share of them if wanted, and PSNR of each column."""
+
+    def cell(p: Point) -> str:
+        share = f"prior {p.bpp['prior'] / p.rate:.0%}, " if with_share else ""
+        return f"{p.rate:.3f} bpp, {share}{p.psnr:.2f} dB"
+
     yield "| level | " + " | ".join(columns) + " |"
     yield "|---:|" + "---:|" * len(columns)
     for row in zip(*columns.values(), strict=True):
-        cells = [
-            f"{p.rate:.3f} bpp, "
-            + (f"prior {p.bpp['prior'] / p.rate:.0%}, " if with_share else "")
-            + f"{p.psnr:.2f} dB"
-            for p in row
-        ]
-        yield f"| {row[0].level} | " + " | ".join(cells) + " |"
+        yield f"| {row[0].level} | " + " | ".join(map(cell, row)) + " |"
 
 
 def curve(found: Sequence[Point]) -> Curve:

@@ -118,8 +118,8 @@ def _compare(
         replay = Replay(record)
         codec.decode(data, rounding=replay)
         for (name, kind), difference in zip(_rounded(codec.bundle.manifest), replay.differences, strict=True):
-            found = replace(Deltas(0.0, 0.0, 0.0), **{kind: difference})
-            largest[name][level] = largest[name][level].wider(found)
+            known = largest[name][level]
+            largest[name][level] = replace(known, **{kind: max(difference, getattr(known, kind))})
 
 
 def random_images(side: int) -> list[npt.NDArray[np.uint8]]:

@@ -193,7 +193,7 @@ class SpatialChannelContext(nn.Module):
         return self.join(hats), guarded_bits(self.join(residuals), self.join(indexes), training=self.training)
 
     def _in_steps(self, x: Tensor, step: int) -> Tensor:
-        return x if self.training else torch.round(x * (16 / step)) * (step / 16)
+        return x if self.training else stepwise(x, step)
 
     def _known(self, k: int, chunks: Sequence[Tensor] | Tensor) -> list[Tensor]:
         """Chunk k and those after it, as many as the networks read; near the end, the last ones."""

@@ -123,7 +123,14 @@ class Codec:
         Takes an image when there is room for it: a few are in memory, however many there are. An InputError comes in
         its image's place and is the end.
         """
-        return in_order(lambda image: self.begin_encoding(image, quality, None, limits), images, self._workers)
+
+        def begin(image: Any) -> Callable[[], bytes]:
+            picture = as_picture(image, limits)
+            if picture.alpha is not None:  # read again in the second half, when the caller's array may hold the next
+                picture = replace(picture, alpha=picture.alpha.copy())
+            return self.begin_encoding(picture, quality, None, limits)
+
+        return in_order(begin, images, self._workers)
 
     def begin_encoding(
         self, image: Any, quality: int, timings: Timings | None = None, limits: Limits | None = None
@@ -134,8 +141,6 @@ class Codec:
         """
         _check_quality(quality)
         timings, picture = timings or Timings(), as_picture(image, limits)
-        if picture.alpha is not None:  # it is read again in the second half, when the caller's array may hold another
-            picture = replace(picture, alpha=picture.alpha.copy())
         if self._device is not None:
             with suppress(DeviceMemoryError, SizeError):
                 finish = self._device.begin_encoding(picture.colours(), quality, timings)

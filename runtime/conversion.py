@@ -17,7 +17,7 @@ from condic.runtime.metadata import Metadata, bare_exif
 
 _GREY = ("1", "L", "LA", "La", "I", "F")
 _ORIENTATION = 0x0112
-OF_TIFF = {
+_OF_TIFF = {
     254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 290, 291, 292, 293, 297, 301, 317, 318, 319,
     320, 322, 323, 324, 325, 330, 332, 333, 336, 337, 338, 339, 340, 341, 342, 347, 512, 513, 514, 515, 517, 518, 519,
     520, 521, 529, 530, 531, 532, 700, 33723, 34377, 34675,
@@ -82,12 +82,18 @@ def _exif(image: Image.Image) -> bytes:
         return bare_exif(stored)
     try:
         exif = image.getexif()
-        for tag in [tag for tag in exif if image.format == "TIFF" and tag in OF_TIFF]:
-            del exif[tag]
+        if image.format == "TIFF":
+            drop_tiff_tags(exif)
         return bare_exif(exif.tobytes()) if len(exif) else b""
     except Exception:  # Pillow's reader of broken EXIF raises nearly anything
         _warn(image, "the EXIF data is unreadable and left out")
         return b""
+
+
+def drop_tiff_tags(exif: Image.Exif) -> None:
+    """Takes out what a TIFF file's directory says of that file alone."""
+    for tag in _OF_TIFF & exif.keys():
+        del exif[tag]
 
 
 def _orientation(image: Image.Image) -> int:

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from condic.errors import CondicWarning, InputError
 from condic.files import Source, name_of, opened, reason, writing
 from condic.runtime.bitstream import Limits
-from condic.runtime.conversion import OF_TIFF
+from condic.runtime.conversion import drop_tiff_tags
 from condic.runtime.metadata import Metadata
 from condic.runtime.pictures import Picture, Pixels, as_picture
 
@@ -105,8 +105,7 @@ def _own_tags(exif: bytes) -> Image.Exif:
     tags = Image.Exif()
     try:
         tags.load(exif)
-        for tag in [tag for tag in tags if tag in OF_TIFF]:
-            del tags[tag]
+        drop_tiff_tags(tags)
         tags.tobytes()
     except Exception:  # Pillow's reader of broken EXIF raises nearly anything
         warnings.warn(CondicWarning("the EXIF data is unreadable and left out"), stacklevel=4)

@@ -93,9 +93,7 @@ class Deltas:
 
     def wider(self, other: Deltas) -> Deltas:
         """The larger of the two for each quantity."""
-        return Deltas(
-            max(self.mean, other.mean), max(self.index, other.index), max(self.residual, other.residual)
-        )  # fmt: skip
+        return Deltas(max(self.mean, other.mean), max(self.index, other.index), max(self.residual, other.residual))
 
 
 @dataclass(frozen=True)

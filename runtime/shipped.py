@@ -25,11 +25,11 @@ def shipped_folder() -> Path:
 def find_bundle(model: str) -> Path:
     """The path of a bundle given by shipped name or, where none is called so, by path. Raises BundleError."""
     shipped = shipped_bundles()
-    if model not in shipped and Path(model).exists():
+    if model in shipped:
+        return shipped[model]
+    if Path(model).exists():
         return Path(model)
-    if model not in shipped:
-        raise BundleError(f"{model}: no such bundle, and not a shipped one ({', '.join(shipped) or 'none here'})")
-    return shipped[model]
+    raise BundleError(f"{model}: no such bundle, and not a shipped one ({', '.join(shipped) or 'none here'})")
 
 
 def model_of(bundle_id: bytes) -> str:

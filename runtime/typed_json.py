@@ -16,9 +16,10 @@ def typed(kind: Any, value: Any) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind):
         kinds = get_type_hints(kind)
-        if unknown := _a(dict, value).keys() - kinds:
+        items = _a(dict, value)
+        if unknown := items.keys() - kinds:
             raise ValueError(f"{kind.__name__} has no {min(unknown)}: of another version of condic?")
-        return kind(**{name: typed(kinds[name], item) for name, item in _a(dict, value).items()})
+        return kind(**{name: typed(kinds[name], item) for name, item in items.items()})
     if origin is tuple and arguments[-1] is Ellipsis:
         return tuple(typed(arguments[0], item) for item in _a(list, value))
     if origin is tuple:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,15 @@ class Checkpoint:
 
     model: str
     preset: str
-    loss: str
-    seed: int
+    options: dict[str, Any]
+    """What must be the same when the run goes on (see `Settings.lasting`)."""
+    entropy_fraction: float
     step: int
     seconds: float
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimiser: dict[str, Any]
     torch_rng: Tensor
-    stage: str = "joint"
-    entropy_fraction: float = 0.0
-    options: dict[str, Any] = field(default_factory=dict)
-    """What else must be the same when the run goes on (see `Settings.lasting`)."""
     version: int = CHECKPOINT_VERSION
 
 

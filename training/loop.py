@@ -69,7 +69,7 @@ class Settings:
 
     def lasting(self) -> dict[str, Any]:
         """What may not change while a run lasts."""
-        names = ("blind", "prior_share", "integers", "batch", "crop", "learning_rate")
+        names = ("loss", "seed", "stage", "blind", "prior_share", "integers", "batch", "crop", "learning_rate")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -129,14 +129,8 @@ class Trainer:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on where a run of the same settings stopped."""
-        s = self.settings
-        if (checkpoint.loss, checkpoint.seed, checkpoint.stage) != (s.loss, s.seed, s.stage):
-            raise InputError(
-                f"the checkpoint is of a run with loss {checkpoint.loss}, seed {checkpoint.seed}, "
-                f"stage {checkpoint.stage}"
-            )
-        for name, value in checkpoint.options.items():
-            if (asked := s.lasting()[name]) != value:
+        for name, asked in self.settings.lasting().items():
+            if (value := checkpoint.options[name]) != asked:
                 raise InputError(f"the checkpoint is of a run with {name} {value}, asked for {asked}")
         self.model.load_state_dict(checkpoint.weights)
         self.ema = {name: tensor.to(self.device) for name, tensor in checkpoint.ema.items()}
@@ -218,8 +212,8 @@ class Trainer:
         """Writes the checkpoint and the EMA weights."""
         s = self.settings
         save_checkpoint(
-            Checkpoint(s.model, s.preset, s.loss, s.seed, self.step, self.seconds, self.model.state_dict(), self.ema,
-                       self.optimiser.state_dict(), torch.get_rng_state(), s.stage, s.entropy_fraction, s.lasting()),
+            Checkpoint(s.model, s.preset, s.lasting(), s.entropy_fraction, self.step, self.seconds,
+                       self.model.state_dict(), self.ema, self.optimiser.state_dict(), torch.get_rng_state()),
             s.checkpoint_path,
         )  # fmt: skip
         self.save_weights()

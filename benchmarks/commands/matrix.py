@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from condic.benchmarks.options import images_argument, json_option, model_option, names_option, save, threads_option
-from condic.command_line import FAILED
+from condic.benchmarks.options import images_argument, json_option, model_option, names_option, save
+from condic.command_line import FAILED, threads_option
 from condic.errors import BackendError, InputError
 from condic.runtime.backends import backend_names
 

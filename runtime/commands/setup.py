@@ -68,7 +68,7 @@ with_setup = command_line.with_setup(
         default="auto",
         help="ort, openvino, torch, or the first of them that works; on a GPU tensorrt or ort-cuda.",
     ),
-    click.option("--threads", type=click.IntRange(0, 1024), default=0, help="0: as many as the backend likes."),
+    command_line.threads_option,
     max_pixels_option,
     json_option,
 )

@@ -20,6 +20,7 @@ from PIL import Image
 from condic.runtime.bitstream import read_stream
 from condic.runtime.bundle import Bundle, read_bundle, write_bundle
 from condic.runtime.cli import main
+from condic.runtime.shipped import find_bundle
 
 FACTS = {"bytes", "bpp", "width", "height", "quality", "backend", "seconds"}
 
@@ -513,3 +514,12 @@ def test_the_default_model_is_the_shipped_one(run: Run, picture: Path, tmp_path:
     assert run("info", coded, "--json").json["model_name"] == "dcic-sgp-s"
     assert f"model {shipped_bundle.id.hex()} (dcic-sgp-s)" in run("info", coded).out
     assert read_bundle(Path(shipped_bundle.source)).id == shipped_bundle.id
+
+
+def test_a_shipped_name_means_the_shipped_model_whatever_lies_here(
+    shipped_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dcic-sgp-s").mkdir()
+    assert find_bundle("dcic-sgp-s") == Path(shipped_bundle.source)
+    assert find_bundle("./dcic-sgp-s") == Path("dcic-sgp-s")

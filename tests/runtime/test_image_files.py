@@ -183,3 +183,19 @@ def test_open_files_and_bytes_are_read_like_paths(path: Path) -> None:
 def test_what_pillow_does_not_read_is_refused(data: bytes) -> None:
     with pytest.raises(InputError, match=r"^data: "):
         read_picture(data)
+
+
+def test_exif_never_says_how_the_pixels_of_a_tiff_lie(drawing: Draw, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[256], exif[257], exif[278] = "Camera", 4000, 3000, 1
+    pixels = drawing(40, 50)
+    write_image(tmp_path / "out.tiff", pixels, Metadata(exif=bare_exif(exif.tobytes())))
+    with Image.open(tmp_path / "out.tiff") as image:
+        assert np.array_equal(np.asarray(image), pixels)
+        assert image.getexif()[0x010F] == "Camera"
+
+
+def test_unreadable_exif_is_left_out_of_a_tiff_with_a_warning(drawing: Draw, tmp_path: Path) -> None:
+    with pytest.warns(CondicWarning, match="EXIF data is unreadable"):
+        write_image(tmp_path / "out.tiff", drawing(8, 8), Metadata(exif=b"junkjunkjunkjunk"))
+    assert Image.open(tmp_path / "out.tiff").size == (8, 8)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from condic.errors import BackendError
+from condic.runtime import backends
 from condic.runtime.backends import Array, Backend, BackendOptions, LoadedGraphs, Runner, open_backend
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
@@ -152,3 +153,13 @@ def test_an_answer_depends_on_every_value_and_not_on_the_dtype() -> None:
         other = x.copy()
         other.flat[k] += 1
         assert answer_of([other]) != answer_of([x])
+
+
+def test_a_backend_that_is_half_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Half:
+        def load(self) -> object:
+            raise AttributeError("no attribute 'SessionOptions'")
+
+    monkeypatch.setattr(backends, "_registered", lambda: {"half": Half()})
+    with pytest.raises(BackendError, match=r"half is installed and does not load .*SessionOptions"):
+        open_backend("half")

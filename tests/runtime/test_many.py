@@ -100,3 +100,26 @@ def test_the_functions_take_and_give_many(bundle_path: object, drawing: Draw) ->
     assert list(condic.decode_many([])) == []
     with pytest.raises(InputError):
         list(condic.encode_many(images, 64, model))
+
+
+def test_an_error_in_taking_an_image_comes_in_its_place(bundle_path: object, drawing: Draw) -> None:
+    pytest.importorskip("onnxruntime")
+    good = drawing(20, 30)
+    files = condic.encode_many([good, good, "missing.png", good], 30, str(bundle_path))
+    assert [next(files), next(files)] == [condic.encode(good, 30, str(bundle_path))] * 2
+    with pytest.raises(InputError, match=r"missing\.png"):
+        next(files)
+
+
+def test_images_may_come_in_one_array_that_is_filled_again(codec: Codec, drawing: Draw) -> None:
+    images = [drawing(40, 50, 4) for _ in range(3)]
+    for k, image in enumerate(images):
+        image[..., 3] = 80 * k
+    buffer = np.empty_like(images[0])
+
+    def given() -> Iterator[npt.NDArray[np.uint8]]:
+        for image in images:
+            buffer[:] = image
+            yield buffer
+
+    assert list(codec.encode_many(given(), 25)) == [codec.encode(image, 25) for image in images]

@@ -120,3 +120,12 @@ def test_the_orientation_in_xmp_becomes_upright(xmp: bytes) -> None:
     assert len(upright) == len(xmp)
     assert next(b for a, b in zip(xmp, upright, strict=True) if a != b) == ord("1")
     assert Metadata(xmp=upright).upright().xmp == upright
+
+
+@pytest.mark.parametrize(("kind", "letter"), [(1, "B"), (3, "H"), (4, "I")])
+def test_an_orientation_of_any_integer_type_becomes_upright(kind: int, letter: str) -> None:
+    def exif(orientation: int) -> bytes:
+        value = struct.pack(f"<{letter}", orientation).ljust(4, b"\0")
+        return b"II*\0" + struct.pack("<IHHHI", 8, 1, 0x0112, kind, 1) + value + bytes(4)
+
+    assert Metadata(exif=exif(6)).upright().exif == exif(1)

@@ -76,6 +76,12 @@ def test_a_distortion_out_of_reach_names_the_best(codec: Codec, picture: np.ndar
     assert encode_for(codec, picture, psnr=1.0).quality == 0
 
 
+@pytest.mark.parametrize("limit", [{"bpp": math.inf}, {"bpp": math.nan}, {"psnr": math.nan}, {"psnr": math.inf}])
+def test_limits_that_are_no_numbers_are_refused(codec: Codec, picture: np.ndarray, limit: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="finite"):
+        encode_for(codec, picture, **limit)
+
+
 def test_two_limits_are_refused(codec: Codec, picture: np.ndarray) -> None:
     for limits in ({"quality": 3, "psnr": 30.0}, {"max_bytes": 3000, "bpp": 1.0}):
         with pytest.raises(InputError, match="exclude each other"):
