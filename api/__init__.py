@@ -20,6 +20,7 @@ from condic.errors import (
     CondicWarning,
     InputError,
     IntegrityError,
+    LimitError,
     StreamError,
 )
 from condic.version import __version__
@@ -41,6 +42,7 @@ __all__ = [
     "Decoded",
     "InputError",
     "IntegrityError",
+    "LimitError",
     "Limits",
     "Metadata",
     "StreamError",

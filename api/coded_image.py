@@ -71,7 +71,8 @@ class CodedImage:
     def preview(self, reduction: int = 1) -> Decoded:
         """A rough image from the first part of the file alone. Raises CondicError.
 
-        It has the same size, or with a `reduction` of n (8, 16 or 32) ceil(H / n) rows and ceil(W / n) columns.
+        It is as large as the model makes it: dcic-sgp's has the image's size, cic-sr's a quarter of its sides. With a
+        `reduction` of n (8, 16 or 32) it has ceil(H / n) rows and ceil(W / n) columns.
         """
         return self._codec().preview(self.data, limits=self._limits, reduction=reduction)
 

@@ -15,6 +15,10 @@ class StreamError(CondicError):
     """A compressed file that is not one, is damaged, or asks for more than the limits allow."""
 
 
+class LimitError(InputError, StreamError):
+    """An image's size, or one that a file states, is over the limits that hold; the file need not be damaged."""
+
+
 class IntegrityError(StreamError):
     """A checksum of the file, or of what was decoded from it, does not match."""
 

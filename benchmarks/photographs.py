@@ -45,7 +45,7 @@ def parse_resolution(text: str) -> Resolution:
     width, height = int(numbers[1]), int(numbers[2])
     if not width * height:
         raise InputError(f"resolution {text!r} has no pixels")
-    Limits().check(width, height, InputError)
+    Limits().check(width, height)
     return Resolution(text.lower(), width, height)
 
 

@@ -61,7 +61,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def check_calibrated(model: nn.Module, path: Path) -> None:
     """Raises InputError unless the weights from `path` come with the ranges that freezing needs."""
     if not any(bool(m.peak.any()) for m in model.modules() if isinstance(m, Range)):
-        raise InputError(f"{path}: not calibrated; run condic-train --init {path} --steps 0 --data PHOTOGRAPHS")
+        options = " ".join(f"--{x} {v}" for x, v in read_metadata(path).items() if x in ("preset", "loss"))
+        raise InputError(
+            f"{path}: not calibrated; run condic-train {options} --init {path} --steps 0 --data PHOTOGRAPHS"
+        )
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 
-from condic.errors import IntegrityError, StreamError
+from condic.errors import IntegrityError, LimitError, StreamError
 from condic.kernels import crc32c
 
 MAGIC = b"CDIC"
@@ -46,12 +46,14 @@ class Limits:
     side: int = 65535
     metadata: int = 2**24
 
-    def check(self, width: int, height: int, error: type[Exception] = StreamError) -> None:
-        """Raises `error` if an image of this size is over the limits."""
-        if max(width, height) > self.side or width * height > self.pixels:
-            raise error(
-                f"image of {width}x{height} is over the limits ({self.pixels} pixels, {self.side} a side); "
-                "raise them to accept it (--max-pixels)"
+    def check(self, width: int, height: int) -> None:
+        """Raises LimitError if an image of this size is over the limits."""
+        if max(width, height) > self.side:
+            raise LimitError(f"image of {width}x{height} is over the limit of {self.side} pixels a side")
+        if width * height > self.pixels:
+            raise LimitError(
+                f"image of {width}x{height} is over the limit of {self.pixels} pixels; "
+                "raise it to accept it (--max-pixels)"
             )
 
 

@@ -34,13 +34,14 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
     """
     try:
         _warn_of_losses(image)
+        deep = _stored_bits(image) > 8  # Pillow forgets it when it decodes
         image.load()
         metadata = _metadata(image)
         if _orientation(image) != 1:
             image, metadata = ImageOps.exif_transpose(image), metadata.upright()
         if image.mode in ("CMYK", "LAB"):
             image, metadata = _to_srgb(image, metadata.icc_profile), Metadata(b"", metadata.exif, metadata.xmp)
-        return _reduced(image), metadata
+        return _reduced(image, deep), metadata
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise InputError(f"Pillow cannot decode it ({reason(error)})") from error
 
@@ -125,11 +126,17 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         return image.convert("RGB")
 
 
-def _reduced(image: Image.Image) -> Image.Image:
+def _reduced(image: Image.Image, deep: bool) -> Image.Image:
+    key = image.info.get("transparency")  # the value, or colour, that is transparent, with as many bits as stored
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if image.mode != "I" or values.max(initial=0) > 255:  # Pillow's own conversion clips instead of scaling
             image = Image.fromarray(_from_16_bits(values))
+            if isinstance(key, int):
+                image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    elif deep and isinstance(key, tuple):
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in key)
     if image.mode in ("RGBa", "La"):
         image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
     transparent = "A" in image.getbands() or "transparency" in image.info

@@ -208,7 +208,7 @@ def find_engine(
     found = f"none fits ({problems[0]})" if problems else f"none in {folder}"
     raise BackendError(
         f"no engine of {role} for {size[0]}x{size[1]} on {target}: {found}; build them with condic-export --engines, "
-        "or use --backend ort"
+        "with --shapes for sizes of your own, or use --backend ort"
     )
 
 

@@ -10,7 +10,7 @@ Noted values travel as a list of gaps in Golomb-Rice code, each with one bit for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ Codes = npt.NDArray[np.int32]
 _LARGEST_CODE = 2**20
 _MOST_REMAINDER_BITS = 40
 _LARGEST_POSITION = 2**62
+_ONE = ord("1")
 
 
 class Rounding(Protocol):
@@ -64,23 +65,26 @@ class Decoding:
     """The decoder's side: rounds half up, but where the encoder's list says otherwise."""
 
     def __init__(self, payload: bytes | memoryview) -> None:
-        """Raises StreamError for what is no list."""
-        positions, sides = unpack(payload)
-        self._positions, self._sides = np.array(positions, np.int64), np.array(sides, np.int32)
+        """Raises StreamError for what is no list; so do the others, since the list is read as it is needed."""
+        self._list = unpack(payload)
+        self._next = next(self._list, None)
         self._done = 0
 
     def round(self, values: npt.NDArray[np.floating], delta: float) -> Codes:
         """See `Rounding`; `delta` is the encoder's business."""
         _, boundary, codes = _around(values)
-        first, last = np.searchsorted(self._positions, [self._done, self._done + values.size])
-        noted = self._positions[first:last] - self._done
-        codes.flat[noted] = boundary.flat[noted].astype(np.int32) - 1 + self._sides[first:last]
+        noted, sides = list[int](), list[bool]()
+        while self._next is not None and self._next[0] < self._done + values.size:
+            noted.append(self._next[0] - self._done)
+            sides.append(self._next[1])
+            self._next = next(self._list, None)
+        codes.flat[noted] = boundary.flat[noted].astype(np.int32) - 1 + np.array(sides, np.int32)
         self._done += values.size
         return codes
 
     def finish(self) -> None:
         """Raises StreamError if the list goes on beyond the last value: to be called when all latents are decoded."""
-        if len(self._positions) and self._positions[-1] >= self._done:
+        if self._next is not None:
             raise StreamError("the guard names values that the file does not have")
 
 
@@ -105,8 +109,11 @@ def pack(positions: Sequence[int], sides: Sequence[bool]) -> bytes:
     return bytes(head) + int(text, 2).to_bytes(len(text) // 8, "big")
 
 
-def unpack(data: bytes | memoryview) -> tuple[list[int], list[bool]]:
-    """The inverse of `pack`. Raises StreamError for anything that `pack` does not give."""
+def unpack(data: bytes | memoryview) -> Iterator[tuple[int, bool]]:
+    """The inverse of `pack`: positions with their sides, one after the other, so that a long list takes no memory.
+
+    Raises StreamError, where it comes to it, for anything that `pack` does not give.
+    """
     data = bytes(data)
     count = position = 0
     for byte in data:
@@ -119,24 +126,22 @@ def unpack(data: bytes | memoryview) -> tuple[list[int], list[bool]]:
     if not count:
         if len(data) != position:
             raise StreamError("the guard goes on after its end")
-        return [], []
+        return
     k = data[position] if position < len(data) else _MOST_REMAINDER_BITS
-    text = "".join(f"{byte:08b}" for byte in data[position + 1 :])
-    positions, sides, at, last = [], [], 0, -1
+    text = (np.unpackbits(np.frombuffer(data[position + 1 :], np.uint8)) + ord("0")).tobytes()
+    at, last = 0, -1
     for _ in range(count):
-        zero = text.find("0", at)
+        zero = text.find(b"0", at)
         end = zero + 1 + k
         if k >= _MOST_REMAINDER_BITS or zero < 0 or end >= len(text):
             raise StreamError("the guard ends early")
-        last += 1 + (zero - at << k) + int(text[zero + 1 : end] or "0", 2)
+        last += 1 + (zero - at << k) + int(text[zero + 1 : end] or b"0", 2)
         if last >= _LARGEST_POSITION:
             raise StreamError("the guard names values that no file has")
-        positions.append(last)
-        sides.append(text[end] == "1")
+        yield last, text[end] == _ONE
         at = end + 1
-    if len(text) - at > 7 or "1" in text[at:]:
+    if len(text) - at > 7 or b"1" in text[at:]:
         raise StreamError("the guard goes on after its end")
-    return positions, sides
 
 
 def _around(values: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Codes]:

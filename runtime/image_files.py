@@ -62,7 +62,7 @@ def read_picture(source: Source, limits: Limits | None = None) -> Picture:
     except Image.DecompressionBombError as error:
         raise InputError(f"{name_of(source)}: {error}; raise PIL.Image.MAX_IMAGE_PIXELS to accept it") from error
     except InputError as error:
-        raise InputError(f"{name_of(source)}: {error}") from error
+        raise type(error)(f"{name_of(source)}: {error}") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{name_of(source)}: {reason(error)}") from error
 

@@ -10,7 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass, fields
 
-from condic.errors import StreamError
+from condic.errors import LimitError, StreamError
 from condic.runtime.bitstream import Limits
 
 _LENGTH = struct.Struct("<I")
@@ -67,7 +67,7 @@ def unpack_metadata(payload: bytes | memoryview, limits: Limits | None = None) -
     (length,) = _LENGTH.unpack_from(payload)
     most = (limits or Limits()).metadata
     if length > most:
-        raise StreamError(f"metadata: {length} bytes are over the limit ({most}); raise it explicitly to accept them")
+        raise LimitError(f"metadata: {length} bytes are over the limit of {most}; in Python, Limits can raise it")
     decompressor = zlib.decompressobj()
     try:
         plain = decompressor.decompress(payload[_LENGTH.size :], length + 1)

@@ -78,7 +78,7 @@ def as_picture(image: Any, limits: Limits | None = None) -> Picture:
         from condic.runtime.conversion import eight_bits
 
         if isinstance(image, Image.Image):
-            limits.check(image.width, image.height, InputError)
+            limits.check(image.width, image.height)
             image, metadata = eight_bits(image)
     if sum(metadata.sizes().values()) > limits.metadata - 64:
         warnings.warn(CondicWarning(f"metadata of over {limits.metadata} bytes is left out"), stacklevel=2)
@@ -93,7 +93,7 @@ def as_picture(image: Any, limits: Limits | None = None) -> Picture:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or not array.size:
         raise InputError(f"image has shape {np.shape(image)}; give [H, W] or [H, W, 1..4] with at least one pixel")
-    limits.check(array.shape[1], array.shape[0], InputError)
+    limits.check(array.shape[1], array.shape[0])
     channels = array.shape[2]
     alpha = array[:, :, -1] if channels in (2, 4) else None
     rgb = np.broadcast_to(array[:, :, :1], (*array.shape[:2], 3)) if channels < 3 else array[:, :, :3]

@@ -32,6 +32,8 @@ class Checkpoint:
     optimiser: dict[str, Any]
     torch_rng: Tensor
     version: int = CHECKPOINT_VERSION
+    frozen_from: dict[str, Tensor] | None = None
+    """Weights that gave the entropy path its integer form, if the run trains that."""
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

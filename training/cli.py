@@ -59,7 +59,7 @@ class Duration(click.ParamType):
 @click.option("--prior-share", type=click.FloatRange(0, 1, min_open=True), default=None,
               help="Part of a crop's bits beyond which those of dcic-sgp's prior count threefold.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of weights and batches.")
-@click.option("--device", default="auto", help="cpu, cuda or auto.")
+@click.option("--device", default="auto", help="cpu, cuda, cuda:N or auto.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("out"), help="Folder for checkpoint, weights, log."
 )
@@ -80,7 +80,7 @@ def train(
         raise click.UsageError("give the run a length: --steps N or --time-budget 25m")
     if resume and init:
         raise click.UsageError("--resume continues a run, --init starts one: give one of them")
-    if options["integers"] and not init:
+    if options["integers"] and not (init or resume):
         raise click.UsageError("--integers fine-tunes calibrated weights: give them with --init")
     if options["model"] != "cic-sr" and options["stage"] != "joint":
         raise click.UsageError("--stage belongs to --model cic-sr")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from condic.errors import InputError
 
@@ -38,6 +38,9 @@ def load_photographs(paths: Sequence[Path], smallest_side: int) -> Photographs:
             try:
                 with Image.open(io.BytesIO(data)) as image:
                     pixels = np.asarray(image.convert("RGB"))
+            except UnidentifiedImageError:
+                result.skipped.append((name, "not an image that Pillow reads"))
+                continue
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 result.skipped.append((name, f"not readable: {error}"))
                 continue

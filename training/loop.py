@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,7 +113,7 @@ class Trainer:
     ) -> None:
         self.settings, self.device = settings, device
         self.model = model.to(device, memory_format=torch.channels_last).train()
-        self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.ema = _copy(self.model.state_dict())
         entropy = dict(self.model.entropy_path_parameters())
         self._transforms = [p for name, p in self.model.named_parameters() if p.requires_grad and name not in entropy]
         tables = {id(p) for m in self.model.modules() if isinstance(m, LevelTable) for p in m.parameters()}
@@ -126,12 +126,15 @@ class Trainer:
         )  # fmt: skip
         self._forward = torch.compile(self.model) if compile_model else self.model
         self.step, self.seconds, self.skipped, self._stop = 0, 0.0, 0, False
+        self._frozen_from = _copy(self.model.state_dict()) if self.model.frozen else None
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on where a run of the same settings stopped."""
         for name, asked in self.settings.lasting().items():
             if (value := checkpoint.options[name]) != asked:
                 raise InputError(f"the checkpoint is of a run with {name} {value}, asked for {asked}")
+        self._frozen_from = checkpoint.frozen_from
+        self._freeze_as_begun()
         self.model.load_state_dict(checkpoint.weights)
         self.ema = {name: tensor.to(self.device) for name, tensor in checkpoint.ema.items()}
         self.optimiser.load_state_dict(checkpoint.optimiser)
@@ -195,11 +198,12 @@ class Trainer:
 
     def evaluate(self, images: Sequence[np.ndarray]) -> list[Point]:
         """Evaluates the EMA weights."""
-        current = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        current = _copy(self.model.state_dict())
         self.model.load_state_dict(self.ema)
         if self.model.frozen:
             self.model.freeze()
         points = evaluate(self.model, images, self.device)
+        self._freeze_as_begun()
         self.model.load_state_dict(current)
         return points
 
@@ -213,7 +217,8 @@ class Trainer:
         s = self.settings
         save_checkpoint(
             Checkpoint(s.model, s.preset, s.lasting(), s.entropy_fraction, self.step, self.seconds,
-                       self.model.state_dict(), self.ema, self.optimiser.state_dict(), torch.get_rng_state()),
+                       self.model.state_dict(), self.ema, self.optimiser.state_dict(), torch.get_rng_state(),
+                       frozen_from=self._frozen_from),
             s.checkpoint_path,
         )  # fmt: skip
         self.save_weights()
@@ -228,6 +233,12 @@ class Trainer:
             "step": str(self.step), "minutes": f"{self.seconds / 60:.0f}", "batch": str(s.batch), "crop": str(s.crop),
         }  # fmt: skip
         save_weights(self.ema, s.weights_path, metadata | self.model.provenance())
+
+    def _freeze_as_begun(self) -> None:
+        """Gives the entropy path the steps of integers that the run trains it for, if it does."""
+        if self._frozen_from is not None:
+            self.model.load_state_dict(self._frozen_from)
+            self.model.freeze()
 
     def _train_step(self, pixels: np.ndarray, levels: np.ndarray) -> Loss | None:
         for group, rate in zip(self.optimiser.param_groups, self._learning_rates(), strict=True):
@@ -278,6 +289,10 @@ class Trainer:
 
     def _request_stop(self, *_: object) -> None:
         self._stop = True
+
+
+def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
 class MetricsLog:

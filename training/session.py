@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from condic.errors import InputError
+from condic.files import reason
 from condic.models.cic_sr import STAGES, CicSr
 from condic.models.codecs import Codec, build_codec
 from condic.models.dcic_sgp import DcicSgp
@@ -48,7 +49,10 @@ def run_session(
     checkpoint = load_checkpoint(resume, options["model"], options["preset"]) if resume else None
     entropy_fraction = checkpoint.entropy_fraction if checkpoint else _entropy_fraction(init, **options)
     settings = loop.Settings(**options, entropy_fraction=entropy_fraction)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {settings.out}: {reason(error)}; give a folder") from error
     torch.manual_seed(settings.seed)
     model = build_codec(settings.model, settings.preset, settings.blind)
     if settings.crop % model.alignment:
@@ -59,7 +63,7 @@ def run_session(
     if init:
         load_weights(model, init)
         move_levels(model, *_loss_and_lambdas(metadata))
-    if settings.integers:
+    if settings.integers and init:
         check_calibrated(model, init)
         model.freeze()
     with console.status("decoding photographs"):
@@ -85,7 +89,7 @@ def run_session(
         log.points(trainer.step, points)
         display.points(trainer.step, points)
         if freezes:
-            _report_freezing(console, trainer.cost_of_freezing(images, points), settings.weights_path)
+            _report_freezing(console, trainer.cost_of_freezing(images, points), settings)
     minutes = trainer.seconds / 60
     console.print(f"{trainer.step} steps in {minutes:.1f} min, {trainer.skipped} skipped: {settings.weights_path}")
 
@@ -103,13 +107,14 @@ def _loss_and_lambdas(metadata: Mapping[str, str]) -> tuple[str, tuple[float, fl
     return loss, (float(metadata.get("lowest_lambda", low)), float(metadata.get("highest_lambda", high)))
 
 
-def _report_freezing(console: Console, changes: Sequence[float], weights: Path) -> None:
+def _report_freezing(console: Console, changes: Sequence[float], settings: loop.Settings) -> None:
     """Says what the integer form of the entropy path costs, and the way out if it is much."""
     shown = ", ".join(f"{level}: {change:+.2%}" for level, change in zip(EVALUATED_LEVELS, changes, strict=True))
     mean = sum(changes) / len(changes)
     console.print(f"integers on the entropy path change the rate by {mean:+.2%} (level {shown})")
     if mean > _MOST_FREEZING_COST:
-        console.print(f"  more than {_MOST_FREEZING_COST:.1%}: fine-tune with --init {weights} --integers")
+        options = f"--preset {settings.preset} --loss {settings.loss} --init {settings.weights_path} --integers"
+        console.print(f"  more than {_MOST_FREEZING_COST:.1%}: fine-tune with {options}")
 
 
 def _start(model: Codec, sampler: CropSampler, *, trained: str | None) -> None:
@@ -173,12 +178,15 @@ class _Display:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"--device {name}: not a device that PyTorch knows; use cpu or cuda") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: PyTorch finds no such CUDA device here; use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: nothing trains there; use cpu or cuda")
+    return device
 
 
 def _report_photographs(console: Console, photographs: Photographs) -> None:
@@ -186,5 +194,5 @@ def _report_photographs(console: Console, photographs: Photographs) -> None:
     console.print(
         f"{len(photographs.images)} photographs, {megapixels:.0f} megapixels; {len(photographs.skipped)} skipped"
     )
-    for name, reason in photographs.skipped[:_SHOWN_SKIPS]:
-        console.print(f"  skipped {name}: {reason}")
+    for name, why in photographs.skipped[:_SHOWN_SKIPS]:
+        console.print(f"  skipped {name}: {why}")

@@ -31,11 +31,12 @@ def info(source: Path, max_pixels: int, as_json: bool) -> None:
         stream = read_stream(data, Limits(max_pixels))
         if stream.header.flags & Flags.METADATA:
             metadata = unpack_metadata(stream.section(METADATA).payload)
+        name = shipped_name(stream.header.bundle_id)
+        guard = _guard_facts(stream, len(data), name)
     except StreamError as error:
         raise type(error)(f"{source}: {error}") from error
     header = stream.header
     grey, alpha = bool(header.flags & Flags.GREY), bool(header.flags & Flags.ALPHA)
-    name = shipped_name(header.bundle_id)
     model = header.bundle_id.hex() + (f" ({name})" if name else "")
     labels = {ALPHA: "alpha", METADATA: "metadata", GUARD: "guard"}
     sections = {labels.get(s.kind, f"latent {s.kind}"): len(s.payload) for s in stream.sections}
@@ -44,7 +45,6 @@ def info(source: Path, max_pixels: int, as_json: bool) -> None:
         "height": header.height, "quality": header.quality, "grey": grey, "alpha": alpha,
         "model": header.bundle_id.hex(), "model_name": name, "sections": sections, "metadata": metadata.sizes(),
     }  # fmt: skip
-    guard = _guard_facts(stream, len(data), name)
     if guard:
         facts["guard"] = guard
     kind = ("grey" if grey else "RGB") + (" with alpha" if alpha else "")
@@ -76,6 +76,6 @@ def _guard_facts(stream: Stream, size: int, name: str | None) -> dict[str, Any]:
     latents = read_bundle(find_bundle(name)).manifest.latents if name else ()
     bits = 8 * len(section.payload)
     return {
-        "values": len(unpack(section.payload)[0]), "bits": bits, "share": bits / 8 / size,
+        "values": len(list(unpack(section.payload))), "bits": bits, "share": bits / 8 / size,
         "deltas": {x.name: x.guard.at(stream.header.quality).describe() for x in latents if x.guard},
     }  # fmt: skip

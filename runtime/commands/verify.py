@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from condic.command_line import FAILED, TieredCommand
-from condic.errors import CondicError, StreamError
+from condic.errors import CondicError, LimitError, StreamError
 from condic.files import read_source
 from condic.runtime.commands.setup import Setup, coding_facts, source_argument, with_setup
 
@@ -20,7 +20,8 @@ from condic.runtime.commands.setup import Setup, coding_facts, source_argument, 
 def verify(setup: Setup, source: Path) -> None:
     """Decodes a file and checks every checksum.
 
-    Prints the SHA-256 of the decoded latents, which is the same on all backends. Exit code 1 if the file is damaged.
+    Prints the SHA-256 of the decoded latents, which is the same on all backends. Exit code 1 if the file is
+    damaged or no condic file.
     """
     from condic.runtime.bitstream import read_header
     from condic.runtime.timings import Timings
@@ -32,10 +33,10 @@ def verify(setup: Setup, source: Path) -> None:
         start = time.perf_counter()
         digest = codec.decode(data, timings, setup.limits).latents_sha256()
         seconds = time.perf_counter() - start
-    except StreamError as error:
-        click.echo(f"condic-run: {source}: {error}", err=True)
-        sys.exit(FAILED)
     except CondicError as error:
+        if isinstance(error, StreamError) and not isinstance(error, LimitError):
+            click.echo(f"condic-run: {source}: {error}", err=True)
+            sys.exit(FAILED)
         raise type(error)(f"{source}: {error}") from error
     facts = coding_facts(len(data), header, codec, timings, seconds) | {"latents_sha256": digest}
     setup.report(facts, f"{source}: intact\nlatents_sha256 {digest}")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from condic.errors import SizeError
 from condic.runtime.backends import Runner
-from condic.runtime.cuda.driver import CPU
 from condic.runtime.cuda.graph import Size, device_graph
 from condic.runtime.manifest import Manifest, Step
 
@@ -43,7 +42,12 @@ def fitting_tile(manifest: Manifest, size: Size, load: Callable[[str], Runner]) 
         region = min(size[0], side + margin), min(size[1], side + margin)
         if side % manifest.alignment == 0 and all(graph.takes(region) for graph in graphs):
             return side
-    raise SizeError(
-        f"engines are there for no part of an image of {size[1]}x{size[0]}, not even a tile of {manifest.alignment} "
-        f"pixels and {margin} around it; build larger ones (condic-export --engines --shapes), or {CPU}"
-    )
+    lacking = next(graph for graph in graphs if not graph.takes(region))
+    try:
+        lacking.prepare(region)
+    except SizeError as error:
+        raise SizeError(
+            f"an image of {size[1]}x{size[0]} cannot run whole, nor by tiles of {side} pixels with what is around "
+            f"them, {region[1]}x{region[0]} in all: {error}"
+        ) from error
+    raise AssertionError(f"graph {lacking.graph.role} prepares a size that it says it does not take")

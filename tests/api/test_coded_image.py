@@ -107,7 +107,7 @@ def test_limits_of_size_are_arguments_of_encode(bundle_path: Path, drawing: Draw
     assert condic.open(condic.encode(image, model=bundle_path, psnr=5)).quality == 0
     with pytest.raises(condic.InputError, match="exclude each other"):
         condic.encode(image, 3, bundle_path, psnr=5)
-    with pytest.raises(condic.InputError, match="70x60 is over the limits"):
+    with pytest.raises(condic.InputError, match="70x60 is over the limit of"):
         condic.encode(image, 3, bundle_path, limits=condic.Limits(pixels=4199))
 
 

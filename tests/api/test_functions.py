@@ -149,11 +149,11 @@ def test_every_quality_level_works(
 
 def test_images_over_the_limits_are_refused_before_any_work(codec: Codec) -> None:
     for shape in ((1, 65536), (65536, 1)):
-        with pytest.raises(condic.InputError, match="over the limits"):
+        with pytest.raises(condic.InputError, match="over the limit of"):
             codec.encode(np.broadcast_to(np.uint8(0), shape), 0)
-    with pytest.raises(condic.InputError, match="over the limits"):
+    with pytest.raises(condic.InputError, match="over the limit of"):
         codec.encode(np.broadcast_to(np.uint8(0), (16385, 16384, 3)), 0)
-    with pytest.raises(condic.InputError, match=r"20x10 is over the limits \(199 pixels"):
+    with pytest.raises(condic.InputError, match="20x10 is over the limit of 199 pixels"):
         codec.encode(np.zeros((10, 20), np.uint8), 0, limits=Limits(pixels=199))
 
 
@@ -161,7 +161,7 @@ def test_files_over_the_limits_are_refused(
     encode: Callable[..., bytes], decode: Callable[..., np.ndarray], drawing: Draw
 ) -> None:
     data = encode(drawing(10, 20))
-    with pytest.raises(condic.StreamError, match=r"20x10 is over the limits \(199 pixels"):
+    with pytest.raises(condic.StreamError, match="20x10 is over the limit of 199 pixels"):
         decode(data, limits=Limits(pixels=199))
     assert decode(data, limits=Limits(pixels=200)).shape == (10, 20, 3)
 

@@ -1,10 +1,12 @@
-"""condic-run in processes of its own, with standard streams of bytes."""
+"""condic-run in processes of its own, with standard streams of bytes; memory that is watched."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,23 @@ class Ended:
 
 
 Program = Callable[..., Ended]
+MostAllocated = Callable[[int], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def at_most_allocated() -> MostAllocated:
+    """`with at_most_allocated(n)` fails if Python has more than n bytes at once within it."""
+
+    @contextmanager
+    def watch(limit: int) -> Iterator[None]:
+        tracemalloc.start()
+        try:
+            yield
+            assert tracemalloc.get_traced_memory()[1] < limit
+        finally:
+            tracemalloc.stop()
+
+    return watch
 
 
 @pytest.fixture

@@ -306,6 +306,12 @@ def test_a_bad_file_is_refused_in_one_line(
     check()
 
 
+@pytest.mark.parametrize("command", ["decode", "info", "verify"])
+def test_a_file_over_the_limit_is_not_called_damaged(run: Run, coded: Path, tmp_path: Path, command: str) -> None:
+    targets = [tmp_path / "out.png"] if command == "decode" else []
+    assert_refused(run(command, coded, *targets, "--max-pixels", 10), coded, "over the limit of 10 pixels", code=2)
+
+
 @pytest.mark.parametrize("command", ["decode", "preview", "verify"])
 def test_another_model_s_file_is_refused(
     run: Run, coded: Path, bundle: Bundle, tmp_path: Path, command: str, watch_folder: Watch

@@ -74,8 +74,8 @@ def test_a_transparent_colour_becomes_alpha(mode: str, colour: object) -> None:
     assert picture.alpha.sum() == 255
 
 
-def png_of_16_bits(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits a sample; Pillow itself writes only grey ones."""
+def png_of_16_bits(values: np.ndarray, transparent: bytes = b"") -> bytes:
+    """A PNG of 16 bits a sample, `transparent` being a value or colour; Pillow itself writes only grey ones."""
     import struct
     import zlib
 
@@ -85,7 +85,8 @@ def png_of_16_bits(values: np.ndarray) -> bytes:
     height, width, channels = values.shape
     head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    key = chunk(b"tRNS", transparent) if transparent else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + key + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -98,6 +99,16 @@ def test_16_bit_pngs_are_reduced_with_a_warning(channels: int) -> None:
     assert np.abs(picture.rgb - colours).max() <= (0.5 if channels == 1 else 1)
     if picture.alpha is not None:
         assert np.abs(picture.alpha - values[:, :, -1] / 257).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_colour_of_16_bits_becomes_alpha(channels: int) -> None:
+    values = np.linspace(0, 65535, 8 * 9 * channels).astype(np.uint16).reshape(8, 9, channels)
+    with pytest.warns(CondicWarning, match="more than 8 bits"):
+        picture = read_picture(png_of_16_bits(values, values[3, 4].astype(">u2").tobytes()))
+    assert picture.alpha is not None
+    assert np.argwhere(picture.alpha == 0).tolist() == [[3, 4]]
+    assert picture.alpha.max() == 255
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "PPM", "PNG"])
@@ -225,7 +236,7 @@ def test_lab_becomes_srgb() -> None:
 
 def test_sizes_are_checked_before_pixels_are_read() -> None:
     data = stored(Image.new("L", (300, 200)), "PNG")
-    with pytest.raises(InputError, match="300x200 is over the limits"):
+    with pytest.raises(InputError, match="300x200 is over the limit"):
         read_picture(data[:60], Limits(pixels=59999))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from condic.errors import InputError
 from condic.training.cli import train
 
 
@@ -16,6 +17,23 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(tmp_path: Path
     program = hidden + "from condic.training.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "condic-train: this needs torch: pip install 'condic[train]'\n")
+
+
+@pytest.mark.parametrize(("option", "value", "problem"), [
+    ("--device", "cuda:9", "finds no such CUDA device here; use --device cpu"),
+    ("--device", "meta", "nothing trains there; use cpu or cuda"),
+    ("--device", "abacus", "not a device that PyTorch knows"),
+    ("--out", "taken", "taken: File exists; give a folder"),
+])  # fmt: skip
+def test_devices_and_folders_that_are_none_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str, problem: str
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+    done = CliRunner().invoke(train, ["--data", ".", "--steps", "1", option, value])
+    assert isinstance(done.exception, InputError)
+    assert problem in str(done.exception)
 
 
 @pytest.mark.parametrize(

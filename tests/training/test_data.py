@@ -20,11 +20,13 @@ def test_folders_and_tar_packs_are_read(photographs: Path) -> None:
 
 def test_broken_and_tiny_images_are_skipped_and_named(photographs: Path) -> None:
     (photographs / "broken.jpg").write_bytes((photographs / "0.jpg").read_bytes()[:300])
+    (photographs / "no.jpg").write_text("no image")
     Image.new("RGB", (127, 500)).save(photographs / "tiny.png")
     loaded = load_photographs([photographs], 128)
     assert len(loaded.images) == 5
     reasons = {Path(name).name: reason for name, reason in loaded.skipped}
-    assert reasons.keys() == {"broken.jpg", "tiny.png"}
+    assert reasons.keys() == {"broken.jpg", "no.jpg", "tiny.png"}
+    assert reasons["no.jpg"] == "not an image that Pillow reads"
     assert "127x500" in reasons["tiny.png"]
 
 
