@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import signal
 import sys
@@ -38,8 +39,10 @@ def run_program(name: str, command: click.Command, extras: str = "") -> None:
         warnings.simplefilter("always", CondicWarning)
         warnings.showwarning = lambda message, *_, **__: _say(name, f"warning: {message}")
         try:
+            _prepare_standard_streams()
             code = command.main(prog_name=name, standalone_mode=False) or 0
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
             sys.exit(code)
         except (click.Abort, KeyboardInterrupt, Interruption):
             _fail(name, _INTERRUPTED, INTERRUPTED)
@@ -50,6 +53,19 @@ def run_program(name: str, command: click.Command, extras: str = "") -> None:
             if message is None:
                 raise
             _fail(name, message, BAD_INPUT)
+
+
+def _prepare_standard_streams() -> None:
+    """What standard output cannot encode, in a file's name, is escaped, as on standard error.
+
+    A stream that is closed stays so, for Python (None), but no file that is opened takes its number: what a library
+    prints would go there.
+    """
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _what_input_caused(name: str, error: Exception, extras: str) -> str | None:

@@ -46,6 +46,8 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
     elif isinstance(source, str | os.PathLike) and _is_stream(source):
+        if sys.stdin is None:
+            raise InputError("standard input is closed; give a file name")
         yield io.BytesIO(sys.stdin.buffer.read())
     elif isinstance(source, str | os.PathLike):
         with Path(source).open("rb") as file:
@@ -96,6 +98,8 @@ def writing(target: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
 def check_target(target: Path, suffixes: tuple[str, ...] = (), *, replace: bool = True) -> None:
     """Raises InputError, before any work is done, if nothing can be written there or the suffix is not allowed."""
     if _is_stream(target):
+        if sys.stdout is None:
+            raise InputError("standard output is closed; give a file name")
         if sys.stdout.isatty():
             raise InputError("standard output is a terminal; redirect it to a file or a program")
         return

@@ -36,7 +36,9 @@ class TorchBackend:
     driver = None
 
     def __init__(self, options: BackendOptions) -> None:
-        """PyTorch's threads are the process's: `options.threads` is left to torch.set_num_threads."""
+        """`options.threads`, where it is not 0, becomes the number of threads of PyTorch in the whole process."""
+        if options.threads:
+            torch.set_num_threads(options.threads)
 
     def describe(self) -> str:
         """Library, version and device, for people."""

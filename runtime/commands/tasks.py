@@ -82,7 +82,8 @@ def perform(tasks: Sequence[Task], work: Callable[[Task], Result], setup: Setup,
     done: list[Facts] = []
     failed: list[Facts] = []
     start = time.perf_counter()
-    with click.progressbar(tasks, file=sys.stderr) if sys.stderr.isatty() else nullcontext(tasks) as steps:
+    shown = sys.stderr is not None and sys.stderr.isatty()
+    with click.progressbar(tasks, file=sys.stderr) if shown else nullcontext(tasks) as steps:
         for task in steps:
             try:
                 facts = work(task).facts

@@ -3,10 +3,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+import torch
 from onnx import TensorProto, helper
 
 from condic.errors import BackendError
-from condic.export.torch_backend import _unread_after, check_operators
+from condic.export.torch_backend import TorchBackend, _unread_after, check_operators
+from condic.runtime.backends import BackendOptions
 
 
 def test_values_are_let_go_after_the_last_node_that_reads_them() -> None:
@@ -24,3 +26,14 @@ def test_an_operator_that_the_backend_lacks_is_named() -> None:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     with pytest.raises(BackendError, match="operator Celu is not known to the torch backend"):
         check_operators(helper.make_model(helper.make_graph([node], "g", [value], [])))
+
+
+def test_threads_are_those_of_the_process() -> None:
+    before = torch.get_num_threads()
+    try:
+        TorchBackend(BackendOptions(threads=before + 1))
+        assert torch.get_num_threads() == before + 1
+        TorchBackend(BackendOptions())
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)

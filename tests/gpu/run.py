@@ -4,7 +4,8 @@
 
 Needs condic installed in each PYTHON (by default the one that runs this), pycuda, and TensorRT or onnxruntime-gpu;
 engines also need onnx and rich. What a PYTHON lacks is written down and the rest goes on. Backends run in processes of
-their own: one that crashes ends nothing else. Exit code 0: all passed; 1: something failed; 2: no GPU.
+their own: one that crashes ends nothing else. The results are written after each of them, so that a run that is cut
+short leaves what it had. Exit code 0: all passed; 1: something failed; 2: no GPU.
 """
 
 from __future__ import annotations
@@ -48,16 +49,16 @@ def main() -> int:
     except Exception as error:
         print(f"run.py: nothing to do: {error}", file=sys.stderr)
         return 2
-    outcomes = []
+    results = Results(options.out or RESULTS, device)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = options.bundle or _exported(Path(folder), outcomes)
+        bundle = options.bundle or _exported(Path(folder), results)
         for python in options.python or [sys.executable]:
-            outcomes += _kernels(python)
+            results.add(_kernels(python))
             for backend in BACKENDS:
-                outcomes += _process(python, backend, bundle, options.profiles)
-                if any(x["ok"] and x["backend"] == backend for x in outcomes):
-                    outcomes.append(_throughput(python, backend, bundle, options.profiles, Path(folder)))
-    return _write(options.out or RESULTS, device, outcomes)
+                done = results.add(_process(python, backend, bundle, options.profiles))
+                if any(x["ok"] for x in done):
+                    results.add([_throughput(python, backend, bundle, options.profiles, Path(folder))])
+    return results.summary()
 
 
 def _options() -> argparse.Namespace:
@@ -195,16 +196,48 @@ def _build_engines(bundle: Any, profiles: Sequence[str]) -> Facts:
 # What the parent does.
 
 
-def _exported(folder: Path, outcomes: list[Facts]) -> str:
+class Results:
+    """The file of results."""
+
+    def __init__(self, out: Path, device: str) -> None:
+        """`out` is a file's name, or a folder in which it is named after the device and the day."""
+        from condic.benchmarks.results import origin
+
+        self._facts = asdict(origin("gpu")) | {"device": device}
+        self._outcomes: list[Facts] = []
+        if out.suffix != ".json":
+            out.mkdir(parents=True, exist_ok=True)
+            out /= f"gpu-{re.sub('[^a-z0-9]+', '-', device.lower())}-{self._facts['date'][:10]}.json"
+        self._path = out
+
+    def add(self, outcomes: list[Facts]) -> list[Facts]:
+        """Writes outcomes down at once; gives them back."""
+        from condic.files import replace_whole
+
+        self._outcomes += outcomes
+        with replace_whole(self._path) as temporary:
+            temporary.write_text(json.dumps(self._facts | {"results": self._outcomes}, indent=1) + "\n")
+        return outcomes
+
+    def summary(self) -> int:
+        """Says what failed; the exit code."""
+        failed = [outcome for outcome in self._outcomes if not outcome["ok"]]
+        for outcome in failed:
+            print(f"failed: {outcome['backend']} {outcome['stage']}: {outcome['error']}")
+        print(f"{len(self._outcomes) - len(failed)} passed, {len(failed)} failed; {self._path}")
+        return 1 if failed else 0
+
+
+def _exported(folder: Path, results: Results) -> str:
     """The bundle to test: in half precision where PyTorch is here, else the shipped one."""
     target = folder / "half.condic"
     program = "from condic.export.cli import main; main()"
     words = ["--model", "dcic-sgp", "--preset", "s", "--fp16", "--out", str(target)]
     command = [sys.executable, "-c", program, *words]
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    error = None if done.returncode == 0 else (_last_line(done.stderr) or f"exit code {done.returncode}")
-    outcomes.append(_outcome("export", "half precision", error, {}, time.perf_counter() - start))
+    code, _, complaint = _ended(command)
+    error = None if code == 0 else (_last_line(complaint) or f"exit code {code}")
+    results.add([_outcome("export", "half precision", error, {}, time.perf_counter() - start)])
     return "dcic-sgp-s" if error else str(target)
 
 
@@ -218,9 +251,9 @@ def _kernels(python: str) -> list[Facts]:
             outcomes.append(_outcome("kernels", name, "compute-sanitizer is not installed", {}, 0))
             continue
         command = [sanitizer, "--tool", tool, "--error-exitcode", "9", python, __file__, "--stages", "kernels-once"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-        summary = next((x for x in reversed(done.stdout.splitlines()) if "ERROR SUMMARY" in x), "").strip("= ")
-        error = None if done.returncode == 0 else (summary or _last_line(done.stdout + done.stderr))
+        code, said, complaint = _ended(command)
+        summary = next((x for x in reversed(said.splitlines()) if "ERROR SUMMARY" in x), "").strip("= ")
+        error = None if code == 0 else (summary or _last_line(said + complaint))
         outcomes.append(_outcome("kernels", name, error, {"summary": summary}, time.perf_counter() - start))
     return [outcome | {"python": python} for outcome in outcomes]
 
@@ -230,14 +263,7 @@ def _process(python: str, stages: str, bundle: str, profiles: str) -> list[Facts
     print(f"{python}: {stages}", file=sys.stderr)
     start = time.perf_counter()
     command = [python, __file__, "--stages", stages, "--bundle", bundle, "--profiles", profiles]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-        code, said, complaint = done.returncode, done.stdout, done.stderr
-    except OSError as error:
-        code, said, complaint = 1, "", str(error)
-    except subprocess.TimeoutExpired as error:
-        code, complaint = 1, f"not done after {PATIENCE} s"
-        said = error.stdout.decode() if isinstance(error.stdout, bytes) else (error.stdout or "")
+    code, said, complaint = _ended(command)
     outcomes: list[Facts] = [json.loads(line) for line in said.splitlines() if line.startswith('{"backend"')]
     if code and all(outcome["ok"] for outcome in outcomes):
         why = f"the process ended with code {code}: {_last_line(complaint)}"
@@ -255,10 +281,22 @@ def _throughput(python: str, backend: str, bundle: str, profiles: str, folder: P
         python, "-m", "condic.benchmarks", "throughput", "--models", bundle, "--backends", backend, "--peers", "none",
         "--resolutions", sizes, "--repeat", "100", "--json", str(target),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    code, _, complaint = _ended(command)
     facts = json.loads(target.read_text()) if target.exists() else {}
-    error = None if done.returncode == 0 else _last_line(done.stderr)
+    error = None if code == 0 else _last_line(complaint)
     return _outcome(backend, "throughput", error, facts, time.perf_counter() - start) | {"python": python}
+
+
+def _ended(command: Sequence[str]) -> tuple[int, str, str]:
+    """A process's exit code, and what it printed on standard output and standard error; 1 where it did not end."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except OSError as error:
+        return 1, "", str(error)
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout.decode() if isinstance(error.stdout, bytes) else (error.stdout or "")
+        return 1, said, f"not done after {PATIENCE} s"
+    return done.returncode, done.stdout, done.stderr
 
 
 def _outcome(backend: str, stage: str, error: str | None, facts: Facts, seconds: float) -> Facts:
@@ -270,21 +308,6 @@ def _outcome(backend: str, stage: str, error: str | None, facts: Facts, seconds:
 
 def _last_line(text: str) -> str:
     return text.strip().splitlines()[-1][:500] if text.strip() else ""
-
-
-def _write(out: Path, device: str, outcomes: Sequence[Facts]) -> int:
-    from condic.benchmarks.results import origin
-
-    facts = asdict(origin("gpu")) | {"device": device, "results": list(outcomes)}
-    if out.suffix != ".json":
-        out.mkdir(parents=True, exist_ok=True)
-        out /= f"gpu-{re.sub('[^a-z0-9]+', '-', device.lower())}-{facts['date'][:10]}.json"
-    out.write_text(json.dumps(facts, indent=1) + "\n")
-    failed = [outcome for outcome in outcomes if not outcome["ok"]]
-    for outcome in failed:
-        print(f"failed: {outcome['backend']} {outcome['stage']}: {outcome['error']}")
-    print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed; {out}")
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -64,9 +64,20 @@ def test_every_stage_passes_on_a_device_that_works(
         "open", "known answers", "graphs", "cross decoding", "repetition", "images 512"
     ]  # fmt: skip
     failed = run._outcome("fake", "last", "out of luck", {}, 0)
-    assert run._write(tmp_path, "A GPU (80GB)", [*outcomes, failed]) == 1
-    (path,) = tmp_path.glob("gpu-a-gpu-80gb--*.json")
-    facts = json.loads(path.read_text())
-    assert facts["kind"] == "gpu"
-    assert facts["machine"]["python"]
-    assert len(facts["results"]) == 7
+    results = run.Results(tmp_path, "A GPU (80GB)")
+    for added, count in ((outcomes, 6), ([failed], 7)):  # a run that is cut short leaves what it had
+        results.add(added)
+        (path,) = tmp_path.glob("gpu-a-gpu-80gb--*.json")
+        facts = json.loads(path.read_text())
+        assert facts["kind"] == "gpu"
+        assert facts["machine"]["python"]
+        assert len(facts["results"]) == count
+    assert results.summary() == 1
+
+
+def test_a_process_without_end_is_an_outcome_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "PATIENCE", 2)
+    code, said, complaint = run._ended(
+        [sys.executable, "-c", "print('begun', flush=True); import time; time.sleep(60)"]
+    )
+    assert (code, said, complaint) == (1, "begun\n", "not done after 2 s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,6 +76,31 @@ def test_a_terminal_gets_no_bytes(program: Program, pictures: list[Path]) -> Non
     done = program("encode", pictures[0], "-", stdout=terminal)
     assert done.code == 2
     assert "standard output is a terminal; redirect it" in done.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell of POSIX")
+def test_closed_standard_streams_harm_nothing(pictures: list[Path], bundle_path: Path, tmp_path: Path) -> None:
+    def run(arguments: str, streams: str) -> tuple[int, str]:
+        program = f"{sys.executable} -c 'from condic.runtime.cli import main; main()'"
+        line = f"{program} {arguments} --model {bundle_path} {streams}"
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+        return done.returncode, done.stderr
+
+    assert run("encode a.png a.cdic", "<&- >&-") == (0, "")
+    assert run("decode a.cdic d.png", "<&- >&- 2>&-") == (0, "")
+    with Image.open(tmp_path / "d.png") as image:
+        assert image.size == (50, 40)
+    assert run("encode a.png -", ">&-") == (2, "condic-run: standard output is closed; give a file name\n")
+    assert run("encode - b.cdic", "<&-") == (2, "condic-run: -: standard input is closed; give a file name\n")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names there are text")
+def test_names_that_are_no_text_are_escaped(program: Program, pictures: list[Path], tmp_path: Path) -> None:
+    name = os.fsdecode(b"n\xff.cdic")
+    done = program("encode", pictures[0], name)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(b"n\\udcff.cdic: ")
+    assert (tmp_path / name).exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
