@@ -24,6 +24,8 @@ _FLAGS: Mapping[Option, tuple[str, ...]] = {
     "version-compatible": ("VERSION_COMPATIBLE",),
     "weight-stripped": ("STRIP_PLAN", "REFIT_IDENTICAL"),
 }
+_OUR_MEMORY = "REQUIRE_USER_ALLOCATION"
+"""TensorRT-RTX has it: without it engines allocate, which a CUDA graph cannot record."""
 _SHAPELESS = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "SHUFFLE", "SLICE", "CONCATENATION")
 """Layers of TensorRT 8.6 that compute nothing: their precision follows from their inputs."""
 
@@ -124,6 +126,8 @@ def build_plan(
         config.set_flag(api.BuilderFlag.TF32)
     if precision == "fp16" and not is_strongly_typed(trt):
         _allow_half(trt, network, config)
+    if hasattr(api.BuilderFlag, _OUR_MEMORY):
+        config.set_flag(getattr(api.BuilderFlag, _OUR_MEMORY))
     for option in options:
         for name in _FLAGS.get(option, ()):
             config.set_flag(getattr(api.BuilderFlag, name))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from condic.errors import BackendError
+from condic.errors import BackendError, DeviceLostError, DeviceMemoryError
 from condic.runtime.bundle import Bundle
 from condic.runtime.manifest import Graph
 
@@ -36,6 +36,8 @@ def check_known_answer(
     """Raises BackendError, naming the backend, if an exact graph does not give its known answer."""
     try:
         outputs = run(known_inputs(bundle, graph))
+    except (DeviceLostError, DeviceMemoryError):  # which say nothing of the graph
+        raise
     except Exception as error:
         raise BackendError(
             f"backend {backend} refused: graph {graph.role} does not run on its known inputs ({first_line(error)})"

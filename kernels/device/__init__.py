@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from condic.kernels.device.chunks import RESULT, Chunk, Decoded, Prediction, chunk_indexes, decode_chunk, encode_chunk
-from condic.kernels.device.image import device_image
+from condic.kernels.device.image import compile_image, device_image
 from condic.kernels.device.launch import Address, Launch
 from condic.kernels.device.pixels import pixels_to_tensor, tensor_to_pixels
 from condic.kernels.device.rans import (
@@ -30,6 +30,7 @@ __all__ = [
     "Prediction",
     "Stream",
     "chunk_indexes",
+    "compile_image",
     "decode_chunk",
     "device_image",
     "encode_chunk",

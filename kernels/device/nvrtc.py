@@ -6,12 +6,12 @@ It comes with the CUDA toolkit, and as the wheels `nvidia-cuda-nvrtc` (CUDA 13) 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from condic.errors import BackendError
+from condic.kernels.device.libraries import wheel_libraries
 
 _NAMES = (
     ("nvrtc64_130_0.dll", "nvrtc64_120_0.dll")
@@ -97,8 +97,6 @@ def find_nvrtc() -> Nvrtc:
 
 
 def _candidates() -> Iterator[str]:
-    spec = importlib.util.find_spec("nvidia")
-    for folder in spec.submodule_search_locations or () if spec else ():
-        for name in _NAMES:
-            yield from (str(path) for path in sorted(Path(folder).glob(f"*/**/{name}")))
+    for name in _NAMES:
+        yield from map(str, wheel_libraries(name))
     yield from _NAMES

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from condic.errors import BackendError, DeviceMemoryError
+from condic.kernels.device.libraries import wheel_libraries
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
@@ -16,6 +20,8 @@ from condic.runtime.cuda.graph import DeviceGraph, Size, shape_of
 from condic.runtime.manifest import Graph
 
 _PROVIDER, _DEVICE = "CUDAExecutionProvider", "cuda"
+_NEEDED = ("cudart", "nvJitLink", "nvrtc", "cublasLt", "cublas", "curand", "cufft", "cudnn")
+"""Libraries that the CUDA provider loads by name alone, those first that others need."""
 
 
 class OrtCudaBackend:
@@ -31,6 +37,7 @@ class OrtCudaBackend:
                 "this is onnxruntime, not onnxruntime-gpu: pip uninstall onnxruntime, then pip install 'condic[cuda]'; "
                 f"{CPU}"
             )
+        _load_libraries()
         self.driver: Driver = open_driver()
 
     def describe(self) -> str:
@@ -41,6 +48,15 @@ class OrtCudaBackend:
         """The graph; a session is made for each stream that it is run on."""
         sessions = _Sessions(graph, bundle.graphs[graph.role])
         return DeviceGraph(self.driver, graph, lambda size: _Execution(graph, sessions, size))
+
+
+@cache
+def _load_libraries() -> None:
+    """Loads those that wheels have, once; the system's are found without."""
+    for name in _NEEDED:
+        for path in wheel_libraries(f"lib{name}.so.*"):
+            with suppress(OSError):  # of another version of CUDA, say; what is lacking in the end is reported
+                ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
 
 
 class _Sessions:
@@ -59,9 +75,12 @@ class _Sessions:
                 "device_id": 0, "user_compute_stream": str(stream), "use_tf32": int(self._tf32),
                 "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC",
             }  # fmt: skip
-            session = onnxruntime.InferenceSession(
-                self._model, options, providers=[(_PROVIDER, provider), "CPUExecutionProvider"]
-            )
+            try:
+                session = onnxruntime.InferenceSession(
+                    self._model, options, providers=[(_PROVIDER, provider), "CPUExecutionProvider"], enable_fallback=0
+                )
+            except Exception as error:  # ONNX Runtime has no class of its own for it
+                raise _as_ours(error) from error
             if _PROVIDER not in session.get_providers():  # what it needs could not be loaded; it has gone on without
                 raise BackendError(
                     "ONNX Runtime cannot load its CUDA provider (its cuDNN or cuBLAS is missing, or the driver is too "

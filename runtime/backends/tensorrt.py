@@ -18,6 +18,9 @@ from condic.runtime.tensorrt_library import TensorRt, find_tensorrt
 
 _STRATEGY = "ExecutionContextAllocationStrategy"
 """TensorRT 10 and later have it."""
+_SPECIALISATION = "DynamicShapesKernelSpecializationStrategy"
+"""TensorRT-RTX has it: kernels for the shapes at hand are compiled beside the first runs, unless it is told to do so
+before. A CUDA graph would keep the general ones for ever, and the known answer would be that of others."""
 
 
 class TensorRtBackend:
@@ -126,17 +129,28 @@ class _Engines:
         return loaded
 
 
+def _context(api: Any, engine: Any) -> Any:
+    """An execution context whose memory is ours; None if TensorRT refuses."""
+    if not hasattr(api, _STRATEGY):
+        return engine.create_execution_context_without_device_memory()
+    ours = getattr(api, _STRATEGY).USER_MANAGED
+    if not hasattr(api, _SPECIALISATION):
+        return engine.create_execution_context(ours)
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(ours)
+    config.dynamic_shapes_kernel_specialization_strategy = getattr(api, _SPECIALISATION).EAGER
+    return engine.create_execution_context(config)
+
+
 class _Execution:
-    """An execution context with its shapes set. Its memory is given to it anew for each run."""
+    """An execution context with its shapes set, in memory that each run names."""
 
     capturable = True
 
     def __init__(self, graph: Graph, library: TensorRt, engine: Any, size: Size) -> None:
         self._graph, self._library = graph, library
-        if hasattr(library.api, _STRATEGY):
-            self._context = engine.create_execution_context(getattr(library.api, _STRATEGY).USER_MANAGED)
-        else:
-            self._context = engine.create_execution_context_without_device_memory()
+        self._memory = 0
+        self._context = _context(library.api, engine)
         if self._context is None:
             raise self._error("makes no execution context")
         names = {engine.get_tensor_name(k) for k in range(engine.num_io_tensors)}
@@ -158,11 +172,12 @@ class _Execution:
         for spec, address, used in zip(specs, (*inputs, *outputs), self._used, strict=True):
             if used:
                 self._context.set_tensor_address(spec.name, address)
-        if self.scratch:
+        if self.scratch and scratch != self._memory:
             if hasattr(self._context, "set_device_memory"):
                 self._context.set_device_memory(scratch, self.scratch)
             else:
                 self._context.device_memory = scratch
+            self._memory = scratch
         if not self._context.execute_async_v3(stream):
             raise self._error("fails")
 

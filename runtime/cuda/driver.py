@@ -9,7 +9,8 @@ synchronised. Every call but `entered` itself happens within `entered`.
 from __future__ import annotations
 
 import ctypes
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -139,6 +140,29 @@ class Driver(Protocol):
         ...
 
 
+_DELAY_BYTES, _DELAY_CLEARS = 2**30, 12
+
+
+@contextmanager
+def delays(driver: Driver) -> Iterator[Callable[[int], None]]:
+    """For measuring: yields a function that keeps a stream busy for some milliseconds.
+
+    What is queued meanwhile then runs without a gap, so that the time between two events is the device's own and not
+    that which the host took to queue it.
+    """
+    size = min(_DELAY_BYTES, driver.free_memory() // 2) // 4 * 4
+    address = driver.allocate(size)
+
+    def delay(stream: int) -> None:
+        for _ in range(_DELAY_CLEARS):
+            driver.clear(address, size, stream)
+
+    try:
+        yield delay
+    finally:
+        driver.release(address)
+
+
 def open_driver() -> Driver:
     """The first CUDA device, through pycuda. Raises BackendError, in one line, where there is none."""
     find_libcuda()  # before anything is imported that crashes without it
@@ -147,7 +171,10 @@ def open_driver() -> Driver:
 
         return PycudaDriver()
     except ImportError as error:
-        raise BackendError(f"pycuda is not installed ({error}); pip install pycuda, or {CPU}") from error
+        raise BackendError(
+            f"pycuda is not installed, or is for a newer CUDA than this driver's ({error}); pip install pycuda "
+            f"(--no-binary pycuda builds it for the CUDA that is here), or {CPU}"
+        ) from error
 
 
 def find_libcuda() -> ctypes.CDLL:

@@ -154,8 +154,16 @@ class PycudaDriver:
         """Loads the kernels that launches name, the first time."""
         with self._lock, self._said_clearly():
             if self._module is None:
-                image = device.device_image(self.device.capability)
-                self._module = cuda.module_from_buffer(image)
+                self._module = self._kernels()
+
+    def _kernels(self) -> Any:
+        """The module; compiled now where the driver does not take the one that condic was built with."""
+        try:
+            return cuda.module_from_buffer(device.device_image(self.device.capability))
+        except cuda.Error as error:
+            with suppress(BackendError):
+                return cuda.module_from_buffer(device.compile_image(self.device.capability))
+            raise error
 
     def launch(self, launch: Launch, stream: int) -> None:
         """Queues a kernel; they have been loaded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,10 +13,13 @@ import numpy.typing as npt
 
 from condic.errors import BackendError, DeviceLostError, DeviceMemoryError
 from condic.runtime.cuda.arena import ALIGNMENT, lay_out
-from condic.runtime.cuda.driver import Driver
+from condic.runtime.cuda.driver import Driver, delays
 from condic.runtime.cuda.program import Clear, Copy, Format, Graph, Kernel, Operation, Program
 
 _MOST_PROGRAMS = 8
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while libraries set themselves up and while a stream is recorded: as long as one is, no thread may wait for the
+whole device, which libraries may do when they are new."""
 
 
 class Workspace:
@@ -39,13 +43,14 @@ class Workspace:
         if format not in self._programs:
             while len(self._programs) >= _MOST_PROGRAMS:
                 self._programs.popitem(last=False)[1].close()
-            program = build(format)
-            try:
-                self._programs[format] = self._load(program)
-            except BaseException:
-                for execution in program.executions():
-                    execution.close()
-                raise
+            with _ONE_AT_A_TIME:
+                program = build(format)
+                try:
+                    self._programs[format] = self._load(program)
+                except BaseException:
+                    for execution in program.executions():
+                        execution.close()
+                    raise
         self._programs.move_to_end(format)
         return self._programs[format]
 
@@ -103,6 +108,8 @@ class LoadedProgram:
         self._capturable = all(execution.capturable for execution in program.executions())
         self._runs = [0] * len(program.segments)
         self._graphs: dict[int, int] = {}
+        self.refusal: BackendError | None = None
+        """Why the program is not launched as CUDA graphs, where that was tried in vain."""
 
     def staged(self, name: str, dtype: Any = np.uint8) -> npt.NDArray[Any]:
         """A tensor's place in page-locked memory."""
@@ -110,13 +117,20 @@ class LoadedProgram:
 
     def run(self, segment: int) -> None:
         """Queues a segment."""
-        if self._capturable and self._runs[segment] == 1:
-            self._capture(segment)
-        self._runs[segment] += 1
         if segment in self._graphs:
             self._driver.launch_graph(self._graphs[segment], self._stream)
-        else:
+            return
+        if self._runs[segment] > 1:
             self._queue(segment)
+            return
+        with _ONE_AT_A_TIME:
+            if self._capturable and self._runs[segment] == 1:
+                self._capture(segment)
+            self._runs[segment] += 1
+            if segment in self._graphs:
+                self._driver.launch_graph(self._graphs[segment], self._stream)
+            else:
+                self._queue(segment)
 
     def fetch_latents(self) -> None:
         """Queues the copies of the latents."""
@@ -128,11 +142,13 @@ class LoadedProgram:
         operations = [x for segment in self._segments for x in segment]
         events = [self._driver.create_event() for _ in range(len(operations) + 1)]
         try:
-            self._driver.record(events[0], self._stream)
-            for (_, work), event in zip(operations, events[1:], strict=True):
-                work()
-                self._driver.record(event, self._stream)
-            self._driver.synchronise(self._stream)
+            with delays(self._driver) as delay:
+                delay(self._stream)
+                self._driver.record(events[0], self._stream)
+                for (_, work), event in zip(operations, events[1:], strict=True):
+                    work()
+                    self._driver.record(event, self._stream)
+                self._driver.synchronise(self._stream)
             times = map(self._driver.elapsed, events, events[1:])
             return [(name, seconds) for (name, _), seconds in zip(operations, times, strict=True)]
         finally:
@@ -176,7 +192,7 @@ class LoadedProgram:
             self._driver.destroy_graph(graph)
         if isinstance(failure, (DeviceLostError, DeviceMemoryError)):
             raise failure
-        self._capturable = False
+        self._capturable, self.refusal = False, failure
 
     def _bound(self, operation: Operation) -> Callable[[], None]:
         """An operation on its addresses."""

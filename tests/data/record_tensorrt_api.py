@@ -16,13 +16,14 @@ import sys
 from typing import Any
 
 ENUMS = (
-    "BuilderFlag", "ComputeCapability", "DataType", "HardwareCompatibilityLevel", "LayerInformationFormat", "LayerType",
+    "BuilderFlag", "ComputeCapability", "DataType", "DynamicShapesKernelSpecializationStrategy",
+    "ExecutionContextAllocationStrategy", "HardwareCompatibilityLevel", "LayerInformationFormat", "LayerType",
     "NetworkDefinitionCreationFlag", "ProfilingVerbosity", "SerializationFlag",
 )  # fmt: skip
 CLASSES = (
-    "Builder", "EngineInspector", "IBuilderConfig", "ICudaEngine", "ILayer", "ILogger", "INetworkDefinition",
-    "IOptimizationProfile", "IProgressMonitor", "ISerializationConfig", "ITensor", "ITimingCache", "OnnxParser",
-    "OnnxParserRefitter", "ParserError", "Refitter", "Runtime",
+    "Builder", "EngineInspector", "IBuilderConfig", "ICudaEngine", "IExecutionContext", "ILayer", "ILogger",
+    "INetworkDefinition", "IOptimizationProfile", "IProgressMonitor", "IRuntimeConfig", "ISerializationConfig",
+    "ITensor", "ITimingCache", "OnnxParser", "OnnxParserRefitter", "ParserError", "Refitter", "Runtime",
 )  # fmt: skip
 
 

@@ -14,7 +14,9 @@
 
 namespace {
 
-enum : int { kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kInvalidContext = 201, kNotFound = 500, kLost = 700 };
+enum : int {
+  kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kInvalidContext = 201, kNoBinary = 209, kNotFound = 500, kLost = 700
+};
 
 using Launch = void (*)(const char* kernel, const void* arguments, size_t size, uint32_t grid, uint32_t block);
 using Work = std::function<void()>;
@@ -140,8 +142,13 @@ API int cuMemsetD32Async(unsigned long long address, unsigned value, size_t coun
   });
 }
 
-API int cuModuleLoadDataEx(void** module, const void*, unsigned, void*, void*) { return *module = &primary, ++live, ready(); }
-API int cuModuleLoadData(void** module, const void*) { return *module = &primary, ++live, ready(); }
+API int cuModuleLoadData(void** module, const void* image) {
+  if (std::strcmp(static_cast<const char*>(image), "newer") == 0) return kNoBinary;
+  return *module = &primary, ++live, ready();
+}
+API int cuModuleLoadDataEx(void** module, const void* image, unsigned, void*, void*) {
+  return cuModuleLoadData(module, image);
+}
 API int cuModuleUnload(void*) { return --live, ready(); }
 API int cuModuleGetFunction(void** function, void*, const char* name) {
   *function = const_cast<std::string*>(&*kernels.insert(name).first);

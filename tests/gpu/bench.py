@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.kernels.device import Launch
-from condic.runtime.cuda.driver import Driver
+from condic.runtime.cuda.driver import Driver, delays
 
 
 class CheckError(AssertionError):
@@ -35,9 +35,12 @@ class Bench:
         self.driver.load_kernels()
         self._stream = self.driver.create_stream()
         self._memory: list[int] = []
+        self._delays = delays(self.driver)
+        self._delay = self._delays.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._delays.__exit__(None, None, None)
         for address in self._memory:
             self.driver.release(address)
         self.driver.destroy_stream(self._stream)
@@ -74,10 +77,11 @@ class Bench:
         self.driver.synchronise(self._stream)
 
     def seconds(self, prepare: Callable[[], None], *launches: Launch, runs: int) -> float:
-        """Median time of the launches between two events."""
+        """Median of the device's time for the launches, without that which the host takes to queue them."""
         events, times = [self.driver.create_event() for _ in range(2)], []
         for _ in range(runs):
             prepare()
+            self._delay(self._stream)
             self.driver.record(events[0], self._stream)
             for launch in launches:
                 self.driver.launch(launch, self._stream)

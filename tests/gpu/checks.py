@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from bench import require
 from condic.runtime.codec import Codec
 from condic.runtime.cuda.pipeline import WORKSPACES
 from condic.runtime.cuda.program import Format
+from condic.runtime.cuda.workspace import LoadedProgram
 
 Pixels = npt.NDArray[np.uint8]
 Facts = dict[str, Any]
@@ -65,13 +67,13 @@ def check_graphs(codec: Codec, host: Codec, image: Pixels, level: int = 32) -> F
     return {"largest_differences": facts}
 
 
-def check_cross_decoding(codec: Codec, host: Codec, images: Sequence[Pixels]) -> Facts:
+def check_cross_decoding(codec: Codec, host: Codec, images: Sequence[Pixels], levels: Sequence[int] = LEVELS) -> Facts:
     """Files of each side decode on the other: the same latents, pictures as close as they must be."""
     shares, psnrs, same = [], [], 0
     for image in images:
-        for level in LEVELS:
-            for writer, name in ((codec, "GPU"), (host, "CPU")):
-                data = writer.encode(image, level)
+        for level in levels:
+            files = {"GPU": codec.encode(image, level), "CPU": host.encode(image, level)}
+            for name, data in files.items():
                 here, there = codec.decode(data), host.decode(data)
                 what = f"{image.shape[1]}x{image.shape[0]} at level {level}, written by the {name}"
                 require(here.latents_sha256() == there.latents_sha256(), f"{what}: other latents on the other side")
@@ -80,7 +82,7 @@ def check_cross_decoding(codec: Codec, host: Codec, images: Sequence[Pixels]) ->
                 psnrs.append(10 * np.log10(255**2 / max(float(np.square(difference).mean()), 1e-10)))
                 require(shares[-1] >= CLOSE_SHARE, f"{what}: {shares[-1]:.4f} of the pixels within one level")
                 require(psnrs[-1] >= CLOSE_PSNR, f"{what}: {psnrs[-1]:.1f} dB between the two pictures")
-            same += codec.encode(image, level) == host.encode(image, level)
+            same += files["GPU"] == files["CPU"]
     return {
         "files": len(shares), "share_within_one_level": min(shares), "psnr": min(psnrs),
         "files_equal_to_the_cpus": same,
@@ -105,15 +107,21 @@ def check_repetition(codec: Codec, image: Pixels) -> Facts:
         require(other.decode(first).latents_sha256() == latents, "the host's coder gives other latents")
     finally:
         other.close()
-    device = codec._device
-    programs = [] if device is None else [x for w in device._idle for x in w._programs.values()]
-    return {"programs": len(programs), "captured": sum(program.captured for program in programs)}
+    programs = _programs(codec)
+    return {
+        "programs": len(programs), "captured": sum(program.captured for program in programs),
+        "not_captured": sorted({str(program.refusal) for program in programs if program.refusal}),
+    }  # fmt: skip
+
+
+def mosaic(image: Pixels, height: int, width: int) -> Pixels:
+    """An image of that size: a photograph and its reflections, none of it enlarged, so that files are as usual."""
+    rows, columns = (max(0, wanted - side) for wanted, side in zip((height, width), image.shape, strict=False))
+    return np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="symmetric")[:height, :width]
 
 
 def measure_images(codec: Codec, image: Pixels, level: int = 32, runs: int = 100) -> Facts:
-    """Images per second one at a time and many at once, device memory, and where the device's time goes."""
-    driver = codec.graphs.backend.driver
-    assert driver is not None
+    """Images per second one at a time and many at once, and where the device's time goes."""
     data = codec.encode(image, level)
 
     def median(code: Callable[[], object]) -> float:
@@ -125,21 +133,28 @@ def measure_images(codec: Codec, image: Pixels, level: int = 32, runs: int = 100
                 times.append(time.perf_counter() - start)
         return statistics.median(times)
 
-    def rate(results: Any) -> float:
-        start = time.perf_counter()
-        return sum(1 for _ in results) / (time.perf_counter() - start)
+    def rates(code: Callable[[], Any]) -> list[float]:
+        results = []
+        for _ in range(3):
+            start = time.perf_counter()
+            results.append(sum(1 for _ in code()) / (time.perf_counter() - start))
+        return results
 
     facts: Facts = {
-        "bytes": len(data),
+        "size": f"{image.shape[1]}x{image.shape[0]}", "bytes": len(data),
         "encode_per_second": 1 / median(lambda: codec.encode(image, level)),
         "decode_per_second": 1 / median(lambda: codec.decode(data)),
-    }
-    list(codec.encode_many([image] * 2 * WORKSPACES, level))  # each of them sets up, and captures
-    facts["encode_many_per_second"] = rate(codec.encode_many([image] * runs, level))
-    list(codec.decode_many([data] * 2 * WORKSPACES))
-    facts["decode_many_per_second"] = rate(codec.decode_many([data] * runs))
-    with driver.entered():
-        facts["device_memory_used"] = driver.device.memory - driver.free_memory()
+    }  # fmt: skip
+    for _ in range(3):  # all workspaces at once, until each has set itself up and captured
+        for finish in [codec.begin_encoding(image, level) for _ in range(WORKSPACES)]:
+            finish()
+    facts["encode_many_per_second"] = rates(lambda: codec.encode_many([image] * runs, level))
+    with ThreadPoolExecutor(WORKSPACES) as threads:
+        for _ in range(5):
+            list(threads.map(lambda _: codec.decode(data), range(WORKSPACES)))
+    facts["decode_many_per_second"] = rates(lambda: codec.decode_many([data] * runs))
+    programs = _programs(codec)
+    facts |= {"programs": len(programs), "captured": sum(program.captured for program in programs)}
     if codec._device is not None:
         height, width, channels = image.shape
         for kind in ("encode", "decode"):
@@ -149,3 +164,9 @@ def measure_images(codec: Codec, image: Pixels, level: int = 32, runs: int = 100
                 totals[name] = totals.get(name, 0.0) + 1e6 * seconds
             facts[f"{kind}_profile_us"] = totals
     return facts
+
+
+def _programs(codec: Codec) -> list[LoadedProgram]:
+    """Those that a codec has on its device now."""
+    device = codec._device
+    return [] if device is None else [x for workspace in device._idle for x in workspace._programs.values()]

@@ -11,7 +11,6 @@ from bench import Bench, require
 from condic import kernels
 from condic.kernels.device import (
     DECODER,
-    ENCODER,
     RESULT,
     Chunk,
     Decoded,
@@ -125,13 +124,11 @@ def _check_pixels(bench: Bench, height: int, width: int, channels: int) -> None:
     require(np.array_equal(bench.get(target, pixels.shape, np.uint8), pixels), f"{what}: others come back")
 
 
-def measure_kernels(driver: Driver, bundle: Bundle, height: int, width: int, runs: int = 50) -> Facts:
-    """Microseconds of a chunk at a size of image with preset s's main latent; symbols per second of the coder."""
-    tables = kernels.Tables(bundle.tables["cdf"], bundle.tables["radius"])
+def measure_kernels(driver: Driver, height: int, width: int, runs: int = 50) -> Facts:
+    """Microseconds of a chunk at a size of image with preset s's main latent."""
     chunk = _chunk((192, -(-height // 128) * 8, -(-width // 128) * 8))
     planes, y = _prediction(chunk, 1)
     with Bench(driver) as bench:
-        coder = DeviceTables(bench.put(np.frombuffer(tables_image(tables), np.uint8)), tables)
         source, result, scan = (
             Prediction(bench.put(planes)),
             bench.zeros(RESULT.itemsize),
@@ -151,20 +148,47 @@ def measure_kernels(driver: Driver, bundle: Bundle, height: int, width: int, run
         find = chunk_indexes(chunk, source, indexes=indexes, result=result, scan=scan)
         place = decode_chunk(chunk, source, decoded, symbols=symbols, result=result, scan=scan)
         decoding = bench.seconds(again, find, place, runs=runs)
-        again()
-        bench.run(encode)
-        coded = int(bench.get(result, 2, np.uint32)[0])
-        stream = Stream((chunk.size,), symbols, indexes, result)
+    return {"elements": chunk.size, "encode_chunk_us": 1e6 * encoding, "decode_chunk_us": 1e6 * decoding}
+
+
+def measure_coder(
+    driver: Driver, bundle: Bundle, chunks: Sequence[tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]],
+    runs: int = 50,
+) -> Facts:  # fmt: skip
+    """Symbols per second of the coder on the chunks of a latent, symbols and indexes, as an encoder made them."""
+    tables = kernels.Tables(bundle.tables["cdf"], bundle.tables["radius"])
+    expected = kernels.encode(tables, chunks)
+    symbols = np.concatenate([each for each, _ in chunks])
+    results = np.zeros(len(chunks), RESULT)
+    results["coded"] = [len(each) for each, _ in chunks]
+    with Bench(driver) as bench:
+        coder = DeviceTables(bench.put(np.frombuffer(tables_image(tables), np.uint8)), tables)
+        scales = np.concatenate([each for _, each in chunks])
+        indexes = bench.put(scales)
+        stream = Stream(tuple(results["coded"].tolist()), bench.put(symbols), indexes, bench.put(results))
         workspace, payload = bench.zeros(stream.workspace_bytes), bench.zeros(stream.payload_bytes)
         launches = stream.encode(coder, workspace=workspace, payload=payload)
-        coding = bench.seconds(lambda: bench.clear(workspace, stream.zero_bytes), *launches, runs=runs)
-        size = int(bench.get(workspace, ENCODER.itemsize // 4, np.uint32)[1])
+        encoding = bench.seconds(lambda: bench.clear(workspace, stream.zero_bytes), *launches, runs=runs)
+        error, size = bench.get(workspace, 2, np.uint32).tolist()
+        require(error == 0 and bench.get(payload, size, np.uint8).tobytes() == expected, "other payload")
 
         decoder, at_size = bench.zeros(DECODER.itemsize), bench.put(np.array([size], np.uint32))
+        target = bench.zeros(symbols.nbytes)
         opened = rans_open(payload, at_size, decoder)
-        popped = rans_pop(coder, decoder, indexes=indexes, result=result, symbols=symbols)
-        popping = bench.seconds(lambda: bench.driver.launch(opened, bench._stream), popped, runs=runs)
+        popped = [
+            rans_pop(
+                coder, decoder, indexes=indexes + stream.begin(k), result=stream.result(k),
+                symbols=target + 2 * stream.begin(k),
+            )
+            for k in range(len(chunks))
+        ]  # fmt: skip
+        decoding = bench.seconds(lambda: bench.driver.launch(opened, bench._stream), *popped, runs=runs)
+        held = np.abs(symbols.astype(np.int32)) <= tables.radius[scales]  # `decode_chunk` puts in what escapes
+        require(np.array_equal(bench.get(target, len(symbols), np.int16)[held], symbols[held]), "other symbols")
+        lanes = bench.get(decoder, 1, DECODER)[0]
     return {
-        "elements": chunk.size, "coded": coded, "encode_chunk_us": 1e6 * encoding, "decode_chunk_us": 1e6 * decoding,
-        "rans_encode_symbols_per_second": coded / coding, "rans_decode_symbols_per_second": coded / popping,
+        "symbols": len(symbols), "bytes": size, "lanes": int(lanes["groups"]) << int(lanes["log2_lanes"]),
+        "encode_us": 1e6 * encoding,
+        "decode_us": 1e6 * decoding, "encode_symbols_per_second": len(symbols) / encoding,
+        "decode_symbols_per_second": len(symbols) / decoding,
     }  # fmt: skip

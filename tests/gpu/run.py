@@ -1,11 +1,12 @@
 """Everything that needs a GPU, in one go: builds engines, checks, measures, and writes it all down.
 
-    python tests/gpu/run.py [--python PYTHON]... [--bundle BUNDLE] [--profiles 512,1080p,4k] [--out RESULTS.json]
+    python tests/gpu/run.py [--python PYTHON]... [--bundle BUNDLE] [--profiles 512,1080p,4k] [--sizes 512,1080p,4k]
+                            [--limit SECONDS] [--out RESULTS.json]
 
 Needs condic installed in each PYTHON (by default the one that runs this), pycuda, and TensorRT or onnxruntime-gpu;
 engines also need onnx and rich. What a PYTHON lacks is written down and the rest goes on. Backends run in processes of
-their own: one that crashes ends nothing else. The results are written after each of them, so that a run that is cut
-short leaves what it had. Exit code 0: all passed; 1: something failed; 2: no GPU.
+their own: one that crashes, or takes longer than the limit, ends nothing else. Results are written as they come: a run
+that is cut short leaves what it had. Exit code 0: all passed; 1: something failed; 2: no GPU.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,9 @@ Facts = dict[str, Any]
 BACKENDS = ("tensorrt", "ort-cuda")
 SIZES = {"512": "512x768", "1080p": "1080p", "4k": "4k"}
 SMALL_SIZES = ("512x768", "333x251")
-"""Of the photographs that are coded in both directions."""
+"""Of the photographs that are coded in both directions at every level."""
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-PATIENCE = 3600
-"""Seconds for a process."""
 
 
 def main() -> int:
@@ -50,14 +50,18 @@ def main() -> int:
         print(f"run.py: nothing to do: {error}", file=sys.stderr)
         return 2
     results = Results(options.out or RESULTS, device)
+    pythons, limit = options.python or [sys.executable], options.limit
     with tempfile.TemporaryDirectory() as folder:
-        bundle = options.bundle or _exported(Path(folder), results)
-        for python in options.python or [sys.executable]:
-            results.add(_kernels(python))
-            for backend in BACKENDS:
-                done = results.add(_process(python, backend, bundle, options.profiles))
-                if any(x["ok"] for x in done):
-                    results.add([_throughput(python, backend, bundle, options.profiles, Path(folder))])
+        bundle = options.bundle or _exported(Path(folder), results, limit)
+        for python in pythons:
+            stages = [(stages, [python, __file__, "--stages", stages, "--bundle", bundle, "--sizes", options.sizes,
+                                "--profiles", options.profiles]) for stages in ("kernels", *BACKENDS)]  # fmt: skip
+            for backend, command in stages:
+                passed = results.add(python, _process(backend, command, limit))
+                if passed and backend in BACKENDS:
+                    results.add(python, [_throughput(python, backend, bundle, options.sizes, Path(folder), limit)])
+        for python in pythons:
+            results.add(python, _sanitized(python, limit))
     return results.summary()
 
 
@@ -67,7 +71,11 @@ def _options() -> argparse.Namespace:
         "--python", action="append", help="Python of an environment to test; may be given several times"
     )
     parser.add_argument("--bundle", help="model; default: dcic-sgp s in half precision, or the shipped one")
-    parser.add_argument("--profiles", default="512,1080p,4k", help="sizes to build engines for and to measure")
+    parser.add_argument(
+        "--profiles", default="512,1080p,4k", help="sizes to build engines for; 4k takes all others too"
+    )
+    parser.add_argument("--sizes", default="512,1080p,4k", help="sizes to measure")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds for each process")
     parser.add_argument("--out", type=Path, help="file, or folder, of the results")
     parser.add_argument("--stages", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -87,9 +95,12 @@ def _gpu() -> str:
 
 # What one process does.
 
+Stage = Callable[[str, Callable[[], Facts]], "Facts | None"]
+"""Does a stage, prints its outcome as a line of JSON, and gives its facts, None if it failed."""
+
 
 def _work(options: argparse.Namespace) -> int:
-    """Runs the stages of a backend, or of the kernels, and prints a line of JSON for each."""
+    """Runs the stages of a backend, or of the kernels."""
     failed = False
 
     def stage(name: str, code: Callable[[], Facts]) -> Facts | None:
@@ -104,38 +115,45 @@ def _work(options: argparse.Namespace) -> int:
         print(json.dumps(outcome), flush=True)
         return outcome.get("facts")  # type: ignore[return-value]
 
+    sizes = options.sizes.split(",")
     if options.stages.startswith("kernels"):
-        _kernel_stages(stage, quick=options.stages == "kernels-once")
+        _kernel_stages(stage, options.bundle, [] if options.stages == "kernels-once" else sizes)
     else:
-        _backend_stages(stage, options.stages, options.bundle, options.profiles.split(","))
+        _backend_stages(stage, options.stages, options.bundle, options.profiles, sizes)
     return 1 if failed else 0
 
 
-def _kernel_stages(stage: Callable[[str, Callable[[], Facts]], Facts | None], *, quick: bool) -> None:
-    def code() -> Facts:
-        from kernel_checks import check_kernels, measure_kernels
+def _kernel_stages(stage: Stage, model: str, sizes: Sequence[str]) -> None:
+    from kernel_checks import check_kernels, measure_coder, measure_kernels
 
-        from condic.runtime.bundle import read_bundle
-        from condic.runtime.cuda.driver import open_driver
-        from condic.runtime.shipped import find_bundle
+    from condic.runtime.bundle import read_bundle
+    from condic.runtime.codec import Codec
+    from condic.runtime.cuda.driver import Driver, open_driver
+    from condic.runtime.shipped import find_bundle
 
-        bundle, driver = read_bundle(find_bundle("dcic-sgp-s")), open_driver()
-        try:
-            facts: Facts = dict(check_kernels(driver, bundle, (4, 30) if quick else (4, 30, 136)))
-            if not quick:
-                facts["device"] = driver.device.describe()
-                for name, size in {"1080p": (1080, 1920), "4k": (2160, 3840)}.items():
-                    facts[name] = measure_kernels(driver, bundle, *size)
-        finally:
-            driver.close()
-        return facts
+    bundle, opened = read_bundle(find_bundle(model)), list[Driver]()
 
-    stage("kernels", code)
+    def open_it() -> Facts:
+        opened.append(open_driver())
+        return {"device": opened[0].device.describe()}
+
+    if stage("open", open_it) is None:
+        return
+    driver = opened[0]
+    stage("kernels", lambda: check_kernels(driver, bundle, (4, 30, 136) if sizes else (4, 30)))
+    for size in sizes:
+        image = photograph(size)
+        stage(f"kernels {size}", lambda: measure_kernels(driver, *image.shape[:2]))  # noqa: B023
+
+        def measured() -> Facts:
+            latents = Codec(bundle, "ort").quantise(image, 32).latents  # noqa: B023
+            return {x.name: measure_coder(driver, bundle, x.chunks) for x in latents if x.name != "hyper"}
+
+        stage(f"coder {size}", measured)
+    driver.close()
 
 
-def _backend_stages(
-    stage: Callable[[str, Callable[[], Facts]], Facts | None], backend: str, model: str, profiles: Sequence[str]
-) -> None:
+def _backend_stages(stage: Stage, backend: str, model: str, profiles: str, sizes: Sequence[str]) -> None:
     from condic.benchmarks.photographs import find_photographs, parse_resolution, scaled
     from condic.runtime.bundle import read_bundle
     from condic.runtime.codec import Codec
@@ -155,15 +173,25 @@ def _backend_stages(
         or stage("known answers", lambda: checks().check_known_answers(opened[0])) is None
     ):
         return
-    codec, host, (photograph, *_) = opened[0], Codec(bundle, "ort"), find_photographs(None)
-    small = [scaled(photograph, parse_resolution(size))[0] for size in SMALL_SIZES]
+    codec, host, (path, *_) = opened[0], Codec(bundle, "ort"), find_photographs(None)
+    small = [scaled(path, parse_resolution(size))[0] for size in SMALL_SIZES]
     stage("graphs", lambda: checks().check_graphs(codec, host, small[0]))
     stage("cross decoding", lambda: checks().check_cross_decoding(codec, host, small))
     stage("repetition", lambda: checks().check_repetition(codec, small[0]))
-    for profile in profiles:
-        image, _ = scaled(photograph, parse_resolution(SIZES[profile]))
-        stage(f"images {profile}", lambda image=image: checks().measure_images(codec, image))  # type: ignore[misc]
+    for size in sizes:
+        image = photograph(size)
+        stage(f"cross decoding {size}", lambda: checks().check_cross_decoding(codec, host, [image], [32]))  # noqa: B023
+        stage(f"images {size}", lambda: checks().measure_images(codec, image))  # noqa: B023
     codec.close()
+
+
+def photograph(size: str) -> Any:
+    """A picture of one of `SIZES`, uint8 [H, W, 3], of the photograph that comes with condic."""
+    from condic.benchmarks.images import read_rgb
+    from condic.benchmarks.photographs import find_photographs, parse_resolution
+
+    resolution = parse_resolution(SIZES[size])
+    return checks().mosaic(read_rgb(find_photographs(None)[0]), resolution.height, resolution.width)
 
 
 def checks() -> Any:
@@ -173,7 +201,7 @@ def checks() -> Any:
     return checks
 
 
-def _build_engines(bundle: Any, profiles: Sequence[str]) -> Facts:
+def _build_engines(bundle: Any, profiles: str) -> Facts:
     from condic.engines.build import Built, Order, build_engines
     from condic.engines.gpu import first_gpu
     from condic.engines.profiles import named_profiles
@@ -181,7 +209,7 @@ def _build_engines(bundle: Any, profiles: Sequence[str]) -> Facts:
     from condic.runtime.tensorrt_library import find_tensorrt
 
     trt, built = find_tensorrt(), list[Built]()
-    order = Order(engine_folder(), named_profiles(",".join(profiles)))
+    order = Order(engine_folder(), named_profiles(profiles))
     build_engines(bundle, order, trt, first_gpu(), built.append, lambda graph, profile: lambda phase, done: True)
     attention = [verdict for x in built for verdict in x.attention]
     return {
@@ -210,14 +238,19 @@ class Results:
             out /= f"gpu-{re.sub('[^a-z0-9]+', '-', device.lower())}-{self._facts['date'][:10]}.json"
         self._path = out
 
-    def add(self, outcomes: list[Facts]) -> list[Facts]:
-        """Writes outcomes down at once; gives them back."""
+    def add(self, python: str, outcomes: Iterable[Facts]) -> bool:
+        """Writes each outcome down when it comes; whether any of them passed."""
         from condic.files import replace_whole
 
-        self._outcomes += outcomes
-        with replace_whole(self._path) as temporary:
-            temporary.write_text(json.dumps(self._facts | {"results": self._outcomes}, indent=1) + "\n")
-        return outcomes
+        passed = False
+        for outcome in outcomes:
+            self._outcomes.append(outcome | {"python": python})
+            passed = passed or outcome["ok"]
+            with replace_whole(self._path) as temporary:
+                temporary.write_text(json.dumps(self._facts | {"results": self._outcomes}, indent=1) + "\n")
+            what = f"{outcome['backend']} {outcome['stage']}, {outcome['seconds']:.1f} s"
+            print(f"{what}: {'passed' if outcome['ok'] else outcome['error']}", file=sys.stderr)
+        return passed
 
     def summary(self) -> int:
         """Says what failed; the exit code."""
@@ -228,75 +261,96 @@ class Results:
         return 1 if failed else 0
 
 
-def _exported(folder: Path, results: Results) -> str:
+def _exported(folder: Path, results: Results, limit: float) -> str:
     """The bundle to test: in half precision where PyTorch is here, else the shipped one."""
     target = folder / "half.condic"
     program = "from condic.export.cli import main; main()"
     words = ["--model", "dcic-sgp", "--preset", "s", "--fp16", "--out", str(target)]
-    command = [sys.executable, "-c", program, *words]
-    start = time.perf_counter()
-    code, _, complaint = _ended(command)
-    error = None if code == 0 else (_last_line(complaint) or f"exit code {code}")
-    results.add([_outcome("export", "half precision", error, {}, time.perf_counter() - start)])
-    return "dcic-sgp-s" if error else str(target)
+    start, run = time.perf_counter(), Run([sys.executable, "-c", program, *words], limit)
+    results.add(sys.executable, [_outcome("export", "half precision", run.error(), {}, time.perf_counter() - start)])
+    return "dcic-sgp-s" if run.error() else str(target)
 
 
-def _kernels(python: str) -> list[Facts]:
-    """The kernels alone, then once more under each tool of compute-sanitizer."""
-    outcomes = _process(python, "kernels", "", "")
-    sanitizer = shutil.which("compute-sanitizer", path=os.environ.get("PATH", "") + ":/usr/local/cuda/bin")
-    for tool in SANITIZERS:
-        name, start = f"compute-sanitizer {tool}", time.perf_counter()
-        if sanitizer is None:
-            outcomes.append(_outcome("kernels", name, "compute-sanitizer is not installed", {}, 0))
-            continue
-        command = [sanitizer, "--tool", tool, "--error-exitcode", "9", python, __file__, "--stages", "kernels-once"]
-        code, said, complaint = _ended(command)
-        summary = next((x for x in reversed(said.splitlines()) if "ERROR SUMMARY" in x), "").strip("= ")
-        error = None if code == 0 else (summary or _last_line(said + complaint))
-        outcomes.append(_outcome("kernels", name, error, {"summary": summary}, time.perf_counter() - start))
-    return [outcome | {"python": python} for outcome in outcomes]
+def _process(stages: str, command: Sequence[str], limit: float) -> Iterator[Facts]:
+    """The outcomes of a process, as they come; if it ends early, that is an outcome too."""
+    start, run, failed = time.perf_counter(), Run(command, limit, wait=False), False
+    for line in run.lines():
+        if line.startswith('{"backend"'):
+            outcome = json.loads(line)
+            failed = failed or not outcome["ok"]
+            yield outcome
+    if (error := run.error()) and not failed:
+        yield _outcome(stages, "process", error, {}, time.perf_counter() - start)
 
 
-def _process(python: str, stages: str, bundle: str, profiles: str) -> list[Facts]:
-    """Runs a process's stages; if it ends early, that is an outcome too."""
-    print(f"{python}: {stages}", file=sys.stderr)
-    start = time.perf_counter()
-    command = [python, __file__, "--stages", stages, "--bundle", bundle, "--profiles", profiles]
-    code, said, complaint = _ended(command)
-    outcomes: list[Facts] = [json.loads(line) for line in said.splitlines() if line.startswith('{"backend"')]
-    if code and all(outcome["ok"] for outcome in outcomes):
-        why = f"the process ended with code {code}: {_last_line(complaint)}"
-        outcomes.append(_outcome(stages, "process", why, {}, time.perf_counter() - start))
-    for outcome in outcomes:
-        print(f"  {outcome['stage']}: {'passed' if outcome['ok'] else outcome['error']}", file=sys.stderr)
-    return [outcome | {"python": python} for outcome in outcomes]
-
-
-def _throughput(python: str, backend: str, bundle: str, profiles: str, folder: Path) -> Facts:
+def _throughput(python: str, backend: str, bundle: str, sizes: str, folder: Path, limit: float) -> Facts:
     """condic-bench throughput with a backend."""
     target, start = folder / f"{backend}.json", time.perf_counter()
-    sizes = ",".join(SIZES[profile] for profile in profiles.split(","))
-    command = [
+    run = Run([
         python, "-m", "condic.benchmarks", "throughput", "--models", bundle, "--backends", backend, "--peers", "none",
-        "--resolutions", sizes, "--repeat", "100", "--json", str(target),
-    ]  # fmt: skip
-    code, _, complaint = _ended(command)
+        "--resolutions", ",".join(SIZES[size] for size in sizes.split(",")), "--repeat", "100", "--json", str(target),
+    ], limit)  # fmt: skip
     facts = json.loads(target.read_text()) if target.exists() else {}
-    error = None if code == 0 else _last_line(complaint)
-    return _outcome(backend, "throughput", error, facts, time.perf_counter() - start) | {"python": python}
+    return _outcome(backend, "throughput", run.error(), facts, time.perf_counter() - start)
 
 
-def _ended(command: Sequence[str]) -> tuple[int, str, str]:
-    """A process's exit code, and what it printed on standard output and standard error; 1 where it did not end."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    except OSError as error:
-        return 1, "", str(error)
-    except subprocess.TimeoutExpired as error:
-        said = error.stdout.decode() if isinstance(error.stdout, bytes) else (error.stdout or "")
-        return 1, said, f"not done after {PATIENCE} s"
-    return done.returncode, done.stdout, done.stderr
+def _sanitized(python: str, limit: float) -> Iterator[Facts]:
+    """The kernels once more under each tool of compute-sanitizer."""
+    sanitizer = shutil.which("compute-sanitizer", path=os.environ.get("PATH", "") + ":/usr/local/cuda/bin")
+    if sanitizer is None:
+        yield _outcome("kernels", "compute-sanitizer", "it is not installed", {}, 0)
+        return
+    kernels = [python, __file__, "--stages", "kernels-once", "--bundle", "dcic-sgp-s"]
+    for tool in SANITIZERS:
+        start = time.perf_counter()
+        run = Run([sanitizer, "--tool", tool, "--target-processes", "all", "--error-exitcode", "9", *kernels], limit)
+        summary = next((x for x in reversed(run.said) if "ERROR SUMMARY" in x), "").strip("= \n")
+        error = run.error() and (summary or run.error())
+        yield _outcome("kernels", f"compute-sanitizer {tool}", error, {"summary": summary}, time.perf_counter() - start)
+
+
+class Run:
+    """A process, ended after `limit` seconds; `said` are the lines that it printed on standard output."""
+
+    def __init__(self, command: Sequence[str], limit: float, *, wait: bool = True) -> None:
+        self.said: list[str] = []
+        self._limit, self._late = limit, False
+        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process: subprocess.Popen[str] | None = None
+        try:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._complaints, text=True)
+        except OSError as error:
+            self._complaints.write(str(error))
+            return
+        self._timer = threading.Timer(limit, self._end)
+        self._timer.start()
+        if wait:
+            list(self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """The lines, as they come, until the process ends."""
+        if self._process is None:
+            return
+        with self._process:
+            for line in self._process.stdout or ():
+                self.said.append(line)
+                yield line
+        self._timer.cancel()
+
+    def error(self) -> str | None:
+        """What went wrong, in one line, once it has ended."""
+        if self._late:
+            return f"not done after {self._limit:.0f} s"
+        if self._process is not None and self._process.returncode == 0:
+            return None
+        self._complaints.seek(0)
+        last = (self._complaints.read().strip().splitlines() or [""])[-1][:500]
+        return last if self._process is None else f"the process ended with code {self._process.returncode}: {last}"
+
+    def _end(self) -> None:
+        assert self._process is not None
+        self._late = True
+        self._process.kill()
 
 
 def _outcome(backend: str, stage: str, error: str | None, facts: Facts, seconds: float) -> Facts:
@@ -304,10 +358,6 @@ def _outcome(backend: str, stage: str, error: str | None, facts: Facts, seconds:
         "backend": backend, "stage": stage, "ok": error is None, "error": error, "facts": facts,
         "seconds": round(seconds, 2),
     }  # fmt: skip
-
-
-def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1][:500] if text.strip() else ""
 
 
 if __name__ == "__main__":

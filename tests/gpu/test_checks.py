@@ -34,10 +34,15 @@ def device(backend: FakeBackend, bundle: Bundle) -> Iterator[Codec]:
     assert backend.driver.left() == {}
 
 
-def test_the_kernels_pass_and_are_measured(backend: FakeBackend, bundle: Bundle) -> None:
+def test_the_kernels_pass_and_are_measured(
+    backend: FakeBackend, bundle: Bundle, codec: Codec, drawing: Callable[..., Pixels]
+) -> None:
     assert kernel_checks.check_kernels(backend.driver, bundle, (4, 30)) == {"chunks": 2}
-    facts = kernel_checks.measure_kernels(backend.driver, bundle, 100, 128, runs=2)
-    assert facts["coded"] > 0
+    assert kernel_checks.measure_kernels(backend.driver, 100, 128, runs=2)["elements"] == 192 * 8 * 8 // 4
+    (*_, main) = codec.quantise(drawing(140, 130), 40).latents
+    facts = kernel_checks.measure_coder(backend.driver, bundle, main.chunks, runs=2)
+    assert facts["symbols"] == sum(len(symbols) for symbols, _ in main.chunks)
+    assert (facts["lanes"], facts["bytes"]) == (1, len(main.section(codec._entropy)) - 4 * len(main.chunks))
     assert backend.driver.left() == {}
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from ctypes.util import find_library
 from pathlib import Path
 
+import numpy as np
 import pytest
 import run
 from cuda_emulator import DeviceMemory, Emulator
@@ -15,6 +17,31 @@ from fake_backend import FakeBackend, registered
 from fake_driver import FakeDriver
 
 SCRIPT = Path(run.__file__)
+
+
+class Stages:
+    """Notes what each stage found; an error is the test's."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[run.Facts] = []
+
+    def __call__(self, name: str, code: object) -> object:
+        self.outcomes.append(run._outcome("fake", name, None, code(), 0))  # type: ignore[operator]
+        return self.outcomes[-1]["facts"]
+
+    def names(self) -> list[str]:
+        return [x["stage"] for x in self.outcomes]
+
+
+@pytest.fixture
+def fake(emulator: Emulator, memory: DeviceMemory, monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+    pytest.importorskip("onnxruntime")
+    driver = FakeDriver(emulator, memory)
+    registered(FakeBackend(driver), monkeypatch)
+    monkeypatch.setattr("condic.runtime.cuda.driver.open_driver", lambda: driver)
+    monkeypatch.setattr(run, "SIZES", {"512": "96x64"})
+    monkeypatch.setattr(run, "SMALL_SIZES", ("70x40",))
+    return driver
 
 
 def test_without_a_gpu_it_says_so_and_ends_with_code_2() -> None:
@@ -30,43 +57,45 @@ def test_without_a_gpu_it_says_so_and_ends_with_code_2() -> None:
 def test_a_process_without_a_gpu_reports_what_fails_and_goes_on(stages: str, bundle_path: Path) -> None:
     if find_library("cuda"):
         pytest.skip("an NVIDIA driver is installed")
-    outcomes = run._process(sys.executable, stages, str(bundle_path), "512")
+    command = [sys.executable, str(SCRIPT), "--stages", stages, "--bundle", str(bundle_path), "--sizes", "512"]
+    outcomes = list(run._process(stages, command, 100))
     assert not outcomes[-1]["ok"]
     assert outcomes[-1]["error"]
 
 
-def test_a_process_that_crashes_is_an_outcome(tmp_path: Path) -> None:
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho dying >&2\nkill -SEGV $$\n")
-    python.chmod(0o755)
-    (outcome,) = run._process(str(python), "tensorrt", "", "")
+def test_a_process_that_crashes_or_is_none_is_an_outcome() -> None:
+    (outcome,) = run._process("tensorrt", ["sh", "-c", "echo dying >&2; kill -SEGV $$"], 100)
     assert outcome["error"] == "the process ended with code -11: dying"
+    (outcome,) = run._process("tensorrt", ["/no/such/python"], 100)
+    assert "No such file" in outcome["error"]
 
 
-def test_every_stage_passes_on_a_device_that_works(
-    emulator: Emulator, memory: DeviceMemory, monkeypatch: pytest.MonkeyPatch, bundle_path: Path, tmp_path: Path
+def test_outcomes_come_while_a_process_runs_and_stay_when_it_takes_too_long() -> None:
+    line = json.dumps(run._outcome("b", "first", None, {}, 0))
+    begun = time.monotonic()
+    outcomes = run._process("b", [sys.executable, "-c", f"print({line!r}, flush=True); import time; time.sleep(60)"], 3)
+    assert next(outcomes)["stage"] == "first"
+    (late,) = outcomes
+    assert (late["error"], late["ok"]) == ("not done after 3 s", False)
+    assert time.monotonic() - begun < 30
+
+
+def test_every_stage_of_a_backend_passes_on_a_device_that_works(
+    fake: FakeDriver, monkeypatch: pytest.MonkeyPatch, bundle_path: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("onnxruntime")
-    registered(FakeBackend(FakeDriver(emulator, memory)), monkeypatch)
-    monkeypatch.setattr(run, "SIZES", {"512": "96x64"})
-    monkeypatch.setattr(run, "SMALL_SIZES", ("70x40",))
     monkeypatch.setattr(run.checks(), "LEVELS", (32,))
     measure = run.checks().measure_images
     monkeypatch.setattr(run.checks(), "measure_images", lambda codec, image: measure(codec, image, runs=2))
-    outcomes = []
-
-    def stage(name: str, code: object) -> object:
-        outcomes.append(run._outcome("fake", name, None, code(), 0))  # type: ignore[operator]
-        return outcomes[-1]["facts"]
-
-    run._backend_stages(stage, "fake", str(bundle_path), ["512"])  # type: ignore[arg-type]
-    assert [x["stage"] for x in outcomes] == [
-        "open", "known answers", "graphs", "cross decoding", "repetition", "images 512"
+    stages = Stages()
+    run._backend_stages(stages, "fake", str(bundle_path), "512", ["512"])  # type: ignore[arg-type]
+    assert stages.names() == [
+        "open", "known answers", "graphs", "cross decoding", "repetition", "cross decoding 512", "images 512"
     ]  # fmt: skip
+    assert stages.outcomes[-1]["facts"]["programs"] == stages.outcomes[-1]["facts"]["captured"] > 0
     failed = run._outcome("fake", "last", "out of luck", {}, 0)
     results = run.Results(tmp_path, "A GPU (80GB)")
-    for added, count in ((outcomes, 6), ([failed], 7)):  # a run that is cut short leaves what it had
-        results.add(added)
+    for added, count in ((stages.outcomes, 7), ([failed], 8)):  # a run that is cut short leaves what it had
+        assert results.add("python", added) == (added is stages.outcomes)
         (path,) = tmp_path.glob("gpu-a-gpu-80gb--*.json")
         facts = json.loads(path.read_text())
         assert facts["kind"] == "gpu"
@@ -75,9 +104,26 @@ def test_every_stage_passes_on_a_device_that_works(
     assert results.summary() == 1
 
 
-def test_a_process_without_end_is_an_outcome_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "PATIENCE", 2)
-    code, said, complaint = run._ended(
-        [sys.executable, "-c", "print('begun', flush=True); import time; time.sleep(60)"]
-    )
-    assert (code, said, complaint) == (1, "begun\n", "not done after 2 s")
+def test_every_stage_of_the_kernels_passes(
+    fake: FakeDriver, monkeypatch: pytest.MonkeyPatch, bundle_path: Path
+) -> None:
+    import kernel_checks
+
+    check = kernel_checks.check_kernels
+    monkeypatch.setattr(kernel_checks, "check_kernels", lambda driver, bundle, sides: check(driver, bundle, (4,)))
+    for name in ("measure_kernels", "measure_coder"):
+        original = getattr(kernel_checks, name)
+        monkeypatch.setattr(kernel_checks, name, lambda *given, original=original: original(*given, runs=2))
+    stages = Stages()
+    run._kernel_stages(stages, str(bundle_path), ["512"])  # type: ignore[arg-type]
+    assert stages.names() == ["open", "kernels", "kernels 512", "coder 512"]
+    assert set(stages.outcomes[-1]["facts"]) == {"prior", "main"}
+
+
+def test_a_mosaic_has_the_photograph_and_its_reflections() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (3, 4, 3)).astype(np.uint8)
+    large = run.checks().mosaic(image, 8, 5)
+    assert large.shape == (8, 5, 3)
+    assert np.array_equal(large[:3, :4], image)
+    assert np.array_equal(large[3:6, :4], image[::-1])
+    assert np.array_equal(run.checks().mosaic(image, 2, 3), image[:2, :3])

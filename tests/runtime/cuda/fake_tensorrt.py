@@ -17,8 +17,8 @@ SCRATCH = 500
 
 
 def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
-    """What `import tensorrt` gives: version 8 has other ways to leave memory to the caller than 10."""
-    old = version.startswith("8.")
+    """What `import tensorrt` gives: 8 and TensorRT-RTX (1) have other ways to leave memory to the caller than 10."""
+    old, rtx = version.startswith("8."), version.startswith("1.")
     inner = open_backend("ort", BackendOptions(threads=1))
 
     class ILogger:
@@ -88,7 +88,23 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
     if old:
         Engine.create_execution_context_without_device_memory = Engine._context  # type: ignore[attr-defined]
     else:
-        Engine.create_execution_context = lambda self, strategy: self._context()  # type: ignore[attr-defined]
+
+        def create_execution_context(self: Engine, given: Any) -> Context | None:
+            if rtx:
+                assert given.strategy == "user"
+                assert given.dynamic_shapes_kernel_specialization_strategy == "eager"
+            else:
+                assert given == "user"
+            return self._context()
+
+        Engine.create_execution_context = create_execution_context  # type: ignore[attr-defined]
+    if rtx:
+
+        class RuntimeConfig:
+            def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+                self.strategy = strategy
+
+        Engine.create_runtime_config = lambda self: RuntimeConfig()  # type: ignore[attr-defined]
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
@@ -107,4 +123,6 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
     )  # fmt: skip
     if not old:
         module.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
+    if rtx:
+        module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
     return module

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ from fake_driver import FakeDriver
 
 ort_cuda = pytest.importorskip("condic.runtime.backends.ort_cuda", exc_type=ImportError)
 
-from condic.errors import BackendError  # noqa: E402
+from condic.errors import BackendError, DeviceMemoryError  # noqa: E402
 from condic.runtime.bundle import Bundle  # noqa: E402
 from condic.runtime.codec import Codec  # noqa: E402
 
@@ -59,6 +61,43 @@ def test_a_provider_that_does_not_load_is_an_error_and_not_a_slow_success(
     with pytest.raises(BackendError, match="cannot load its CUDA provider"):
         device.graphs.load("context_0")
     device.close()
+
+
+def test_a_session_that_cannot_be_made_is_an_error_of_ours(
+    driver: FakeDriver, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {}
+
+    def refuse(*_: object, **options: object) -> None:
+        given.update(options)
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+    device = Codec(bundle, "ort-cuda")
+    monkeypatch.setattr(ort_cuda.onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(DeviceMemoryError, match="out of memory"):
+        device.graphs.load("context_0")
+    assert given["enable_fallback"] == 0, "it would go on, on the CPU alone"
+    device.close()
+
+
+def test_libraries_of_wheels_are_loaded_before_the_provider_needs_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in (
+        "cu13/lib/libcublas.so.13",
+        "cu13/lib/libcudart.so.13",
+        "cudnn/lib/libcudnn.so.9",
+        "cu13/lib/libx.so.1",
+    ):
+        (tmp_path / "nvidia" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "nvidia" / name).touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    loaded = []
+    monkeypatch.setattr(ort_cuda.ctypes, "CDLL", lambda path, mode: loaded.append(Path(path)))
+    ort_cuda._load_libraries.__wrapped__()
+    ours = [path.name for path in loaded if tmp_path in path.parents]
+    assert ours == ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9"]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,9 @@ def test_a_capture_that_fails_is_not_tried_again(
     for _ in range(4):
         assert device_codec.encode(image, 20) == data
     assert (bench.driver.counts["begin_capture"], bench.driver.counts["launch_graph"]) == (1, 0)
+    assert device_codec._device is not None
+    (workspace,) = device_codec._device._idle
+    assert [program.refusal is not None for program in workspace._programs.values()] == [True]
 
 
 def broken(data: bytes) -> Iterator[bytes]:

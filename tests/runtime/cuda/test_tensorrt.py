@@ -18,7 +18,7 @@ from condic.errors import BackendError, SizeError
 from condic.runtime.backends import tensorrt
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
-from condic.runtime.engine_cache import Engine, EngineKey, Profile, Target, write_engine
+from condic.runtime.engine_cache import Engine, EngineKey, Flavour, Profile, Target, write_engine
 from condic.runtime.tensorrt_library import adopt
 
 from .fake_tensorrt import fake_module
@@ -35,9 +35,10 @@ class Library:
     driver: FakeDriver
     folder: Path
     bundle: Bundle
+    flavour: Flavour
 
     def write(self, plan: bytes | None = None, profiles: tuple[Profile, ...] = (SMALL, LARGE)) -> None:
-        target = Target("fake GPU", "8.7", "tensorrt", self.api.__version__)
+        target = Target("fake GPU", "8.7", self.flavour, self.api.__version__)
         for graph in self.bundle.manifest.graphs:
             for profile in profiles:
                 precision = "fp32" if graph.precision == "float" else graph.precision
@@ -45,33 +46,34 @@ class Library:
                 write_engine(self.folder, Engine(key, plan or graph.role.encode(), {"build_seconds": 0.5}))
 
 
-@pytest.fixture(params=["8.6.1", "10.3.0"])
+@pytest.fixture(params=["8.6.1", "10.3.0", "1.7.1"])
 def library(
     request: pytest.FixtureRequest, emulator: Emulator, memory: DeviceMemory, bundle: Bundle, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Library]:  # fmt: skip
     pytest.importorskip("onnxruntime")
     driver = FakeDriver(emulator, memory)
-    api = fake_module(request.param, driver, bundle)
+    api, flavour = fake_module(request.param, driver, bundle), "tensorrt-rtx" if request.param[0] == "1" else "tensorrt"
     monkeypatch.setenv("CONDIC_ENGINES", str(tmp_path))
     monkeypatch.setattr(tensorrt, "find_libcuda", lambda: None)
-    monkeypatch.setattr(tensorrt, "find_tensorrt", lambda: adopt(api, "tensorrt"))
+    monkeypatch.setattr(tensorrt, "find_tensorrt", lambda: adopt(api, flavour))
     monkeypatch.setattr(tensorrt, "open_driver", lambda: driver)
-    yield Library(api, driver, tmp_path, bundle)
+    yield Library(api, driver, tmp_path, bundle, flavour)
     assert driver.left() == {}
 
 
 def test_images_of_two_profiles_are_the_hosts(library: Library, bundle: Bundle, codec: Codec, drawing: Draw) -> None:
     library.write()
     device = Codec(bundle, "tensorrt")
-    assert device.backend == f"tensorrt (TensorRT {library.api.__version__}, fake GPU (sm_87), CUDA 12.6)"
+    name = "TensorRT-RTX" if library.flavour == "tensorrt-rtx" else "TensorRT"
+    assert device.backend == f"tensorrt ({name} {library.api.__version__}, fake GPU (sm_87), CUDA 12.6)"
     for shape in ((100, 200), (100, 200), (300, 200), (100, 200)):
         image = drawing(*shape)
         data = codec.encode(image, 30)
         assert device.encode(image, 30) == data
         assert np.array_equal(device.decode(data).image, codec.decode(data).image)
     loads = library.api.plans.count(b"context_1")
-    assert loads == (2 if library.api.__version__.startswith("10") else library.api.plans.count(b"context_2"))
+    assert loads == (library.api.plans.count(b"context_2") if library.api.__version__.startswith("8") else 2)
     profiles = 2
     assert device.graphs.backend.build_seconds == 0.5 * profiles * len(bundle.manifest.graphs)
     device.close()
@@ -128,4 +130,12 @@ def test_every_recorded_version_has_the_members_that_are_used(line: str) -> None
     own_memory = {"create_execution_context_without_device_memory", "device_memory_size"}
     assert (own_memory if old else {"create_execution_context"}) <= engine
     assert {"deserialize_cuda_engine", "engine_host_code_allowed"} <= set(api["classes"]["Runtime"])
+    if api["module"].startswith("tensorrt_rtx"):
+        assert {"create_runtime_config"} <= engine
+        assert "EAGER" in api["enums"]["DynamicShapesKernelSpecializationStrategy"]
+        assert "USER_MANAGED" in api["enums"]["ExecutionContextAllocationStrategy"]
+        assert {
+            "set_execution_context_allocation_strategy", "dynamic_shapes_kernel_specialization_strategy"
+        } <= set(api["classes"]["IRuntimeConfig"])  # fmt: skip
+        assert {"update_device_memory_size_for_shapes", "set_device_memory"} <= set(api["classes"]["IExecutionContext"])
     assert "FLOAT" in api["enums"]["DataType"]
