@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from condic.errors import CondicError
-from condic.files import Source, name_of, read_source
+from condic.files import Source, named, read_source
 from condic.runtime.bitstream import METADATA, Flags, Limits, read_stream
 from condic.runtime.metadata import Metadata, unpack_metadata
 from condic.runtime.shipped import model_of
@@ -45,16 +44,15 @@ class CodedImage:
     ) -> None:
         """See `open`."""
         self.data = read_source(source)
-        try:
+        with named(source):
             stream = read_stream(self.data, limits)
             header, self.metadata = stream.header, Metadata()
             if header.flags & Flags.METADATA:
                 self.metadata = unpack_metadata(stream.section(METADATA).payload, limits)
-        except CondicError as error:
-            raise type(error)(f"{name_of(source)}: {error}") from error
         self.size = header.width, header.height
         self.mode = ("L" if header.flags & Flags.GREY else "RGB") + ("A" if header.flags & Flags.ALPHA else "")
         self.quality, self.model_id = header.quality, header.bundle_id.hex()
+        self._source = b"" if isinstance(source, bytes | bytearray | memoryview) else source
         self._model, self._backend, self._limits = model, backend, limits
 
     def __repr__(self) -> str:
@@ -66,7 +64,8 @@ class CodedImage:
 
         `region`: left, top, width and height in pixels of the only part that is wanted.
         """
-        return self._codec().decode(self.data, limits=self._limits, region=region)
+        with named(self._source):
+            return self._codec().decode(self.data, limits=self._limits, region=region)
 
     def preview(self, reduction: int = 1) -> Decoded:
         """A rough image from the first part of the file alone. Raises CondicError.
@@ -74,7 +73,8 @@ class CodedImage:
         It is as large as the model makes it: dcic-sgp's has the image's size, cic-sr's a quarter of its sides. With a
         `reduction` of n (8, 16 or 32) it has ceil(H / n) rows and ceil(W / n) columns.
         """
-        return self._codec().preview(self.data, limits=self._limits, reduction=reduction)
+        with named(self._source):
+            return self._codec().preview(self.data, limits=self._limits, reduction=reduction)
 
     def _codec(self) -> Codec:
         from condic.functions import open_codec

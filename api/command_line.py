@@ -25,6 +25,9 @@ _HELP_ALL = "condic.help_all"
 """Key in a context's `meta` that says which tier is printed."""
 
 Command = Callable[..., None]
+_NO_ARGUMENTS = getattr(
+    click.exceptions, "NoArgsIsHelpError", ()
+)  # before click 8.2 such a program just prints its help
 
 
 def run_program(name: str, command: click.Command, extras: str = "") -> None:
@@ -46,6 +49,9 @@ def run_program(name: str, command: click.Command, extras: str = "") -> None:
             sys.exit(code)
         except (click.Abort, KeyboardInterrupt, Interruption):
             _fail(name, _INTERRUPTED, INTERRUPTED)
+        except _NO_ARGUMENTS as error:
+            error.show()  # the help
+            sys.exit(BAD_INPUT)
         except Exception as error:
             if interruptions:  # a library has turned Ctrl-C into an error of its own
                 _fail(name, _INTERRUPTED, INTERRUPTED)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from condic.errors import InputError
+from condic.errors import CondicError, InputError
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """What is read from: a path, bytes, or an open file (from where it stands to its end)."""
@@ -29,20 +29,21 @@ _REASONS = {
 def read_source(source: Source) -> bytes | memoryview:
     """All bytes of a source; for the path `-`, of standard input. Raises InputError, which names it."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return source if isinstance(source, bytes) else memoryview(source)
+        view = memoryview(source)
+        return source if isinstance(source, bytes) else view.cast("B") if view.c_contiguous else view.tobytes()
     try:
         with opened(source) as file:
-            data = file.read()
-    except OSError as error:
+            return _bytes_of(file)
+    except (OSError, ValueError) as error:
         raise InputError(f"{name_of(source)}: {reason(error)}") from error
-    if not isinstance(data, bytes):
-        raise InputError(f"{name_of(source)}: gives text, not bytes; open it with mode 'rb'")
-    return data
 
 
 @contextmanager
 def opened(source: Source) -> Iterator[BinaryIO]:
-    """A source as a binary file that can seek; one that the caller opened stays open. Raises OSError and InputError."""
+    """A source as a binary file that can seek, at its start; one that the caller opened stays open.
+
+    Raises OSError, ValueError (a closed file, or one of text) and InputError.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
     elif isinstance(source, str | os.PathLike) and _is_stream(source):
@@ -53,9 +54,17 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         with Path(source).open("rb") as file:
             yield file
     elif hasattr(source, "read"):
-        yield source if source.seekable() else io.BytesIO(source.read())
+        whole = getattr(source, "seekable", bool)() and source.tell() == 0
+        yield source if whole else io.BytesIO(_bytes_of(source))
     else:
         raise InputError(f"a {type(source).__name__} is no file; give a path, bytes, or a file open for reading")
+
+
+def _bytes_of(file: BinaryIO) -> bytes:
+    data = file.read()
+    if not isinstance(data, bytes):
+        raise ValueError("gives text, not bytes; open it with mode 'rb'")
+    return data
 
 
 def name_of(source: Source) -> str:
@@ -63,6 +72,17 @@ def name_of(source: Source) -> str:
     if isinstance(source, str | os.PathLike):
         return str(source)
     return str(getattr(source, "name", "")) or "data"
+
+
+@contextmanager
+def named(source: Source) -> Iterator[None]:
+    """Within it, condic's errors get the source's name in front, unless the source is bytes."""
+    try:
+        yield
+    except CondicError as error:
+        if isinstance(source, bytes | bytearray | memoryview):
+            raise
+        raise type(error)(f"{name_of(source)}: {error}") from error
 
 
 def write_file(target: Path, data: bytes, *, replace: bool = True) -> None:
@@ -97,6 +117,13 @@ def writing(target: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
 
 def check_target(target: Path, suffixes: tuple[str, ...] = (), *, replace: bool = True) -> None:
     """Raises InputError, before any work is done, if nothing can be written there or the suffix is not allowed."""
+    try:
+        _check_target(target, suffixes, replace)
+    except OSError as error:  # a name that is too long, say
+        raise InputError(f"{target}: {reason(error)}") from error
+
+
+def _check_target(target: Path, suffixes: tuple[str, ...], replace: bool) -> None:
     if _is_stream(target):
         if sys.stdout is None:
             raise InputError("standard output is closed; give a file name")

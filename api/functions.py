@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.coded_image import CodedImage
-from condic.files import Source, read_source
+from condic.files import Source, named, read_source
 from condic.runtime.bitstream import Limits, read_header
 from condic.runtime.codec import Codec, load_codec
 from condic.runtime.pictures import as_picture
@@ -101,16 +101,21 @@ def decode_many(
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Decompresses files, each as `decode` does: one is drawn while the latents of the next are decoded.
 
-    Gives images in the order of the files, which are taken as they are needed. `model`: by default the shipped one that
-    the first file names; all must be of one model. An error comes in its file's place and is the end.
+    Gives images in the order of the files, which are taken as they are needed: none before the first image is asked
+    for. `model`: by default the shipped one that the first file names; all must be of one model. An error comes in its
+    file's place and is the end.
     """
     files = iter(sources)
     first = next(files, None)
     if first is None:
         return
     data = read_source(first)
-    codec = open_codec(model or model_of(read_header(data, limits).bundle_id), backend)
-    for decoded in codec.decode_many(chain([data], files), limits):
+    with named(first):
+        codec = open_codec(model or model_of(read_header(data, limits).bundle_id), backend)
+        results = codec.decode_many(chain([data], files), limits)
+        image = next(results).image
+    yield image
+    for decoded in results:
         yield decoded.image
 
 

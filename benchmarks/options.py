@@ -88,6 +88,8 @@ def split(value: str) -> tuple[str, ...]:
 
 def _writable(target: Path | None) -> Path | None:
     """Fails before any work is done if nothing can be written there."""
+    if str(target) == "-":
+        raise click.BadParameter("standard output has the tables; give a file name")
     if target:
         check_target(target)
     return target

@@ -12,7 +12,7 @@ from condic.benchmarks.bd_rate import BdRate, Curve, bd_rate
 from condic.benchmarks.images import read_rgb
 from condic.benchmarks.metrics import decibels, ms_ssim, psnr
 from condic.benchmarks.peers import ImageCodec
-from condic.errors import CondicError
+from condic.files import named
 
 RUN_HERE = "run here"
 """The source of a curve that is measured, not published."""
@@ -80,7 +80,7 @@ def measure(codec: ImageCodec, images: Sequence[Path], begin: Callable[[str], No
     results = []
     for path in images:
         pixels = read_rgb(path)
-        try:
+        with named(path):
             for level in codec.levels:
                 begin(f"{codec.name} {level} {path.name}")
                 data = codec.encode(pixels, level)
@@ -88,8 +88,6 @@ def measure(codec: ImageCodec, images: Sequence[Path], begin: Callable[[str], No
                 bpp = len(data) * 8 / (pixels.shape[0] * pixels.shape[1])
                 quality = psnr(decoded, pixels), ms_ssim(decoded, pixels)
                 results.append(Result(codec.name, path.name, level, len(data), bpp, *quality))
-        except CondicError as error:
-            raise type(error)(f"{path}: {error}") from error
     return results
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,6 +43,11 @@ _RTX_CAPABILITY = "8.0"
 """The lowest compute capability that TensorRT-RTX builds for unless told otherwise."""
 
 
+def in_order(options: Iterable[Option]) -> tuple[Option, ...]:
+    """Each option once, as keys of engines have them."""
+    return tuple(sorted(set(options)))
+
+
 @dataclass(frozen=True)
 class Order:
     """What to build: the profiles, the options, where to, and whether attention must come out fused."""
@@ -51,6 +56,10 @@ class Order:
     profiles: Sequence[Profile]
     options: tuple[Option, ...] = ()
     require_fused: bool = False
+
+    def __post_init__(self) -> None:
+        """However options are given, an engine with the same ones is the same."""
+        object.__setattr__(self, "options", in_order(self.options))
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,7 @@ class _Work:
         if self.gpu is None or "weight-stripped" in self.key.options:
             return None
         with suppress(BackendError):
-            key = replace(self.key, options=(*self.key.options, "weight-stripped"))
+            key = replace(self.key, options=in_order((*self.key.options, "weight-stripped")))
             stripped = read_engine(engine_path(self.order.folder, key))
             if stripped.notes.get("graph") == self._digest:
                 return Engine(self.key, refit_plan(self.trt, stripped.plan, self.data), stripped.notes)

@@ -100,6 +100,8 @@ def _exported(
                 "published checkpoints: give --model cic-sr --preset paper, --weights, --lr-weights and --sr-weights"
             )
         published = (lr_weights, sr_weights)
+    elif query != "image":
+        raise click.UsageError("--query is for published checkpoints; give --lr-weights and --sr-weights")
     try:
         from condic.export.session import run_export
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ from rich.table import Table
 from condic.errors import InputError
 from condic.export.build import Row, build_bundle, source_graphs
 from condic.export.guard import guarded
-from condic.files import check_target, replace_whole
+from condic.files import check_target, reason, replace_whole
 from condic.models.checkpoints import (
     load_conditional,
     load_low_resolution,
@@ -59,6 +59,11 @@ def run_export(
         check_calibrated(model, weights)
     if blind := metadata.get("blind"):
         raise InputError(f"{weights}: an ablation (blind {blind}), which the exported graphs would not be")
+    if out and out.suffix != ".condic":
+        try:
+            out.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{out}: {reason(error)}") from error
     rows: list[Row] = []
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("exporting", total=len(source_graphs(model)))
@@ -112,7 +117,6 @@ def _write(bundle: Bundle, out: Path) -> None:
         with replace_whole(out) as temporary:
             write_bundle(bundle, temporary)
         return
-    out.mkdir(exist_ok=True)
     for name, data in bundle_files(bundle).items():
         with replace_whole(out / name) as temporary:
             temporary.write_bytes(data)

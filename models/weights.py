@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def save_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, str])
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads weights written by `save_weights` into a model; `path` names the file or any one of its shards."""
+    """Loads weights written by `save_weights` into a model; `path` is what it was given, or any one of the shards."""
     state: dict[str, Tensor] = {}
     for shard in _shards(path):
         try:
@@ -80,4 +81,8 @@ def _shards(path: Path) -> Sequence[Path]:
     if match := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})", path.stem):
         stem, count = match[1], int(match[2])
         return [path.with_name(f"{stem}-{k:05d}-of-{count:05d}{path.suffix}") for k in range(1, count + 1)]
+    if not path.exists():
+        pattern = f"{glob.escape(path.stem)}-[0-9][0-9][0-9][0-9][0-9]-of-*{glob.escape(path.suffix)}"
+        if shards := sorted(path.parent.glob(pattern)):
+            return _shards(shards[0])
     return [path]

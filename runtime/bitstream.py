@@ -21,8 +21,6 @@ _CRC = struct.Struct("<I")
 _SECTION = struct.Struct("<BI")
 HEADER_BYTES = _HEADER.size + _CRC.size
 SECTION_BYTES = _SECTION.size + _CRC.size
-LATENT_KINDS = range(64)
-"""A latent's section has as kind the latent's ordinal in the bundle's step list."""
 ALPHA = 64
 METADATA = 65
 GUARD = 72

@@ -58,6 +58,8 @@ def read_bundle(path: Path) -> Bundle:
                 )
         with np.load(io.BytesIO(files[TABLES]), allow_pickle=False) as archive:
             tables = {name: archive[name] for name in archive.files}
+        for table in tables.values():
+            table.setflags(write=False)
         bundle = Bundle(manifest, tables, {g.role: files[g.file] for g in manifest.graphs}, str(path))
         check_bundle(bundle)
     except FileNotFoundError as error:

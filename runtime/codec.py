@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from condic import kernels
 from condic.errors import BackendError, BundleError, DeviceMemoryError, InputError, SizeError, StreamError
-from condic.files import Source, read_source
+from condic.files import Source, named, read_source
 from condic.runtime.backends import BackendOptions, LoadedGraphs, open_graphs
 from condic.runtime.bitstream import GUARD, Flags, Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
@@ -275,13 +276,16 @@ class Codec:
 
         `latents`: whether they are fetched from a GPU.
         """
-        stream = read_stream(read_source(source), limits)
-        self._check_fits(stream)
+        data = read_source(source)
+        with named(source):
+            stream = read_stream(data, limits)
+            self._check_fits(stream)
         header, manifest = stream.header, self.bundle.manifest
         steps: tuple[Step, ...] = getattr(manifest, kind)
         image = manifest.image_spec(steps)
         smaller = image.stride  # of a preview
-        wanted = Rectangle.within(region, header.width, header.height)
+        with named(source):
+            wanted = Rectangle.within(region, header.width, header.height)
         canvas = Canvas(
             wanted.reduced(smaller), header.flags, manifest.alignment // smaller, max(1, reduction // smaller)
         )
@@ -311,7 +315,14 @@ class Codec:
                     return finish(result.latents)
             return _with_smaller_tiles(lambda tile: on_host(tile)())
 
-        return on_host() if self.graphs.backend.driver is None else on_device
+        def finish_named(draw: Callable[[], Decoded] = on_device) -> Decoded:
+            with named(source):
+                return draw()
+
+        if self.graphs.backend.driver is not None:
+            return finish_named
+        with named(source):
+            return partial(finish_named, on_host())
 
     def _decode_latents(self, stream: Stream, kind: str, evaluation: Evaluation, rounding: Rounding | None) -> Latents:
         """Those that the steps of a kind code; every `run` step is noted down."""
@@ -378,7 +389,8 @@ def _close(device: DevicePipeline | None, graphs: LoadedGraphs) -> None:
 
 
 def _check_quality(quality: int) -> None:
-    if not isinstance(quality, (int, np.integer)) or not 0 <= quality < QUALITY_LEVELS:
+    whole = isinstance(quality, (int, np.integer)) and not isinstance(quality, bool)
+    if not whole or not 0 <= quality < QUALITY_LEVELS:
         raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
 
 

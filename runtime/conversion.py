@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from typing import Any
 
@@ -42,7 +41,9 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
         if image.mode in ("CMYK", "LAB"):
             image, metadata = _to_srgb(image, metadata.icc_profile), Metadata(b"", metadata.exif, metadata.xmp)
         return _reduced(image, deep), metadata
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except (InputError, CondicWarning, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders of broken files raise nearly anything
         raise InputError(f"Pillow cannot decode it ({reason(error)})") from error
 
 
@@ -52,6 +53,8 @@ def _warn_of_losses(image: Image.Image) -> None:
         _warn(image, f"{frames} frames; only one, the {'first' if not image.tell() else 'current'}, is encoded")
     if image.mode == "F":
         _warn(image, "32-bit floating-point values are clipped to 0..255")
+    elif image.mode == "I":
+        _warn(image, "more than 8 bits a sample are reduced to 8, values beyond 65535 clipped")
     elif image.mode.startswith("I") or _stored_bits(image) > 8:
         _warn(image, "more than 8 bits a sample are reduced to 8")
 

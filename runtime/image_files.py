@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
@@ -20,18 +20,20 @@ from condic.runtime.pictures import Picture, Pixels, as_picture
 
 @dataclass(frozen=True)
 class Format:
-    """An image format: Pillow's name, modes with alpha that it holds, and whether it holds metadata."""
+    """An image format: Pillow's name, whether it holds alpha and metadata, and the most pixels a side."""
 
     name: str
-    alpha: tuple[str, ...] = ()
+    alpha: bool = True
     metadata: bool = True
+    side: int = 2**31 - 1
 
 
-_PNG, _JPEG = Format("PNG", ("LA", "RGBA")), Format("JPEG")
-_TIFF = Format("TIFF", ("LA", "RGBA"))
+_PNG, _TIFF = Format("PNG"), Format("TIFF")
+_JPEG, _WEBP = Format("JPEG", alpha=False, side=65500), Format("WEBP", side=16383)
+_BMP, _PPM = (Format(name, alpha=False, metadata=False) for name in ("BMP", "PPM"))
 FORMATS = {
-    ".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": Format("WEBP", ("LA", "RGBA")), ".tif": _TIFF,
-    ".tiff": _TIFF, ".bmp": Format("BMP", metadata=False), ".ppm": Format("PPM", metadata=False),
+    ".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": _WEBP, ".tif": _TIFF, ".tiff": _TIFF, ".bmp": _BMP,
+    ".ppm": _PPM,
 }  # fmt: skip
 """The formats that decoded pictures are written in, by suffix."""
 SUFFIXES = tuple(FORMATS)
@@ -54,17 +56,36 @@ def read_picture(source: Source, limits: Limits | None = None) -> Picture:
     warns (CondicWarning) about what is lost.
     """
     try:
-        with opened(source) as file, Image.open(file) as image:
+        with opened(source) as file, _opened_image(file) as image:
             image.filename = str(source) if isinstance(source, Path | str) else ""
             return as_picture(image, limits)
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name_of(source)}: not an image that Pillow reads") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{name_of(source)}: {error}; raise PIL.Image.MAX_IMAGE_PIXELS to accept it") from error
     except InputError as error:
         raise type(error)(f"{name_of(source)}: {error}") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError) as error:  # no file, or a closed one
         raise InputError(f"{name_of(source)}: {reason(error)}") from error
+
+
+def _opened_image(file: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError as error:
+        raise InputError("not an image that Pillow reads") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{error}; raise PIL.Image.MAX_IMAGE_PIXELS to accept it") from error
+    except OSError:
+        raise
+    except Exception as error:  # Pillow's readers of broken files raise nearly anything
+        raise InputError(f"Pillow cannot read it ({reason(error)})") from error
+
+
+def check_format(target: Path, suffix: str, width: int, height: int, *, alpha: bool) -> Format:
+    """The format of the target's suffix, or of `suffix` where it has none; InputError if it cannot hold the picture."""
+    kind = FORMATS[(target.suffix or suffix).lower()]
+    if alpha and not kind.alpha:
+        raise InputError(f"{target}: {kind.name} cannot hold alpha; use .png, .webp or .tiff")
+    if max(width, height) > kind.side:
+        raise InputError(f"{target}: {kind.name} cannot hold {width}x{height}, more than {kind.side} a side; use .png")
+    return kind
 
 
 def write_image(
@@ -75,10 +96,8 @@ def write_image(
     JPEG has quality 95 without subsampling, WebP is lossless. Raises InputError; warns (CondicWarning) about metadata
     that the format does not hold.
     """
-    kind = FORMATS[(target.suffix or suffix).lower()]
     image = Image.fromarray(pixels)
-    if "A" in image.getbands() and image.mode not in kind.alpha:
-        raise InputError(f"{target}: {kind.name} cannot hold mode {image.mode}; use .png, .webp or .tiff")
+    kind = check_format(target, suffix, image.width, image.height, alpha="A" in image.getbands())
     held = _held(metadata or Metadata(), kind, target)
     try:
         with writing(target, replace=replace) as file:

@@ -71,7 +71,7 @@ def as_picture(image: Any, limits: Limits | None = None) -> Picture:
         from condic.runtime.image_files import read_picture
 
         return read_picture(image, limits)
-    limits, metadata = limits or Limits(), _NONE
+    limits, metadata, name = limits or Limits(), _NONE, getattr(image, "filename", "") or "image"
     if not isinstance(image, np.ndarray):
         from PIL import Image
 
@@ -80,8 +80,8 @@ def as_picture(image: Any, limits: Limits | None = None) -> Picture:
         if isinstance(image, Image.Image):
             limits.check(image.width, image.height)
             image, metadata = eight_bits(image)
-    if sum(metadata.sizes().values()) > limits.metadata - 64:
-        warnings.warn(CondicWarning(f"metadata of over {limits.metadata} bytes is left out"), stacklevel=2)
+    if metadata and sum(metadata.sizes().values()) > limits.metadata - 64:
+        warnings.warn(CondicWarning(f"{name}: metadata of over {limits.metadata} bytes is left out"), stacklevel=2)
         metadata = _NONE
     try:
         array = np.asarray(image)

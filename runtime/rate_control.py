@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from condic.runtime.pictures import Pixels, as_picture
 from condic.runtime.timings import Timings
 
 DEFAULT_QUALITY = 32
+_LARGEST_FILE = 2**62
 MOST_PASSES = 8
 _SLOPES = {"bytes": 1 / 14, "psnr": 1 / 6}
 """Octaves of size, and dB, that a level adds, roughly: the first guesses start from them, the results do not."""
@@ -57,10 +59,11 @@ def encode_for(
     if sum(x is not None for x in (quality, max_bytes, bpp, psnr)) > 1:
         raise InputError("quality, max_bytes, bpp and psnr exclude each other: give one")
     picture = as_picture(image, limits)
-    if any(x is not None and not math.isfinite(x) for x in (bpp, psnr)):
-        raise InputError("bpp and psnr must be finite numbers")
+    for name, value in (("max_bytes", max_bytes), ("bpp", bpp), ("psnr", psnr)):
+        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+            raise InputError(f"{name} {value!r} is not a finite number")
     if bpp is not None:
-        max_bytes = int(bpp * picture.rgb.shape[0] * picture.rgb.shape[1] / 8)
+        max_bytes = int(min(bpp * picture.rgb.shape[0] * picture.rgb.shape[1] / 8, _LARGEST_FILE))
     if max_bytes is None and psnr is None:
         level = DEFAULT_QUALITY if quality is None else quality
         return Chosen(codec.encode(picture, level, timings, limits), level, passes=1)

@@ -63,12 +63,14 @@ class Duration(click.ParamType):
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("out"), help="Folder for checkpoint, weights, log."
 )
+@click.option("--force", is_flag=True, help="Replace the run that is in --out.")
 def train(
     data: tuple[Path, ...],
     resume: Path | None,
     init: Path | None,
     validation: Path | None,
     device: str,
+    force: bool,
     **options: object,
 ) -> None:
     """Trains a codec on folders and tar files of photographs.
@@ -96,7 +98,7 @@ def train(
         raise click.UsageError(f"--crop {options['crop']}: must be a multiple of 128")
     from condic.training.session import run_session
 
-    run_session(data, resume, init, validation, device, options)
+    run_session(data, resume, init, validation, device, options, force=force)
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from condic.errors import InputError
+from condic.errors import CondicWarning, InputError
+from condic.runtime.image_files import read_picture
+from condic.runtime.pictures import Picture
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 _MOST_DOWNSCALING = 2.0
@@ -30,35 +32,41 @@ class Photographs:
 def load_photographs(paths: Sequence[Path], smallest_side: int) -> Photographs:
     """Decodes every image in folders (recursively), tar files and single files, once, into memory.
 
-    Broken images and those with a side below `smallest_side` are skipped and named. Raises InputError if none is left.
+    They have the pixels that the codec will be given (see `read_picture`). Those that are broken, have a side below
+    `smallest_side` or are transparent somewhere are skipped and named. Raises InputError if none is left.
     """
     result = Photographs()
     for path in paths:
         for name, data in _files(path):
             try:
-                with Image.open(io.BytesIO(data)) as image:
-                    pixels = np.asarray(image.convert("RGB"))
-            except UnidentifiedImageError:
-                result.skipped.append((name, "not an image that Pillow reads"))
+                picture = _read(data)
+            except InputError as error:
+                result.skipped.append((name, str(error).removeprefix("data: ")))
                 continue
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                result.skipped.append((name, f"not readable: {error}"))
-                continue
-            if min(pixels.shape[:2]) < smallest_side:
-                result.skipped.append((name, f"{pixels.shape[1]}x{pixels.shape[0]} is below {smallest_side}"))
-                continue
-            result.images.append(pixels)
+            height, width = picture.rgb.shape[:2]
+            if min(height, width) < smallest_side:
+                result.skipped.append((name, f"{width}x{height} is below {smallest_side}"))
+            elif picture.alpha is not None and picture.alpha.min() < 255:
+                result.skipped.append((name, "transparent: what is below shows in no picture"))
+            else:
+                result.images.append(np.ascontiguousarray(picture.rgb))
     if not result.images:
         names = ", ".join(map(str, paths))
         raise InputError(f"no usable photograph in {names} ({len(result.skipped)} skipped); give folders or tar files")
     return result
 
 
+def _read(data: bytes) -> Picture:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CondicWarning)  # frames and bits that the codec could not hold anyway
+        return read_picture(data)
+
+
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             yield from _files(file)
-    elif path.suffix == ".tar":
+    elif path.suffix == ".tgz" or ".tar" in path.suffixes[-2:]:
         try:
             with tarfile.open(path) as archive:
                 for member in archive:

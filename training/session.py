@@ -42,8 +42,13 @@ def run_session(
     validation: Path | None,
     device_name: str,
     options: dict[str, Any],
+    *,
+    force: bool,
 ) -> None:
-    """Runs training as the command line asked; raises CondicError for what the input made impossible."""
+    """Runs training as the command line asked; raises CondicError for what the input made impossible.
+
+    `force`: a run that is in the folder already is replaced.
+    """
     console = Console(stderr=True)
     device = _device(device_name)
     checkpoint = load_checkpoint(resume, options["model"], options["preset"]) if resume else None
@@ -53,6 +58,7 @@ def run_session(
         settings.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {settings.out}: {reason(error)}; give a folder") from error
+    log = _begin_log(settings, resume, force=force)
     torch.manual_seed(settings.seed)
     model = build_codec(settings.model, settings.preset, settings.blind)
     if settings.crop % model.alignment:
@@ -67,16 +73,16 @@ def run_session(
         check_calibrated(model, init)
         model.freeze()
     with console.status("decoding photographs"):
-        photographs = load_photographs(data, settings.crop)
-        images = load_photographs([validation], 1).images if validation else []
-    _report_photographs(console, photographs)
-    sampler = CropSampler(photographs.images, settings.crop, settings.batch, LEVELS, settings.seed)
+        images = []
+        if validation:
+            images = _reported(console, "to evaluate on: ", load_photographs([validation], 1))
+        photographs = _reported(console, "", load_photographs(data, settings.crop))
+    sampler = CropSampler(photographs, settings.crop, settings.batch, LEVELS, settings.seed)
     if not checkpoint:
         _start(model, sampler, trained=metadata.get("stage", "joint") if init else None)
     trainer = loop.Trainer(settings, model, device, compile_model=device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)
-    log = loop.MetricsLog(settings.out / "metrics.jsonl")
     workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
     with _Display(console) as display:
         trainer.run(sampler, workers, [log, display], images)
@@ -189,10 +195,25 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _report_photographs(console: Console, photographs: Photographs) -> None:
+def _begin_log(settings: loop.Settings, resume: Path | None, *, force: bool) -> loop.MetricsLog:
+    """The log of a run that begins or goes on. Raises InputError where that would replace another run."""
+    checkpoint, path = settings.checkpoint_path, settings.out / "metrics.jsonl"
+    if checkpoint.exists() and not (resume and resume.exists() and checkpoint.samefile(resume)):
+        if not force:
+            raise InputError(
+                f"{settings.out}: holds a run; go on with --resume {checkpoint}, replace it with --force, or give "
+                "another --out"
+            )
+        path.unlink(missing_ok=True)
+    return loop.MetricsLog(path)
+
+
+def _reported(console: Console, what: str, photographs: Photographs) -> list[np.ndarray]:
+    """The images, after a word about them and about those that were skipped."""
     megapixels = sum(p.shape[0] * p.shape[1] for p in photographs.images) / 1e6
     console.print(
-        f"{len(photographs.images)} photographs, {megapixels:.0f} megapixels; {len(photographs.skipped)} skipped"
+        f"{what}{len(photographs.images)} photographs, {megapixels:.0f} megapixels; {len(photographs.skipped)} skipped"
     )
     for name, why in photographs.skipped[:_SHOWN_SKIPS]:
         console.print(f"  skipped {name}: {why}")
+    return photographs.images

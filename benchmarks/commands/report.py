@@ -13,7 +13,10 @@ from condic.benchmarks.options import html_option
 @click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True)
 @html_option(required=True)
 def report(results: tuple[Path, ...], html_out: Path) -> None:
-    """Shows files of RESULTS, as --json of other commands writes them, on one HTML page that needs no network."""
+    """Shows RESULTS, files that --json of throughput, rd, matrix or pairs has written, on one HTML page.
+
+    The page needs no network.
+    """
     from condic.benchmarks.report import read_all, write_report
 
     write_report(read_all(results), html_out)

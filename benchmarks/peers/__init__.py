@@ -48,6 +48,8 @@ class MissingError(InputError):
 
 COMPRESSAI = ("bmshj2018-hyperprior", "mbt2018-mean", "cheng2020-anchor")
 _MODULES = {name: name for name in ("jpeg", "webp", "avif", "jxl")} | dict.fromkeys(COMPRESSAI, "compressai")
+_LEVELS = dict.fromkeys(COMPRESSAI, range(1, 9)) | {"cheng2020-anchor": range(1, 7)}
+"""What CompressAI has; the others have Pillow's qualities."""
 PEERS = tuple(_MODULES)
 """All peers by name."""
 
@@ -57,8 +59,9 @@ def split_level(peer: str) -> tuple[str, int | None]:
     name, colon, level = peer.partition(":")
     if name not in PEERS:
         raise InputError(f"unknown peer {name!r}; known: {', '.join(PEERS)}")
-    if colon and not level.isdecimal():
-        raise InputError(f"peer {peer!r}: a level is a number, as in {name}:3")
+    levels = _LEVELS.get(name, range(101))
+    if colon and not (level.isdecimal() and int(level) in levels):
+        raise InputError(f"peer {peer!r}: a level is a number from {levels[0]} to {levels[-1]}, as in {name}:3")
     return name, int(level) if colon else None
 
 

@@ -124,17 +124,17 @@ def backend_names() -> list[str]:
 def open_graphs(bundle: Bundle, name: str = "auto", options: BackendOptions | None = None) -> LoadedGraphs:
     """A bundle's graphs on the backend with a name; each loads when first run.
 
-    `auto` is the first of `PREFERENCE` that is installed and passes every known-answer test of the bundle; its exact
-    graphs are loaded then. Raises BackendError.
+    `auto` is the first of `PREFERENCE` that is installed, loads every graph that files depend on and passes all their
+    known-answer tests. Raises BackendError.
     """
     if name != "auto":
         return LoadedGraphs(bundle, open_backend(name, options))
     reasons = []
-    for candidate in backend_names():
+    for candidate in PREFERENCE:
         try:
             graphs = LoadedGraphs(bundle, open_backend(candidate, options))
             for graph in bundle.manifest.graphs:
-                if graph.precision == "exact":
+                if graph.precision != "float":
                     graphs.load(graph.role)
             return graphs
         except BackendError as error:

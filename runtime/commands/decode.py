@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from condic.command_line import TieredCommand
-from condic.errors import CondicError
-from condic.files import check_target, read_source
+from condic.files import check_target, named, read_source
 from condic.runtime.commands.setup import Setup, coding_facts, with_setup
 from condic.runtime.commands.tasks import Result, Task, in_out_arguments, perform, plan
 
 if TYPE_CHECKING:
-    from condic.runtime.bitstream import Limits
+    from condic.runtime.bitstream import Header, Limits
     from condic.runtime.codec import Codec, Decoded
     from condic.runtime.timings import Timings
 
     Decode = Callable[[Codec, bytes | memoryview, Timings, Limits], Decoded]
+    Size = Callable[[Header], tuple[int, int]]
 
 _SCALES = ["1/8", "1/16", "1/32"]
 _format = click.option(
@@ -64,7 +64,13 @@ def decode(
             return codec.preview(data, timings, limits, reduction=int(scale.removeprefix("1/")))
         return codec.decode(data, timings, limits, region)
 
-    _decode_all(setup, paths, out_dir, force, suffix, run)
+    def size(header: Header) -> tuple[int, int]:
+        if region:
+            return region[2], region[3]
+        reduction = int(scale.removeprefix("1/")) if scale else 1
+        return -(-header.width // reduction), -(-header.height // reduction)
+
+    _decode_all(setup, paths, out_dir, force, suffix, run, size)
 
 
 @click.command(cls=TieredCommand)
@@ -77,28 +83,32 @@ def preview(setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: 
 
     IN and OUT are as those of decode. With cic-sr it is the low-resolution image, a quarter as wide and high.
     """
-    _decode_all(setup, paths, out_dir, force, suffix, lambda codec, *arguments: codec.preview(*arguments, large=sr))
+    _decode_all(
+        setup, paths, out_dir, force, suffix, lambda codec, *arguments: codec.preview(*arguments, large=sr),
+        lambda header: (1, 1),  # at least; the model knows more
+    )  # fmt: skip
 
 
 def _decode_all(
-    setup: Setup, paths: Sequence[Path], out_dir: Path | None, force: bool, suffix: str, run: Decode
+    setup: Setup, paths: Sequence[Path], out_dir: Path | None, force: bool, suffix: str, run: Decode, size: Size
 ) -> None:
+    """`size` is what the picture's width and height will be, known before it is decoded."""
+
     def work(task: Task) -> Result:
-        from condic.runtime.bitstream import read_header
-        from condic.runtime.image_files import SUFFIXES, write_image
+        from condic.runtime.bitstream import Flags, read_header
+        from condic.runtime.image_files import SUFFIXES, check_format, write_image
         from condic.runtime.timings import Timings
 
         check_target(task.target, SUFFIXES, replace=force)
         data, timings = read_source(task.source), Timings()
-        try:
+        with named(task.source):
             header = read_header(data, setup.limits)
+            check_format(task.target, f".{suffix}", *size(header), alpha=bool(header.flags & Flags.ALPHA))
             with timings.stage("load"):
                 codec = setup.open(header)
             start = time.perf_counter()
             decoded = run(codec, data, timings, setup.limits)
             seconds = time.perf_counter() - start
-        except CondicError as error:
-            raise type(error)(f"{task.source}: {error}") from error
         write_image(task.target, decoded.image, decoded.metadata, f".{suffix}", replace=force)
         facts = coding_facts(len(data), header, codec, timings, seconds)
         height, width = decoded.image.shape[:2]

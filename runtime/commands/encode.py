@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from condic.command_line import TieredCommand
-from condic.errors import InputError
-from condic.files import check_target, write_file
+from condic.files import check_target, named, write_file
 from condic.runtime.commands.setup import Setup, coding_facts, with_setup
 from condic.runtime.commands.tasks import Result, Task, in_out_arguments, perform, plan
 
@@ -54,13 +53,11 @@ def encode(
         with timings.stage("load"):
             codec = setup.open()
         start = time.perf_counter()
-        try:
+        with named(task.source):
             chosen = encode_for(
                 codec, picture, quality=quality, max_bytes=max_bytes, bpp=bpp, psnr=psnr, timings=timings,
                 limits=setup.limits,
             )  # fmt: skip
-        except InputError as error:
-            raise InputError(f"{task.source}: {error}") from error
         seconds, size = time.perf_counter() - start, len(chosen.data)
         write_file(task.target, chosen.data, replace=force)
         facts = coding_facts(size, read_header(chosen.data, setup.limits), codec, timings, seconds)

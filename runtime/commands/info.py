@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from condic.command_line import TieredCommand
-from condic.errors import StreamError
-from condic.files import read_source
+from condic.files import named, read_source
 from condic.runtime.commands.setup import json_option, max_pixels_option, report, source_argument
 from condic.runtime.shipped import shipped_name
 
@@ -27,14 +26,12 @@ def info(source: Path, max_pixels: int, as_json: bool) -> None:
     from condic.runtime.metadata import Metadata, unpack_metadata
 
     data, metadata = read_source(source), Metadata()
-    try:
+    with named(source):
         stream = read_stream(data, Limits(max_pixels))
         if stream.header.flags & Flags.METADATA:
             metadata = unpack_metadata(stream.section(METADATA).payload)
         name = shipped_name(stream.header.bundle_id)
         guard = _guard_facts(stream, len(data), name)
-    except StreamError as error:
-        raise type(error)(f"{source}: {error}") from error
     header = stream.header
     grey, alpha = bool(header.flags & Flags.GREY), bool(header.flags & Flags.ALPHA)
     model = header.bundle_id.hex() + (f" ({name})" if name else "")

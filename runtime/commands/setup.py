@@ -59,9 +59,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 max_pixels_option = click.option(
     "--max-pixels", cls=Rare, type=click.IntRange(min=1), default=2**28, help="Largest image accepted."
 )
+model_option = click.option(
+    "--model", help=f"Shipped model, or path of a bundle; default {DEFAULT_MODEL}, or what a file names."
+)
 with_setup = command_line.with_setup(
     Setup,
-    click.option("--model", help=f"Shipped model, or path of a bundle; default {DEFAULT_MODEL}, or what a file names."),
+    model_option,
     click.option(
         "--backend",
         cls=Rare,

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from condic.command_line import FAILED, TieredCommand
-from condic.errors import CondicError, LimitError, StreamError
-from condic.files import read_source
+from condic.errors import LimitError, StreamError
+from condic.files import named, read_source
 from condic.runtime.commands.setup import Setup, coding_facts, source_argument, with_setup
 
 
@@ -28,15 +28,16 @@ def verify(setup: Setup, source: Path) -> None:
 
     data, timings = read_source(source), Timings()
     try:
-        header = read_header(data, setup.limits)
-        codec = setup.open(header)
-        start = time.perf_counter()
-        digest = codec.decode(data, timings, setup.limits).latents_sha256()
-        seconds = time.perf_counter() - start
-    except CondicError as error:
-        if isinstance(error, StreamError) and not isinstance(error, LimitError):
-            click.echo(f"condic-run: {source}: {error}", err=True)
-            sys.exit(FAILED)
-        raise type(error)(f"{source}: {error}") from error
+        with named(source):
+            header = read_header(data, setup.limits)
+            codec = setup.open(header)
+            start = time.perf_counter()
+            digest = codec.decode(data, timings, setup.limits).latents_sha256()
+            seconds = time.perf_counter() - start
+    except StreamError as error:
+        if isinstance(error, LimitError):
+            raise
+        click.echo(f"condic-run: {error}", err=True)
+        sys.exit(FAILED)
     facts = coding_facts(len(data), header, codec, timings, seconds) | {"latents_sha256": digest}
     setup.report(facts, f"{source}: intact\nlatents_sha256 {digest}")

@@ -111,10 +111,69 @@ def test_limits_of_size_are_arguments_of_encode(bundle_path: Path, drawing: Draw
         condic.encode(image, 3, bundle_path, limits=condic.Limits(pixels=4199))
 
 
+def test_errors_name_the_file(tmp_path: Path, bundle_path: Path, drawing: Callable[..., np.ndarray]) -> None:
+    data = condic.encode(drawing(20, 30), 3, bundle_path)
+    good, bad = tmp_path / "good.cdic", tmp_path / "bad.cdic"
+    good.write_bytes(data)
+    bad.write_bytes(data[:-1])
+    codec = condic.open_codec(bundle_path)
+    for decode in (codec.decode, codec.preview, lambda path: list(codec.decode_many([good, path]))):
+        with pytest.raises(condic.StreamError, match=r"bad\.cdic: truncated"):
+            decode(bad)
+    with pytest.raises(condic.StreamError, match=r"bad\.cdic: truncated"):
+        next(condic.decode_many([bad], bundle_path))
+    with pytest.raises(condic.BundleError, match=r"good\.cdic: the file was made with model"):
+        condic.decode(good, "dcic-sgp-s")
+    with pytest.raises(condic.InputError, match=r"good\.cdic: region"):
+        condic.decode(good, bundle_path, region=5)  # type: ignore[arg-type]
+    with pytest.raises(condic.StreamError, match=r"^truncated"):
+        codec.decode(data[:-1])
+
+
+def test_files_that_cannot_be_read_are_input_errors(bundle_path: Path, tmp_path: Path) -> None:
+    closed, text = io.BytesIO(b"CDIC"), tmp_path / "text"
+    closed.close()
+    text.write_bytes(b"\xff\xfe")
+    with pytest.raises(condic.InputError, match="closed file"):
+        condic.decode(closed)
+    with text.open(encoding="utf-8") as file, pytest.raises(condic.InputError, match="can't decode byte"):
+        condic.decode(file)  # type: ignore[arg-type]
+    with pytest.raises(condic.InputError, match="closed file"):
+        condic.encode(closed, 3, bundle_path)
+
+
+def test_an_open_file_is_read_from_where_it_stands(bundle_path: Path, drawing: Callable[..., np.ndarray]) -> None:
+    picture, data = io.BytesIO(), drawing(20, 30)
+    Image.fromarray(data).save(picture, "PNG")
+    expected = condic.encode(data, 3, bundle_path)
+    file = io.BytesIO(b"junk" + picture.getvalue())
+    file.seek(4)
+    assert condic.encode(file, 3, bundle_path) == expected
+    file = io.BytesIO(b"junk" + expected)
+    file.seek(4)
+    assert condic.decode(file, bundle_path).shape == (20, 30, 3)
+    spread = memoryview(b"".join(bytes([x, 0]) for x in expected))[::2]
+    assert condic.decode(spread, bundle_path).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("quality", True), ("max_bytes", "9"), ("bpp", "much"), ("psnr", float("nan"))]
+)
+def test_numbers_that_are_none_are_refused(
+    bundle_path: Path, drawing: Callable[..., np.ndarray], name: str, value: object
+) -> None:
+    with pytest.raises(condic.InputError, match=str(value)):
+        condic.encode(drawing(20, 30), model=bundle_path, **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_limit_beyond_all_numbers_is_none(bundle_path: Path, drawing: Callable[..., np.ndarray]) -> None:
+    assert condic.open(condic.encode(drawing(20, 30), model=bundle_path, bpp=1e308)).quality == 63
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (b"", "data: the file is empty"), (b"GIF89a" * 9, "data: not a condic file"),
+        (b"", "^the file is empty"), (b"GIF89a" * 9, "^not a condic file"),
         ("none.cdic", "none.cdic: No such"),
         (3, "a int is no file"), (io.StringIO("text"), "text, not bytes"), (None, "a NoneType is no file"),
     ],

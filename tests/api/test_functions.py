@@ -13,7 +13,7 @@ from PIL import Image
 
 import condic
 from condic.runtime.bitstream import HEADER_BYTES, Limits, read_header
-from condic.runtime.codec import Codec
+from condic.runtime.codec import Codec, load_codec
 from condic.runtime.timings import Timings
 
 Draw = Callable[..., np.ndarray]
@@ -184,6 +184,19 @@ def test_auto_takes_a_backend_that_works(bundle_path: Path, drawing: Draw) -> No
     assert codec.backend_name in ("ort", "openvino", "torch")
     assert codec.backend.startswith(f"{codec.backend_name} (")
     assert len(codec.encode(drawing(8, 8), 1)) > HEADER_BYTES
+
+
+def test_auto_takes_nothing_that_has_to_be_asked_for(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def refuse(name: str, options: object = None) -> None:
+        opened.append(name)
+        raise condic.BackendError(f"{name} is broken")
+
+    monkeypatch.setattr("condic.runtime.backends.open_backend", refuse)
+    with pytest.raises(condic.BackendError, match="no backend works here: ort is broken; openvino"):
+        load_codec(str(bundle_path))
+    assert not {"tensorrt", "ort-cuda"} & set(opened)
 
 
 def test_a_codec_is_opened_once_per_set_of_arguments(bundle_path: Path) -> None:

@@ -56,5 +56,6 @@ def test_compressai_codes_a_real_file_whose_parts_are_all_in_it(name: str, drawi
 def test_a_peer_may_come_with_a_level():
     assert split_level("jpeg") == ("jpeg", None)
     assert split_level("mbt2018-mean:3") == ("mbt2018-mean", 3)
-    with pytest.raises(InputError, match="a level is a number, as in jpeg:3"):
-        split_level("jpeg:best")
+    for peer, levels in {"jpeg:best": "0 to 100", "jpeg:500": "0 to 100", "cheng2020-anchor:7": "1 to 6"}.items():
+        with pytest.raises(InputError, match=f"a level is a number from {levels}, as in"):
+            split_level(peer)

@@ -200,3 +200,9 @@ def test_bad_input_is_one_line_that_lists_what_is_valid(bench: Run, arguments: t
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_results_are_not_mixed_with_the_tables(bench: Run):
+    done = bench("--json", "-")
+    assert done.returncode == 2
+    assert "standard output has the tables; give a file name" in done.stderr

@@ -171,6 +171,9 @@ def test_bad_weights_and_folders_are_refused(
     refused(capfd, tmp_path, ["--weights", good, "--out", tmp_path / "none" / "t.condic"], "no such folder")
     (tmp_path / "file").write_text("in the way")
     refused(capfd, tmp_path, ["--weights", good, "--preset", "huge"], "huge")
+    refused(capfd, tmp_path, ["--weights", good, "--query", "condition"], "--query is for published checkpoints")
+    if Path("/proc/self").exists():
+        refused(capfd, tmp_path, ["--weights", good, "--out", "/proc/condic"], "/proc/condic: No such file")
 
 
 def refused(capfd: pytest.CaptureFixture[str], folder: Path, words: list[object], message: str) -> None:

@@ -425,7 +425,7 @@ def test_an_image_over_the_limit_is_refused(
         ["encode", "a.png", "b.cdic", "-q", "3", "--bpp", "1"],
         ["encode", "a.png", "b.cdic", "--max-bytes", "900", "--psnr", "30"],
         ["decode", "a", "b.png", "--threads", "-1"], ["encrypt", "a"],
-        ["decode", "a", "b.png", "--max-pixels", "0"], ["info"], ["info", "a", "--nonsense"], [],
+        ["decode", "a", "b.png", "--max-pixels", "0"], ["info"], ["info", "a", "--nonsense"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -433,6 +433,32 @@ def test_wrong_usage_is_refused_in_one_line(words: list[str], tmp_path: Path) ->
     outcome = in_process_of_its_own(*words, cwd=tmp_path)
     assert_refused(outcome, "--help")
     assert not list(tmp_path.iterdir())
+
+
+def test_no_arguments_print_the_help_as_it_is() -> None:
+    outcome = in_process_of_its_own()
+    text = outcome.err or outcome.out  # before click 8.2
+    assert text.startswith("Usage: condic-run [OPTIONS] COMMAND [ARGS]...\n")
+    assert "\n  encode      Compresses an image.\n" in text
+
+
+def test_a_picture_that_a_format_cannot_hold_is_refused_before_it_is_decoded(
+    run: Run, codec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, image in (("wide", np.zeros((1, 16384, 3), np.uint8)), ("clear", np.zeros((9, 9, 4), np.uint8))):
+        (tmp_path / f"{name}.cdic").write_bytes(codec.encode(image, 3))
+    monkeypatch.setattr("condic.runtime.codec.Codec.decode", lambda *_: pytest.fail("it was decoded"))
+    refused = {
+        "wide": ("wide.webp", "WEBP cannot hold 16384x1, more than 16383"),
+        "clear": ("c.jpg", "JPEG cannot hold alpha"),
+    }
+    for name, (target, message) in refused.items():
+        assert_refused(run("decode", tmp_path / f"{name}.cdic", tmp_path / target), target, message)
+    monkeypatch.undo()
+
+
+def test_a_name_that_is_too_long_is_refused_in_one_line(run: Run, picture: Path, tmp_path: Path) -> None:
+    assert_refused(run("encode", picture, tmp_path / ("n" * 300 + ".cdic")), "File name too long")
 
 
 @pytest.mark.parametrize("command", ["encode", "decode"])

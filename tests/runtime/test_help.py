@@ -42,7 +42,7 @@ def test_rare_options_are_in_the_second_tier_only(program: Program) -> None:
 def test_all_help_of_the_program_is_that_of_every_command(program: Program) -> None:
     text = program("--help-all").out.decode()
     assert [f"Usage: condic-run {name} " in text for name in COMMANDS] == [True] * len(COMMANDS)
-    assert text.count("--max-pixels INTEGER") == 6
+    assert text.count("--max-pixels INTEGER") == 5
 
 
 @pytest.mark.parametrize(

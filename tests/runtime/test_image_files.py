@@ -135,7 +135,7 @@ def test_exif_and_xmp_beyond_a_jpeg_segment_are_left_out_with_a_warning(drawing:
     ("suffix", "channels"), [(".jpg", 4), (".jpg", 2), (".ppm", 4), (".ppm", 2), (".bmp", 4), (".bmp", 2), (".JPEG", 4)]
 )
 def test_alpha_is_never_dropped(drawing: Draw, tmp_path: Path, suffix: str, channels: int) -> None:
-    with pytest.raises(InputError, match=r"cannot hold mode (RGBA|LA); use \.png, \.webp or \.tiff"):
+    with pytest.raises(InputError, match=r"cannot hold alpha; use \.png, \.webp or \.tiff"):
         write_image(tmp_path / f"out{suffix}", drawing(8, 8, channels))
     assert not list(tmp_path.iterdir())
 

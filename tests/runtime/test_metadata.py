@@ -71,9 +71,9 @@ def test_arbitrary_items_are_read_or_refused(plain: bytes) -> None:
 
 
 def test_a_stated_length_over_the_limit_is_refused_before_decompression() -> None:
-    with pytest.raises(StreamError, match=r"4294967295 bytes are over the limit \(16777216\)"):
+    with pytest.raises(StreamError, match="4294967295 bytes are over the limit of 16777216"):
         unpack_metadata(b"\xff\xff\xff\xff" + b"never looked at")
-    with pytest.raises(StreamError, match=r"over the limit \(8\)"):
+    with pytest.raises(StreamError, match="over the limit of 8"):
         unpack_metadata(pack_metadata(Metadata(exif=b"four")), Limits(metadata=8))
     assert unpack_metadata(pack_metadata(Metadata(exif=b"four")), Limits(metadata=9)).exif == b"four"
 

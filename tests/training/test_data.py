@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,23 @@ def test_broken_and_tiny_images_are_skipped_and_named(photographs: Path) -> None
     assert reasons.keys() == {"broken.jpg", "no.jpg", "tiny.png"}
     assert reasons["no.jpg"] == "not an image that Pillow reads"
     assert "127x500" in reasons["tiny.png"]
+
+
+def test_photographs_have_the_pixels_that_the_codec_is_given(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 128 * 130).reshape(128, 130).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    turned = Image.new("RGB", (140, 128), (9, 9, 9))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGBA", (128, 128), (255, 0, 255, 0)).save(tmp_path / "clear.png")
+    with tarfile.open(tmp_path / "more.tar.gz", "w:gz") as pack:
+        pack.add(tmp_path / "turned.jpg", "turned.jpg")
+    loaded = load_photographs([tmp_path], 128)
+    assert [x.shape for x in loaded.images] == [(128, 130, 3), (140, 128, 3), (140, 128, 3)]
+    assert np.abs(loaded.images[0][:, :, 1] - deep / 257).max() <= 0.5
+    ((name, reason),) = loaded.skipped
+    assert (Path(name).name, reason.partition(":")[0]) == ("clear.png", "transparent")
 
 
 def test_nothing_usable_is_an_error_before_anything_starts(tmp_path: Path) -> None:

@@ -107,6 +107,24 @@ def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "junk.pt", "dcic-sgp", "t")
 
 
+def test_a_run_is_not_replaced_unless_that_is_asked_for(tmp_path: Path, photographs: Path) -> None:
+    words = ["--preset", "t", "--data", str(photographs), "--crop", "128", "--batch", "2", "--out", str(tmp_path)]
+    rows = tmp_path / "metrics.jsonl"
+    assert CliRunner().invoke(train, [*words, "--steps", "2", "--evaluate", str(photographs)]).exit_code == 0
+    first = rows.read_text()
+    again = CliRunner().invoke(train, [*words, "--steps", "2"])
+    assert isinstance(again.exception, InputError)
+    assert f"holds a run; go on with --resume {tmp_path / 'checkpoint.pt'}" in str(again.exception)
+    checkpoint = tmp_path / "checkpoint.pt"
+    on = CliRunner().invoke(train, [*words, "--steps", "3", "--resume", str(checkpoint)], catch_exceptions=False)
+    assert on.exit_code == 0
+    assert rows.read_text().startswith(first)
+    assert load_checkpoint(checkpoint, "dcic-sgp", "t").step == 3
+    assert CliRunner().invoke(train, [*words, "--steps", "1", "--force"], catch_exceptions=False).exit_code == 0
+    assert not rows.exists() or first not in rows.read_text()
+    assert load_checkpoint(checkpoint, "dcic-sgp", "t").step == 1
+
+
 def test_weights_come_back_from_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("condic.models.weights.SHARD_BYTES", 2**16 + 60_000)
     model = DcicSgp("t")
@@ -114,7 +132,8 @@ def test_weights_come_back_from_shards(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(paths) > 1
     again = DcicSgp("t")
     load_weights(again, paths[0])
-    assert read_metadata(paths[0]) == {"step": "3"}
+    load_weights(again, tmp_path / "w.safetensors")
+    assert read_metadata(paths[0]) == read_metadata(tmp_path / "w.safetensors") == {"step": "3"}
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor.half().float(), again.state_dict()[name]), name
 
