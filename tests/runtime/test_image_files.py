@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from condic.errors import CondicWarning, InputError
+from condic.runtime.bitstream import Limits
 from condic.runtime.codec import Codec
 from condic.runtime.image_files import read_picture, write_image
 from condic.runtime.metadata import Metadata, bare_exif
@@ -199,3 +200,26 @@ def test_unreadable_exif_is_left_out_of_a_tiff_with_a_warning(drawing: Draw, tmp
     with pytest.warns(CondicWarning, match="EXIF data is unreadable"):
         write_image(tmp_path / "out.tiff", drawing(8, 8), Metadata(exif=b"junkjunkjunkjunk"))
     assert Image.open(tmp_path / "out.tiff").size == (8, 8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "kind", ["PNG", "GIF", "TIFF", "DDS", "SPIDER", "AVIF", "WEBP", "JPEG", "BMP", "TGA", "PPM", "JPEG2000"]
+)
+def test_any_broken_image_is_an_input_error(kind: str, drawing: Callable[..., np.ndarray]) -> None:
+    whole, rng = io.BytesIO(), np.random.default_rng(len(kind))
+    image = Image.fromarray(drawing(20, 30))
+    try:
+        (image.convert("F") if kind == "SPIDER" else image).save(whole, kind)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow does not write {kind}")
+    refused = 0
+    for _ in range(300):
+        data = bytearray(whole.getvalue())
+        for at in rng.integers(0, len(data), rng.integers(1, 6)):
+            data[at] = rng.integers(256)
+        try:
+            read_picture(bytes(data[: rng.integers(len(data) // 2, len(data) + 1)]), Limits(pixels=2**20))
+        except InputError:
+            refused += 1
+    assert refused
