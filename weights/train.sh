@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
 # train.sh OUT PHOTOGRAPHS...: trains every model that ships with the steps that the model cards name, and exports it to
-# OUT. SHARE=0.01 takes a hundredth of the steps. A run that was stopped goes on with condic-train --resume.
+# OUT. SHARE=0.01 takes a hundredth of the steps. What was stopped goes on when the same command is given again.
 set -euo pipefail
 out=$1
 shift
 
-# run FOLDER MODEL STEPS OPTION...
+# run FOLDER MODEL STEPS WEIGHTS OPTION...: WEIGHTS to begin with, or none
 run() {
-  local folder=$out/$1 model=$2 steps
+  local folder=$out/$1 model=$2 steps begin=()
   steps=$(awk "BEGIN { print int($3 * ${SHARE:-1} + 0.999) }")
-  shift 3
-  condic-train --model "$model" --preset s "${photographs[@]}" --batch 4 --steps "$steps" --out "$folder" "$@"
+  if [ -e "$folder/checkpoint.pt" ]; then
+    begin=(--resume "$folder/checkpoint.pt")
+  elif [ "$4" != none ]; then
+    begin=(--init "$out/$4")
+  fi
+  shift 4
+  condic-train --model "$model" --preset s "${photographs[@]}" --batch 4 --steps "$steps" --out "$folder" \
+    ${begin[@]+"${begin[@]}"} "$@"
 }
 
 # ship FOLDER MODEL NAME
@@ -19,17 +25,17 @@ ship() {
 }
 
 photographs=("${@/#/--data=}")
-run sgp dcic-sgp 23477 --learning-rate 1e-3 --prior-share 0.38 --seed 31
+sgp=dcic-sgp-s.safetensors
+run sgp dcic-sgp 23477 none --learning-rate 1e-3 --prior-share 0.38 --seed 31
 ship sgp dcic-sgp dcic-sgp-s
-run sgp-ms-ssim dcic-sgp 800 --loss ms-ssim --init "$out/sgp/dcic-sgp-s.safetensors" --learning-rate 6e-4 \
-  --prior-share 0.38 --seed 81
+run sgp-ms-ssim dcic-sgp 800 "sgp/$sgp" --loss ms-ssim --learning-rate 6e-4 --prior-share 0.38 --seed 81
 ship sgp-ms-ssim dcic-sgp dcic-sgp-s-ms-ssim
 
 sr=cic-sr-s.safetensors
-run 1 cic-sr 3618 --stage low-resolution --crop 512 --learning-rate 1e-3 --seed 51
-run 2 cic-sr 821 --stage super-resolution --init "$out/1/$sr" --learning-rate 1e-3 --seed 52
-run 3 cic-sr 1196 --stage conditional --init "$out/2/$sr" --learning-rate 1e-3 --seed 63
-run 4 cic-sr 5398 --stage joint --init "$out/3/$sr" --learning-rate 8e-4 --seed 64
+run 1 cic-sr 3618 none --stage low-resolution --crop 512 --learning-rate 1e-3 --seed 51
+run 2 cic-sr 821 "1/$sr" --stage super-resolution --learning-rate 1e-3 --seed 52
+run 3 cic-sr 1196 "2/$sr" --stage conditional --learning-rate 1e-3 --seed 63
+run 4 cic-sr 5398 "3/$sr" --stage joint --learning-rate 8e-4 --seed 64
 ship 4 cic-sr cic-sr-s
-run ms-ssim cic-sr 420 --stage joint --loss ms-ssim --init "$out/4/$sr" --learning-rate 4e-4 --seed 75
+run ms-ssim cic-sr 420 "4/$sr" --stage joint --loss ms-ssim --learning-rate 4e-4 --seed 75
 ship ms-ssim cic-sr cic-sr-s-ms-ssim
