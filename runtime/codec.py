@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -268,24 +267,34 @@ class Codec:
         kind = "large_preview" if large else "preview"
         return self._begin(source, kind, timings or Timings(), limits, None, reduction)()
 
-    def _begin(
-        self, source: Source, kind: str, timings: Timings, limits: Limits | None, region: Sequence[int] | None = None,
-        reduction: int = 1, rounding: Rounding | None = None, *, latents: bool = True,
+    def _begin(self, source: Source, *arguments: Any, **options: Any) -> Callable[[], Decoded]:
+        """`_begun` for a source, which errors name."""
+        data = read_source(source)
+        with named(source):
+            finish = self._begun(data, *arguments, **options)
+
+        def finish_named() -> Decoded:
+            with named(source):
+                return finish()
+
+        return finish_named
+
+    def _begun(
+        self, data: bytes | memoryview, kind: str, timings: Timings, limits: Limits | None,
+        region: Sequence[int] | None = None, reduction: int = 1, rounding: Rounding | None = None, *,
+        latents: bool = True,
     ) -> Callable[[], Decoded]:  # fmt: skip
         """Reads a file and, on the host, decodes its latents; gives a function for the rest, for any thread.
 
         `latents`: whether they are fetched from a GPU.
         """
-        data = read_source(source)
-        with named(source):
-            stream = read_stream(data, limits)
-            self._check_fits(stream)
+        stream = read_stream(data, limits)
+        self._check_fits(stream)
         header, manifest = stream.header, self.bundle.manifest
         steps: tuple[Step, ...] = getattr(manifest, kind)
         image = manifest.image_spec(steps)
         smaller = image.stride  # of a preview
-        with named(source):
-            wanted = Rectangle.within(region, header.width, header.height)
+        wanted = Rectangle.within(region, header.width, header.height)
         canvas = Canvas(
             wanted.reduced(smaller), header.flags, manifest.alignment // smaller, max(1, reduction // smaller)
         )
@@ -315,14 +324,7 @@ class Codec:
                     return finish(result.latents)
             return _with_smaller_tiles(lambda tile: on_host(tile)())
 
-        def finish_named(draw: Callable[[], Decoded] = on_device) -> Decoded:
-            with named(source):
-                return draw()
-
-        if self.graphs.backend.driver is not None:
-            return finish_named
-        with named(source):
-            return partial(finish_named, on_host())
+        return on_host() if self.graphs.backend.driver is None else on_device
 
     def _decode_latents(self, stream: Stream, kind: str, evaluation: Evaluation, rounding: Rounding | None) -> Latents:
         """Those that the steps of a kind code; every `run` step is noted down."""
