@@ -1,9 +1,8 @@
-"""Writes docs/prior.md and its picture: what the self-generated prior of dcic-sgp does, measured on Kodak's images.
+"""What the self-generated prior of dcic-sgp does, measured on Kodak's images.
 
-python docs/make_prior.py KODAK --seeing WEIGHTS --blind WEIGHTS --free WEIGHTS --limited WEIGHTS
-
-The first two are of short runs of equal length, with and without `condic-train --blind analysis`; the others of two
-runs without and with `--prior-share`.
+python docs/make_prior.py page KODAK writes docs/prior.md and its picture, from docs/prior.md.in.
+python docs/make_prior.py runs KODAK WEIGHTS WEIGHTS prints what two training runs came to, with and without `--blind`
+or `--prior-share`, say, for that text.
 """
 
 from __future__ import annotations
@@ -88,12 +87,6 @@ def curve(found: Sequence[Point]) -> Curve:
     return Curve(tuple(p.rate for p in found), tuple(p.psnr for p in found))
 
 
-def _change(columns: dict[str, list[Point]]) -> str:
-    """BD-rate of the second column against the first."""
-    found = bd_rate(*(curve(column) for column in columns.values()))
-    return f"{found.percent:+.1f} %" if found else "not comparable"
-
-
 @dataclass(frozen=True)
 class Coded:
     """An image through a codec."""
@@ -143,38 +136,44 @@ def sharpest_crop(pixels: np.ndarray) -> tuple[slice, slice]:
     return slice(top, top + CROP), slice(left, left + CROP)
 
 
-@click.command()
-@click.argument("kodak", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--seeing", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--blind", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--free", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--limited", type=click.Path(exists=True, path_type=Path), required=True)
-def main(kodak: Path, seeing: Path, blind: Path, free: Path, limited: Path) -> None:
-    """Measures everything and writes the page."""
+kodak_argument = click.argument("kodak", type=click.Path(exists=True, file_okay=False, path_type=Path))
+weights_type = click.Path(exists=True, path_type=Path)
+
+
+@click.group()
+def main() -> None:
+    """Measures what the prior does."""
+
+
+@main.command()
+@kodak_argument
+def page(kodak: Path) -> None:
+    """Measures the weights that ship and writes docs/prior.md and its picture."""
     images = sorted(kodak.glob("*.png"))
     codec = load_codec(DEFAULT_MODEL)
     shipped = shipped_folder() / f"{DEFAULT_MODEL}.safetensors"
     zeroed = {title: points(model_from(shipped, name), images, (0, 32, 63)) for name, title in BLIND.items()}
-    trained = {
-        "sees the prior": points(model_from(seeing, None), images),
-        "blind analysis": points(model_from(blind, "analysis"), images),
-    }
-    limits = {"free": points(model_from(free, None), images), "limited": points(model_from(limited, None), images)}
-    about, steps = read_metadata(seeing), [int(read_metadata(run)["step"]) for run in (free, limited)]
-    page = (DOCS / "prior.md.in").read_text()
-    for name, text in {
-        "share": "\n".join(shares(codec, images)),
-        "limited": "\n".join(table(limits, with_share=True)),
-        "steps": " and ".join(f"{count:,}" for count in steps),
-        "cost": _change(limits),
-        "zeroed": "\n".join(table(zeroed)),
-        "trained": "\n".join(table(trained)),
-        "run": f"{about['step']} steps of {about['batch']} crops of {about['crop']}x{about['crop']}",
-        "change": _change(trained),
-        "panel": "\n".join(panel(codec, images)),
-    }.items():
-        page = page.replace(f"@{name}@", text)
-    (DOCS / "prior.md").write_text(page)
+    text = (DOCS / "prior.md.in").read_text()
+    for name, rows in {"share": shares(codec, images), "zeroed": table(zeroed), "panel": panel(codec, images)}.items():
+        text = text.replace(f"@{name}@", "\n".join(rows))
+    (DOCS / "prior.md").write_text(text)
+
+
+@main.command()
+@kodak_argument
+@click.argument("first", type=weights_type)
+@click.argument("second", type=weights_type)
+def runs(kodak: Path, first: Path, second: Path) -> None:
+    """Prints a table of two runs of condic-train, and the BD-rate of the second against the first."""
+    images = sorted(kodak.glob("*.png"))
+    columns = {}
+    for weights in (first, second):
+        about = read_metadata(weights)
+        title = f"{weights.parent.name}, {about['step']} steps of {about['batch']} crops of {about['crop']}"
+        columns[title] = points(model_from(weights, about.get("blind")), images)
+    click.echo("\n".join(table(columns, with_share=True)))
+    found = bd_rate(*(curve(column) for column in columns.values()))
+    click.echo(f"BD-rate {found.percent:+.1f} %" if found else "not comparable")
 
 
 if __name__ == "__main__":
