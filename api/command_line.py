@@ -68,10 +68,21 @@ def _prepare_standard_streams() -> None:
     prints would go there.
     """
     for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
-        if stream is None:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if stream is None and not _is_open(number):
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def _what_input_caused(name: str, error: Exception, extras: str) -> str | None:

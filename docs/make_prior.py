@@ -169,7 +169,7 @@ def runs(kodak: Path, first: Path, second: Path) -> None:
     columns = {}
     for weights in (first, second):
         about = read_metadata(weights)
-        title = f"{weights.parent.name}, {about['step']} steps of {about['batch']} crops of {about['crop']}"
+        title = f"{weights}, {about['step']} steps of {about['batch']} crops of {about['crop']}"
         columns[title] = points(model_from(weights, about.get("blind")), images)
     click.echo("\n".join(table(columns, with_share=True)))
     found = bd_rate(*(curve(column) for column in columns.values()))

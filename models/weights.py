@@ -64,7 +64,7 @@ def check_calibrated(model: nn.Module, path: Path) -> None:
     if not any(bool(m.peak.any()) for m in model.modules() if isinstance(m, Range)):
         options = " ".join(f"--{x} {v}" for x, v in read_metadata(path).items() if x in ("preset", "loss"))
         raise InputError(
-            f"{path}: not calibrated; run condic-train {options} --init {path} --steps 0 --data PHOTOGRAPHS"
+            f"{path}: not calibrated; run condic-train {options} --init {path} --steps 0 --data PHOTOGRAPHS --out NEW"
         )
 
 

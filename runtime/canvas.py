@@ -33,7 +33,7 @@ class Rectangle:
         """What is wanted, (left, top, width, height), of an image; None is all of it. Raises InputError."""
         if wanted is None:
             return cls(0, 0, width, height)
-        numbers = wanted if isinstance(wanted, (Sequence, np.ndarray)) else ()
+        numbers = wanted if np.ndim(wanted) == 1 else ()
         if len(numbers) != 4 or not all(isinstance(x, (int, np.integer)) for x in numbers):
             raise InputError(f"region {wanted!r} is not left, top, width, height in pixels")
         result = cls(*(int(x) for x in wanted))

@@ -238,16 +238,21 @@ class Codec:
         Raises InputError if the file cannot be read or has no such region, StreamError or IntegrityError for what is
         wrong with it, BundleError if it was made with another model.
         """
-        return self._begin(source, "decode", timings or Timings(), limits, region, rounding=rounding)()
+        timings = timings or Timings()
+        return _named_begin(
+            source, lambda data: self._begin(data, "decode", timings, limits, region, rounding=rounding)
+        )()
 
     def decode_many(self, sources: Iterable[Source], limits: Limits | None = None) -> Iterator[Decoded]:
         """`decode` for many files, in order: one is drawn while the entropy decoder works on the next.
 
         Takes a file when there is room for it, as `encode_many`. With a GPU, the results have no latents.
         """
-        return in_order(
-            lambda source: self._begin(source, "decode", Timings(), limits, latents=False), sources, self._workers
-        )
+
+        def begin(source: Source) -> Callable[[], Decoded]:
+            return _named_begin(source, lambda data: self._begin(data, "decode", Timings(), limits, latents=False))
+
+        return in_order(begin, sources, self._workers)
 
     def preview(
         self, source: Source, timings: Timings | None = None, limits: Limits | None = None, reduction: int = 1,
@@ -265,21 +270,10 @@ class Codec:
         if large and not self.bundle.manifest.large_preview:
             raise InputError(f"{self.bundle.source}: this model has one preview only; leave out the super-resolved one")
         kind = "large_preview" if large else "preview"
-        return self._begin(source, kind, timings or Timings(), limits, None, reduction)()
+        timings = timings or Timings()
+        return _named_begin(source, lambda data: self._begin(data, kind, timings, limits, None, reduction))()
 
-    def _begin(self, source: Source, *arguments: Any, **options: Any) -> Callable[[], Decoded]:
-        """`_begun` for a source, which errors name."""
-        data = read_source(source)
-        with named(source):
-            finish = self._begun(data, *arguments, **options)
-
-        def finish_named() -> Decoded:
-            with named(source):
-                return finish()
-
-        return finish_named
-
-    def _begun(
+    def _begin(
         self, data: bytes | memoryview, kind: str, timings: Timings, limits: Limits | None,
         region: Sequence[int] | None = None, reduction: int = 1, rounding: Rounding | None = None, *,
         latents: bool = True,
@@ -381,6 +375,19 @@ class Codec:
             expected.add(GUARD)
         if {s.kind for s in stream.sections} != expected:
             raise StreamError("the file does not have the sections that its header and model call for")
+
+
+def _named_begin(source: Source, begin: Callable[[bytes | memoryview], Callable[[], Decoded]]) -> Callable[[], Decoded]:
+    """What `begin` makes of a source's bytes; errors of both halves name the source."""
+    data = read_source(source)
+    with named(source):
+        finish = begin(data)
+
+    def finish_named() -> Decoded:
+        with named(source):
+            return finish()
+
+    return finish_named
 
 
 def _close(device: DevicePipeline | None, graphs: LoadedGraphs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from typing import Any
 
@@ -35,16 +36,19 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
         _warn_of_losses(image)
         deep = _stored_bits(image) > 8  # Pillow forgets it when it decodes
         image.load()
+    except (CondicWarning, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders of broken files raise nearly anything
+        raise InputError(f"Pillow cannot decode it ({reason(error)})") from error
+    try:
         metadata = _metadata(image)
         if _orientation(image) != 1:
             image, metadata = ImageOps.exif_transpose(image), metadata.upright()
         if image.mode in ("CMYK", "LAB"):
             image, metadata = _to_srgb(image, metadata.icc_profile), Metadata(b"", metadata.exif, metadata.xmp)
         return _reduced(image, deep), metadata
-    except (InputError, CondicWarning, MemoryError):
-        raise
-    except Exception as error:  # Pillow's decoders of broken files raise nearly anything
-        raise InputError(f"Pillow cannot decode it ({reason(error)})") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise InputError(f"Pillow cannot convert it ({reason(error)})") from error
 
 
 def _warn_of_losses(image: Image.Image) -> None:

@@ -72,7 +72,7 @@ def _opened_image(file: BinaryIO) -> Image.Image:
         raise InputError("not an image that Pillow reads") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{error}; raise PIL.Image.MAX_IMAGE_PIXELS to accept it") from error
-    except OSError:
+    except (MemoryError, OSError):
         raise
     except Exception as error:  # Pillow's readers of broken files raise nearly anything
         raise InputError(f"Pillow cannot read it ({reason(error)})") from error

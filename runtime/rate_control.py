@@ -60,7 +60,7 @@ def encode_for(
         raise InputError("quality, max_bytes, bpp and psnr exclude each other: give one")
     picture = as_picture(image, limits)
     for name, value in (("max_bytes", max_bytes), ("bpp", bpp), ("psnr", psnr)):
-        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+        if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not abs(value) < math.inf):
             raise InputError(f"{name} {value!r} is not a finite number")
     if bpp is not None:
         max_bytes = int(min(bpp * picture.rgb.shape[0] * picture.rgb.shape[1] / 8, _LARGEST_FILE))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import click
 
-from condic.command_line import run_program
+from condic.command_line import INTERRUPTED, run_program
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -76,7 +77,7 @@ def train(
     """Trains a codec on folders and tar files of photographs.
 
     Writes checkpoint.pt, MODEL-PRESET.safetensors (the averaged weights) and metrics.jsonl into --out every few
-    minutes and at the end, also when stopped by Ctrl-C or SIGTERM.
+    minutes and at the end, also when stopped by Ctrl-C or SIGTERM; exit code 130 then.
     """
     if options["steps"] is None and options["budget"] is None:
         raise click.UsageError("give the run a length: --steps N or --time-budget 25m")
@@ -98,7 +99,8 @@ def train(
         raise click.UsageError(f"--crop {options['crop']}: must be a multiple of 128")
     from condic.training.session import run_session
 
-    run_session(data, resume, init, validation, device, options, force=force)
+    if not run_session(data, resume, init, validation, device, options, force=force):
+        sys.exit(INTERRUPTED)
 
 
 def main() -> None:

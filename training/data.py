@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import tarfile
 import warnings
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +16,12 @@ import numpy as np
 from PIL import Image
 
 from condic.errors import CondicWarning, InputError
+from condic.files import reason
 from condic.runtime.image_files import read_picture
 from condic.runtime.pictures import Picture
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+_PACKS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _MOST_DOWNSCALING = 2.0
 
 
@@ -66,14 +70,14 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             yield from _files(file)
-    elif path.suffix == ".tgz" or ".tar" in path.suffixes[-2:]:
+    elif path.name.lower().endswith(_PACKS):
         try:
             with tarfile.open(path) as archive:
                 for member in archive:
                     if member.isfile() and Path(member.name).suffix.lower() in _SUFFIXES:
                         yield f"{path.name}/{member.name}", archive.extractfile(member).read()
-        except (tarfile.TarError, OSError) as error:
-            raise InputError(f"{path}: not a readable tar file ({error})") from error
+        except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise InputError(f"{path}: not a readable tar file ({reason(error)})") from error
     elif not path.exists():
         raise InputError(f"{path}: no such file or folder")
     elif path.suffix.lower() in _SUFFIXES:

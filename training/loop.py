@@ -77,6 +77,10 @@ class Settings:
         return self.out / "checkpoint.pt"
 
     @property
+    def log_path(self) -> Path:
+        return self.out / "metrics.jsonl"
+
+    @property
     def weights_path(self) -> Path:
         return self.out / f"{self.model}-{self.preset}.safetensors"
 
@@ -183,6 +187,11 @@ class Trainer:
             for s, handler in handlers.items():
                 signal.signal(s, handler)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has ended the run before its time."""
+        return self._stop and self.fraction() < 1
+
     def fraction(self) -> float:
         """How much of the run is done, 0..1."""
         s = self.settings
@@ -201,7 +210,7 @@ class Trainer:
         current = _copy(self.model.state_dict())
         self.model.load_state_dict(self.ema)
         if self.model.frozen:
-            self.model.freeze()
+            self._freeze()
         points = evaluate(self.model, images, self.device)
         self._freeze_as_begun()
         self.model.load_state_dict(current)
@@ -209,7 +218,7 @@ class Trainer:
 
     def cost_of_freezing(self, images: Sequence[np.ndarray], before: Sequence[Point]) -> list[float]:
         """Freezes the model, if it is not; the rate's relative change at each level of `before`."""
-        self.model.freeze()
+        self._freeze()
         return [a.rate / b.rate - 1 for a, b in zip(self.evaluate(images), before, strict=True)]
 
     def save(self) -> None:
@@ -238,6 +247,10 @@ class Trainer:
         """Gives the entropy path the steps of integers that the run trains it for, if it does."""
         if self._frozen_from is not None:
             self.model.load_state_dict(self._frozen_from)
+            self._freeze()
+
+    def _freeze(self) -> None:
+        with self.device:  # where freezing makes its tensors
             self.model.freeze()
 
     def _train_step(self, pixels: np.ndarray, levels: np.ndarray) -> Loss | None:

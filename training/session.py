@@ -44,10 +44,10 @@ def run_session(
     options: dict[str, Any],
     *,
     force: bool,
-) -> None:
+) -> bool:
     """Runs training as the command line asked; raises CondicError for what the input made impossible.
 
-    `force`: a run that is in the folder already is replaced.
+    `force`: a run that is in the folder already is replaced. Returns whether the run came to its end.
     """
     console = Console(stderr=True)
     device = _device(device_name)
@@ -58,7 +58,7 @@ def run_session(
         settings.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {settings.out}: {reason(error)}; give a folder") from error
-    log = _begin_log(settings, resume, force=force)
+    replaced = _replaced(settings, resume, force=force)
     torch.manual_seed(settings.seed)
     model = build_codec(settings.model, settings.preset, settings.blind)
     if settings.crop % model.alignment:
@@ -83,6 +83,9 @@ def run_session(
     trainer = loop.Trainer(settings, model, device, compile_model=device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)
+    for path in replaced:
+        path.unlink(missing_ok=True)
+    log = loop.MetricsLog(settings.log_path)
     workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
     with _Display(console) as display:
         trainer.run(sampler, workers, [log, display], images)
@@ -98,6 +101,9 @@ def run_session(
             _report_freezing(console, trainer.cost_of_freezing(images, points), settings)
     minutes = trainer.seconds / 60
     console.print(f"{trainer.step} steps in {minutes:.1f} min, {trainer.skipped} skipped: {settings.weights_path}")
+    if trainer.stopped:
+        console.print(f"stopped at {trainer.fraction():.0%}; go on with --resume {settings.checkpoint_path}")
+    return not trainer.stopped
 
 
 def _entropy_fraction(init: Path | None, *, model: str, integers: bool, **_: object) -> float:
@@ -120,7 +126,7 @@ def _report_freezing(console: Console, changes: Sequence[float], settings: loop.
     console.print(f"integers on the entropy path change the rate by {mean:+.2%} (level {shown})")
     if mean > _MOST_FREEZING_COST:
         options = f"--preset {settings.preset} --loss {settings.loss} --init {settings.weights_path} --integers"
-        console.print(f"  more than {_MOST_FREEZING_COST:.1%}: fine-tune with {options}")
+        console.print(f"  more than {_MOST_FREEZING_COST:.1%}: fine-tune with {options} --out NEW")
 
 
 def _start(model: Codec, sampler: CropSampler, *, trained: str | None) -> None:
@@ -195,17 +201,17 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _begin_log(settings: loop.Settings, resume: Path | None, *, force: bool) -> loop.MetricsLog:
-    """The log of a run that begins or goes on. Raises InputError where that would replace another run."""
-    checkpoint, path = settings.checkpoint_path, settings.out / "metrics.jsonl"
-    if checkpoint.exists() and not (resume and resume.exists() and checkpoint.samefile(resume)):
-        if not force:
-            raise InputError(
-                f"{settings.out}: holds a run; go on with --resume {checkpoint}, replace it with --force, or give "
-                "another --out"
-            )
-        path.unlink(missing_ok=True)
-    return loop.MetricsLog(path)
+def _replaced(settings: loop.Settings, resume: Path | None, *, force: bool) -> tuple[Path, ...]:
+    """Files of another run that this one takes the place of. Raises InputError where that was not asked for."""
+    checkpoint = settings.checkpoint_path
+    if not checkpoint.exists() or (resume and resume.exists() and checkpoint.samefile(resume)):
+        return ()
+    if not force:
+        raise InputError(
+            f"{settings.out}: holds a run; go on with --resume {checkpoint}, replace it with --force, or give another "
+            "--out"
+        )
+    return checkpoint, settings.log_path
 
 
 def _reported(console: Console, what: str, photographs: Photographs) -> list[np.ndarray]:

@@ -56,7 +56,7 @@ def _load_libraries() -> None:
     for name in _NEEDED:
         for path in wheel_libraries(f"lib{name}.so.*"):
             with suppress(OSError):  # of another version of CUDA, say; what is lacking in the end is reported
-                ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+                ctypes.CDLL(str(path))
 
 
 class _Sessions:

@@ -103,7 +103,8 @@ def _decode_all(
         data, timings = read_source(task.source), Timings()
         with named(task.source):
             header = read_header(data, setup.limits)
-            check_format(task.target, f".{suffix}", *size(header), alpha=bool(header.flags & Flags.ALPHA))
+        check_format(task.target, f".{suffix}", *size(header), alpha=bool(header.flags & Flags.ALPHA))
+        with named(task.source):
             with timings.stage("load"):
                 codec = setup.open(header)
             start = time.perf_counter()

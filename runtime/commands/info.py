@@ -73,6 +73,6 @@ def _guard_facts(stream: Stream, size: int, name: str | None) -> dict[str, Any]:
     latents = read_bundle(find_bundle(name)).manifest.latents if name else ()
     bits = 8 * len(section.payload)
     return {
-        "values": len(list(unpack(section.payload))), "bits": bits, "share": bits / 8 / size,
+        "values": sum(1 for _ in unpack(section.payload)), "bits": bits, "share": bits / 8 / size,
         "deltas": {x.name: x.guard.at(stream.header.quality).describe() for x in latents if x.guard},
     }  # fmt: skip

@@ -38,9 +38,10 @@ def fitting_tile(manifest: Manifest, size: Size, load: Callable[[str], Runner]) 
     if all(graph.takes(size) for graph in graphs):
         return None
     margin = 2 * manifest.alignment * max(reach(manifest, steps) for steps in (manifest.encode, manifest.decode))
-    for side in _SIDES:
+    sides = [side for side in _SIDES if side % manifest.alignment == 0]
+    for side in sides:
         region = min(size[0], side + margin), min(size[1], side + margin)
-        if side % manifest.alignment == 0 and all(graph.takes(region) for graph in graphs):
+        if all(graph.takes(region) for graph in graphs):
             return side
     lacking = next(graph for graph in graphs if not graph.takes(region))
     try:

@@ -18,8 +18,8 @@ from condic.runtime.cuda.program import Clear, Copy, Format, Graph, Kernel, Oper
 
 _MOST_PROGRAMS = 8
 _ONE_AT_A_TIME = threading.RLock()
-"""Held while libraries set themselves up and while a stream is recorded: as long as one is, no thread may wait for the
-whole device, which libraries may do when they are new."""
+"""Held while programs are made and run for the first time, and while one is recorded: as long as a stream is, no thread
+may wait for the whole device, which libraries may do when they set themselves up."""
 
 
 class Workspace:

@@ -124,8 +124,9 @@ def test_errors_name_the_file(tmp_path: Path, bundle_path: Path, drawing: Callab
         next(condic.decode_many([bad], bundle_path))
     with pytest.raises(condic.BundleError, match=r"good\.cdic: the file was made with model"):
         condic.decode(good, "dcic-sgp-s")
-    with pytest.raises(condic.InputError, match=r"good\.cdic: region"):
-        condic.decode(good, bundle_path, region=5)  # type: ignore[arg-type]
+    for region in (5, np.array(5)):
+        with pytest.raises(condic.InputError, match=r"good\.cdic: region"):
+            condic.decode(good, bundle_path, region=region)  # type: ignore[arg-type]
     with pytest.raises(condic.StreamError, match=r"^truncated"):
         codec.decode(data[:-1])
 
@@ -157,7 +158,8 @@ def test_an_open_file_is_read_from_where_it_stands(bundle_path: Path, drawing: C
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("quality", True), ("max_bytes", "9"), ("bpp", "much"), ("psnr", float("nan"))]
+    ("name", "value"),
+    [("quality", True), ("max_bytes", "9"), ("max_bytes", True), ("bpp", "much"), ("psnr", float("nan"))],
 )
 def test_numbers_that_are_none_are_refused(
     bundle_path: Path, drawing: Callable[..., np.ndarray], name: str, value: object

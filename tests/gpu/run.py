@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -318,11 +319,14 @@ class Run:
         self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process: subprocess.Popen[str] | None = None
         try:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._complaints, text=True)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=self._complaints, text=True, start_new_session=True
+            )
         except OSError as error:
             self._complaints.write(str(error))
             return
         self._timer = threading.Timer(limit, self._end)
+        self._timer.daemon = True
         self._timer.start()
         if wait:
             list(self.lines())
@@ -331,11 +335,13 @@ class Run:
         """The lines, as they come, until the process ends."""
         if self._process is None:
             return
-        with self._process:
+        try:
             for line in self._process.stdout or ():
                 self.said.append(line)
                 yield line
-        self._timer.cancel()
+            self._process.wait()
+        finally:
+            self._timer.cancel()
 
     def error(self) -> str | None:
         """What went wrong, in one line, once it has ended."""
@@ -350,7 +356,7 @@ class Run:
     def _end(self) -> None:
         assert self._process is not None
         self._late = True
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
 
 
 def _outcome(backend: str, stage: str, error: str | None, facts: Facts, seconds: float) -> Facts:

@@ -57,6 +57,14 @@ def test_nothing_usable_is_an_error_before_anything_starts(tmp_path: Path) -> No
     (tmp_path / "bad.tar").write_bytes(b"not a tar")
     with pytest.raises(InputError, match=r"bad\.tar"):
         load_photographs([tmp_path / "bad.tar"], 128)
+    with tarfile.open(tmp_path / "cut.tar.gz", "w:gz") as pack:
+        pack.add(tmp_path / "bad.tar", "a.jpg")
+    (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "cut.tar.gz").read_bytes()[:60])
+    with pytest.raises(InputError, match=r"cut\.tar\.gz: not a readable tar file"):
+        load_photographs([tmp_path / "cut.tar.gz"], 128)
+    (tmp_path / "note.tar.md5").write_text("no tar file")
+    with pytest.raises(InputError, match="no usable photograph"):
+        load_photographs([tmp_path / "note.tar.md5"], 128)
 
 
 def test_a_batch_depends_on_seed_and_step_alone(photographs: Path) -> None:

@@ -107,6 +107,18 @@ def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "junk.pt", "dcic-sgp", "t")
 
 
+def test_a_run_that_is_stopped_says_so_and_how_to_go_on(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.MetricsLog, "step", lambda self, progress: _StopAfter(2).step(progress))
+    words = ["--preset", "t", "--data", str(photographs), "--crop", "128", "--batch", "2", "--out", str(tmp_path)]
+    done = CliRunner().invoke(train, [*words, "--steps", "8"], catch_exceptions=False)
+    assert done.exit_code == 130
+    assert "stopped at 25%; go on with --resume" in " ".join(done.stderr.split())
+    words += ["--steps", "3", "--resume", str(tmp_path / "checkpoint.pt")]
+    assert CliRunner().invoke(train, words, catch_exceptions=False).exit_code == 0
+
+
 def test_a_run_is_not_replaced_unless_that_is_asked_for(tmp_path: Path, photographs: Path) -> None:
     words = ["--preset", "t", "--data", str(photographs), "--crop", "128", "--batch", "2", "--out", str(tmp_path)]
     rows = tmp_path / "metrics.jsonl"

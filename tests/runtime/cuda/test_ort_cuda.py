@@ -94,7 +94,7 @@ def test_libraries_of_wheels_are_loaded_before_the_provider_needs_them(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "nvidia", raising=False)
     loaded = []
-    monkeypatch.setattr(ort_cuda.ctypes, "CDLL", lambda path, mode: loaded.append(Path(path)))
+    monkeypatch.setattr(ort_cuda.ctypes, "CDLL", lambda path: loaded.append(Path(path)))
     ort_cuda._load_libraries.__wrapped__()
     ours = [path.name for path in loaded if tmp_path in path.parents]
     assert ours == ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9"]
