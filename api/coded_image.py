@@ -52,8 +52,7 @@ class CodedImage:
         self.size = header.width, header.height
         self.mode = ("L" if header.flags & Flags.GREY else "RGB") + ("A" if header.flags & Flags.ALPHA else "")
         self.quality, self.model_id = header.quality, header.bundle_id.hex()
-        self._source = b"" if isinstance(source, bytes | bytearray | memoryview) else source
-        self._model, self._backend, self._limits = model, backend, limits
+        self._source, self._model, self._backend, self._limits = source, model, backend, limits
 
     def __repr__(self) -> str:
         width, height = self.size

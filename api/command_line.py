@@ -25,9 +25,8 @@ _HELP_ALL = "condic.help_all"
 """Key in a context's `meta` that says which tier is printed."""
 
 Command = Callable[..., None]
-_NO_ARGUMENTS = getattr(
-    click.exceptions, "NoArgsIsHelpError", ()
-)  # before click 8.2 such a program just prints its help
+_NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What a program without arguments ends with; before click 8.2 nothing: it prints its help."""
 
 
 def run_program(name: str, command: click.Command, extras: str = "") -> None:

@@ -33,8 +33,8 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
     cannot decode the image.
     """
     try:
-        _warn_of_losses(image)
         deep = _stored_bits(image) > 8  # Pillow forgets it when it decodes
+        _warn_of_losses(image, deep)
         image.load()
     except (CondicWarning, MemoryError):
         raise
@@ -51,7 +51,7 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
         raise InputError(f"Pillow cannot convert it ({reason(error)})") from error
 
 
-def _warn_of_losses(image: Image.Image) -> None:
+def _warn_of_losses(image: Image.Image, deep: bool) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         _warn(image, f"{frames} frames; only one, the {'first' if not image.tell() else 'current'}, is encoded")
@@ -59,7 +59,7 @@ def _warn_of_losses(image: Image.Image) -> None:
         _warn(image, "32-bit floating-point values are clipped to 0..255")
     elif image.mode == "I":
         _warn(image, "more than 8 bits a sample are reduced to 8, values beyond 65535 clipped")
-    elif image.mode.startswith("I") or _stored_bits(image) > 8:
+    elif image.mode.startswith("I") or deep:
         _warn(image, "more than 8 bits a sample are reduced to 8")
 
 

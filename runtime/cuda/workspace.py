@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -117,13 +118,8 @@ class LoadedProgram:
 
     def run(self, segment: int) -> None:
         """Queues a segment."""
-        if segment in self._graphs:
-            self._driver.launch_graph(self._graphs[segment], self._stream)
-            return
-        if self._runs[segment] > 1:
-            self._queue(segment)
-            return
-        with _ONE_AT_A_TIME:
+        turn: AbstractContextManager[object] = nullcontext() if self._runs[segment] > 1 else _ONE_AT_A_TIME
+        with turn:
             if self._capturable and self._runs[segment] == 1:
                 self._capture(segment)
             self._runs[segment] += 1

@@ -35,12 +35,9 @@ class Bench:
         self.driver.load_kernels()
         self._stream = self.driver.create_stream()
         self._memory: list[int] = []
-        self._delays = delays(self.driver)
-        self._delay = self._delays.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._delays.__exit__(None, None, None)
         for address in self._memory:
             self.driver.release(address)
         self.driver.destroy_stream(self._stream)
@@ -79,15 +76,16 @@ class Bench:
     def seconds(self, prepare: Callable[[], None], *launches: Launch, runs: int) -> float:
         """Median of the device's time for the launches, without that which the host takes to queue them."""
         events, times = [self.driver.create_event() for _ in range(2)], []
-        for _ in range(runs):
-            prepare()
-            self._delay(self._stream)
-            self.driver.record(events[0], self._stream)
-            for launch in launches:
-                self.driver.launch(launch, self._stream)
-            self.driver.record(events[1], self._stream)
-            self.driver.synchronise(self._stream)
-            times.append(self.driver.elapsed(*events))
+        with delays(self.driver) as delay:
+            for _ in range(runs):
+                prepare()
+                delay(self._stream)
+                self.driver.record(events[0], self._stream)
+                for launch in launches:
+                    self.driver.launch(launch, self._stream)
+                self.driver.record(events[1], self._stream)
+                self.driver.synchronise(self._stream)
+                times.append(self.driver.elapsed(*events))
         for event in events:
             self.driver.destroy_event(event)
         return statistics.median(times)
