@@ -14,6 +14,7 @@ from condic.kernels.device.rans import MAX_CHUNKS
 from condic.runtime.cuda.graph import DeviceGraph, bytes_of
 from condic.runtime.cuda.program import (
     Addresses,
+    Aside,
     ChunkSite,
     Clear,
     Copy,
@@ -66,7 +67,7 @@ class _Build:
         spec = TensorSpec("image", 3, 1) if self._encoding else manifest.image_spec(steps)
         image = (-(-format.height // spec.stride), -(-format.width // spec.stride), format.channels)
         self.program = Program((size[0], size[1]), image, rows)
-        self._operations: list[Operation] = []
+        self._operations: list[Operation | Aside] = []
         self._read = {name for step in steps for name in step.inputs} | {
             name for latent in manifest.latents for chunk in latent.chunks for name in chunk.inputs
         }
@@ -186,6 +187,7 @@ class _Build:
         rooms = tuple(chunk.size for chunk in site.chunks)
         stream = Stream(rooms, 0, 0, 0)
         payload, coder, tables = site.tensor("payload"), site.tensor("coder"), self._coder
+        before, self._operations = self._operations, []
         self._clear(coder, stream.zero_bytes)
         self._tensor(coder, stream.workspace_bytes)
         self._tensor(payload, stream.payload_bytes)
@@ -200,6 +202,8 @@ class _Build:
             self._kernel(name, uses, lambda at, k=k: launches(at)[k])  # type: ignore[misc]
         self._download(coder, ENCODER_HEAD)
         self._download(payload, min(site.payload_room, stream.payload_bytes))
+        # Its few warps take as long as many graphs do: the next latent does not wait for them.
+        self._operations = [*before, Aside(tuple(self._operations))]
 
     def _end(self, spec: TensorSpec) -> None:
         self._download("results", self._results)

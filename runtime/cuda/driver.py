@@ -83,6 +83,10 @@ class Driver(Protocol):
         """Waits for everything on a stream; other Python threads run meanwhile."""
         ...
 
+    def follow(self, stream: int, other: int) -> None:
+        """What is queued on `stream` from now on waits for what is on `other` now."""
+        ...
+
     def create_event(self) -> int:
         """An event that takes the time."""
         ...

@@ -91,6 +91,18 @@ class Clear:
         return (self.name,)
 
 
+@dataclass(frozen=True)
+class Aside:
+    """Operations beside those that follow: they begin when all before them is done, and end with the segment."""
+
+    operations: tuple[Graph | Kernel | Copy | Clear, ...]
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Their tensors."""
+        return tuple(name for x in self.operations for name in x.uses)
+
+
 PAYLOAD_ROOM = 1
 """Bytes of payload per element of a latent that are always copied: 0.75 elements a pixel make that 6 bits a pixel."""
 
@@ -160,8 +172,17 @@ class LatentSite:
 class Segment:
     """Operations, and the chunk whose symbols the host decodes once they are done."""
 
-    operations: tuple[Operation, ...]
+    operations: tuple[Operation | Aside, ...]
     then: ChunkSite | None = None
+
+    def each(self) -> list[Operation]:
+        """Operations in order, as if none were beside another."""
+        return [y for x in self.operations for y in (x.operations if isinstance(x, Aside) else (x,))]
+
+    def uses(self) -> list[tuple[str, ...]]:
+        """Tensors per operation; those of operations aside are in use to the end."""
+        aside = [x.uses for x in self.operations if isinstance(x, Aside)]
+        return [x.uses for x in self.operations] + aside
 
 
 @dataclass
@@ -182,15 +203,15 @@ class Program:
 
     def executions(self) -> list[Execution]:
         """Of all graphs, to be closed."""
-        return [x.execution for segment in self.segments for x in segment.operations if isinstance(x, Graph)]
+        return [x.execution for segment in self.segments for x in segment.each() if isinstance(x, Graph)]
 
     def uses(self) -> list[tuple[str, ...]]:
         """Tensors per operation, in order; rows of tables are part of one tensor."""
-        operations = [x for segment in self.segments for x in segment.operations] + list(self.last)
-        return [tuple("rows" if name in self.rows.offsets else name for name in x.uses) for x in operations]
+        uses = [names for segment in self.segments for names in segment.uses()] + [x.uses for x in self.last]
+        return [tuple("rows" if name in self.rows.offsets else name for name in names) for names in uses]
 
     def staged(self) -> dict[str, int]:
         """Tensors that are copied, and how much of them."""
-        operations = [x for segment in self.segments for x in segment.operations] + list(self.last)
+        operations = [x for segment in self.segments for x in segment.each()] + list(self.last)
         copies = [x for x in operations if isinstance(x, Copy)]
         return {x.name: max(y.begin + y.size for y in copies if y.name == x.name) for x in copies}

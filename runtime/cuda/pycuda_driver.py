@@ -112,6 +112,13 @@ class PycudaDriver:
         with self._said_clearly():
             self._objects[stream].synchronize()
 
+    def follow(self, stream: int, other: int) -> None:
+        """What is queued on `stream` from now on waits for what is on `other` now."""
+        with self._said_clearly():
+            event = cuda.Event(cuda.event_flags.DISABLE_TIMING)
+            event.record(self._objects[other])
+            self._objects[stream].wait_for_event(event)
+
     def create_event(self) -> int:
         """An event that takes the time."""
         with self._said_clearly():

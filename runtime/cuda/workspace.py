@@ -15,7 +15,7 @@ import numpy.typing as npt
 from condic.errors import BackendError, DeviceLostError, DeviceMemoryError
 from condic.runtime.cuda.arena import ALIGNMENT, lay_out
 from condic.runtime.cuda.driver import Driver, delays
-from condic.runtime.cuda.program import Clear, Copy, Format, Graph, Kernel, Operation, Program
+from condic.runtime.cuda.program import Aside, Clear, Copy, Format, Graph, Kernel, Operation, Program, Segment
 
 _MOST_PROGRAMS = 8
 _ONE_AT_A_TIME = threading.RLock()
@@ -37,7 +37,7 @@ class Workspace:
         self._address = 0
         self._staging: npt.NDArray[np.uint8] | None = None
         self._size = 0
-        self.stream = driver.create_stream()
+        self.stream, self._aside = driver.create_stream(), driver.create_stream()
 
     def program(self, format: Format, build: Callable[[Format], Program]) -> LoadedProgram:
         """The program for a format, ready to run. Raises BackendError; DeviceMemoryError leaves an empty one."""
@@ -75,7 +75,9 @@ class Workspace:
 
     def close(self) -> None:
         """Lets go of everything."""
+        self._driver.synchronise(self._aside)  # a program that was not queued to its end has not waited for it
         self.clear()
+        self._driver.destroy_stream(self._aside)
         self._driver.destroy_stream(self.stream)
 
     def _load(self, program: Program) -> LoadedProgram:
@@ -92,7 +94,7 @@ class Workspace:
         at = {name: self._address + offset for name, offset in layout.offsets.items()}
         at |= {name: at["rows"] + offset for name, offset in program.rows.offsets.items()}
         staging = {name: self._staging[offset : offset + staged[name]] for name, offset in places.offsets.items()}
-        return LoadedProgram(program, at, staging, self._driver, self.stream)
+        return LoadedProgram(program, at, staging, self._driver, (self.stream, self._aside))
 
 
 class LoadedProgram:
@@ -100,12 +102,13 @@ class LoadedProgram:
 
     def __init__(
         self, program: Program, at: Mapping[str, int], staging: Mapping[str, npt.NDArray[np.uint8]], driver: Driver,
-        stream: int,
+        streams: tuple[int, int],
     ) -> None:  # fmt: skip
+        """`streams`: of the program, and of what is done aside."""
         self.program, self._at, self._staging = program, at, staging
-        self._driver, self._stream = driver, stream
-        self._segments = [[(_name_of(x), self._bound(x)) for x in each.operations] for each in program.segments]
-        self._last = [self._bound(x) for x in program.last]
+        self._driver, (self._stream, self._aside) = driver, streams
+        self._segments = [self._queueing(each) for each in program.segments]
+        self._last = [self._bound(x, self._stream) for x in program.last]
         self._capturable = all(execution.capturable for execution in program.executions())
         self._runs = [0] * len(program.segments)
         self._graphs: dict[int, int] = {}
@@ -135,18 +138,19 @@ class LoadedProgram:
 
     def profile(self) -> list[tuple[str, float]]:
         """Runs every operation once more on whatever is there: names and seconds, in order."""
-        operations = [x for segment in self._segments for x in segment]
+        operations = [x for segment in self.program.segments for x in segment.each()]
+        bound = [self._bound(x, self._stream) for x in operations]
         events = [self._driver.create_event() for _ in range(len(operations) + 1)]
         try:
             with delays(self._driver) as delay:
                 delay(self._stream)
                 self._driver.record(events[0], self._stream)
-                for (_, work), event in zip(operations, events[1:], strict=True):
+                for work, event in zip(bound, events[1:], strict=True):
                     work()
                     self._driver.record(event, self._stream)
                 self._driver.synchronise(self._stream)
             times = map(self._driver.elapsed, events, events[1:])
-            return [(name, seconds) for (name, _), seconds in zip(operations, times, strict=True)]
+            return [(_name_of(x), seconds) for x, seconds in zip(operations, times, strict=True)]
         finally:
             for event in events:
                 self._driver.destroy_event(event)
@@ -165,7 +169,7 @@ class LoadedProgram:
             execution.close()
 
     def _queue(self, segment: int) -> None:
-        for _, work in self._segments[segment]:
+        for work in self._segments[segment]:
             work()
 
     def _capture(self, segment: int) -> None:
@@ -190,9 +194,22 @@ class LoadedProgram:
             raise failure
         self._capturable, self.refusal = False, failure
 
-    def _bound(self, operation: Operation) -> Callable[[], None]:
+    def _queueing(self, segment: Segment) -> list[Callable[[], None]]:
+        """What queues a segment, in order."""
+        works: list[Callable[[], None]] = []
+        for x in segment.operations:
+            if isinstance(x, Aside):
+                works.append(partial(self._driver.follow, self._aside, self._stream))
+                works += [self._bound(each, self._aside) for each in x.operations]
+            else:
+                works.append(self._bound(x, self._stream))
+        if any(isinstance(x, Aside) for x in segment.operations):
+            works.append(partial(self._driver.follow, self._stream, self._aside))
+        return works
+
+    def _bound(self, operation: Operation, stream: int) -> Callable[[], None]:
         """An operation on its addresses."""
-        at, driver, stream = self._at, self._driver, self._stream
+        at, driver = self._at, self._driver
         match operation:
             case Graph(_, inputs, outputs, execution):
                 read, written = [at[name] for name in inputs], [at[name] for name in outputs]

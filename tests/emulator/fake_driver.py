@@ -40,6 +40,8 @@ class Stream:
     queue: list[Work] = field(default_factory=list)
     recording: list[Work] | None = None
     recorder: int = 0
+    joined: bool = False
+    """Whether it is recorded as part of the capture of another."""
 
 
 class FakeDriver:
@@ -127,9 +129,34 @@ class FakeDriver:
         found = self._stream(stream)
         if found.recording is not None:
             raise MisuseError("a stream was synchronised while it is being captured")
-        work, found.queue = found.queue, []
-        for each in work:
-            each()
+        while found.queue:
+            found.queue.pop(0)()
+
+    def follow(self, stream: int, other: int) -> None:
+        self._check_context("follow")
+        mine, theirs = self._stream(stream), self._stream(other)
+        if theirs.recording is not None and mine.recording is None:
+            mine.recording, mine.recorder, mine.joined = [], theirs.recorder, True
+        elif mine.recording is not None and theirs.joined:  # it happens as late as it may
+            self.queue(stream, self._all_of(theirs.recording or []))
+            theirs.recording, theirs.joined = None, False
+        else:
+            reached: list[bool] = []
+            self.queue(other, lambda: reached.append(True))
+
+            def catch_up() -> None:
+                while not reached:
+                    theirs.queue.pop(0)()
+
+            self.queue(stream, catch_up)
+
+    @staticmethod
+    def _all_of(works: list[Work]) -> Work:
+        def run() -> None:
+            for work in works:
+                work()
+
+        return run
 
     def create_event(self) -> int:
         self._check_context("create_event")
@@ -194,6 +221,10 @@ class FakeDriver:
         if found.recording is None:
             raise MisuseError("a capture was ended that had not begun")
         recorded, found.recording = found.recording, None
+        for each in self._streams.values():
+            if each.joined and each.recorder == found.recorder:
+                each.recording, each.joined = None, False
+                raise BackendError("a stream that joined the capture has not been waited for")
         if self.refuse_captures:
             raise BackendError("something was done that cannot be captured")
         self._graphs[number] = recorded

@@ -26,6 +26,7 @@ struct Stream {
 };
 struct Event {
   double milliseconds = 0;
+  Stream* captured = nullptr;  // that it was recorded on, while that was being captured
 };
 
 thread_local std::vector<void*> contexts;
@@ -123,7 +124,21 @@ API int cuStreamSynchronize(void* stream) { return static_cast<Stream*>(stream)-
 API int cuEventCreate(void** event, unsigned) { return *event = new Event, ++live, ready(); }
 API int cuEventDestroy_v2(void* event) { return delete static_cast<Event*>(event), --live, ready(); }
 API int cuEventRecord(void* event, void* stream) {
-  return queue(stream, [event] { static_cast<Event*>(event)->milliseconds = ++now; });
+  auto& recorded = *static_cast<Event*>(event);
+  recorded.captured = static_cast<Stream*>(stream)->recording ? static_cast<Stream*>(stream) : nullptr;
+  recorded.milliseconds = ++now;
+  return ready();
+}
+// A stream that waits for one that is being captured joins it; when the other way round, it leaves.
+API int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+  auto& recording = static_cast<Stream*>(stream)->recording;
+  Stream* const other = static_cast<Event*>(event)->captured;
+  if (other && !recording) {
+    recording = other->recording;
+  } else if (other && recording == other->recording) {
+    other->recording = nullptr;
+  }
+  return ready();
 }
 API int cuEventElapsedTime_v2(float* milliseconds, void* first, void* last) {
   *milliseconds = static_cast<float>(static_cast<Event*>(last)->milliseconds - static_cast<Event*>(first)->milliseconds);
