@@ -6,7 +6,9 @@ and writes down what they say; `test_gpu.py` makes tests of them.
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -145,6 +147,7 @@ def measure_images(codec: Codec, image: Pixels, level: int = 32, runs: int = 100
         "encode_per_second": 1 / median(lambda: codec.encode(image, level)),
         "decode_per_second": 1 / median(lambda: codec.decode(data)),
     }  # fmt: skip
+    facts["memory_mib"] = _memory_of_this_process()
     for _ in range(3):  # all workspaces at once, until each has set itself up and captured
         for finish in [codec.begin_encoding(image, level) for _ in range(WORKSPACES)]:
             finish()
@@ -164,6 +167,16 @@ def measure_images(codec: Codec, image: Pixels, level: int = 32, runs: int = 100
                 totals[name] = totals.get(name, 0.0) + 1e6 * seconds
             facts[f"{kind}_profile_us"] = totals
     return facts
+
+
+def _memory_of_this_process() -> int | None:
+    """MiB on the GPU, CUDA's own included, as nvidia-smi has it; None where it does not say."""
+    query = ("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
+        return {int(pid): int(mib) for pid, mib in (line.split(",") for line in lines)}.get(os.getpid())
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
 
 
 def _programs(codec: Codec) -> list[LoadedProgram]:
