@@ -65,11 +65,15 @@ struct PopTables {
 };
 constexpr uint32_t kBucketBits = 8;
 
-CONDIC_HD Interval find_interval(const PopTables& tables, uint32_t table, uint32_t state) {
+// `first` is `tables.first[table]`, which a GPU has at hand by then.
+CONDIC_HD Interval find_interval(const PopTables& tables, uint32_t table, uint32_t first, uint32_t state) {
   const uint32_t slot = state & (kTotal - 1);
   Interval found = tables.buckets[(table << kBucketBits) + (slot >> (kProbabilityBits - kBucketBits))];
-  while (slot >= found.end) found = tables.intervals[tables.first[table] + found.rank + 1];
+  while (slot >= found.end) found = tables.intervals[first + found.rank + 1];
   return found;
+}
+CONDIC_HD Interval find_interval(const PopTables& tables, uint32_t table, uint32_t state) {
+  return find_interval(tables, table, tables.first[table], state);
 }
 
 CONDIC_HD uint32_t pop(uint32_t state, const Interval& found) {

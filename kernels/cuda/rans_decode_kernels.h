@@ -32,15 +32,18 @@ struct OpenShared {
 };
 
 // A group's next words, which a warp holds in registers: lane l has those with numbers l modulo 32, fetched so early
-// that no step waits for memory. Beyond the group's end there are zeros.
+// that no step waits for memory; the bytes that come are not looked at before they move up. Beyond the group's end
+// there are zeros.
 class WordWindow {
  public:
   CONDIC_DEVICE WordWindow(const uint8_t* words, uint32_t count, uint32_t next)
       : words_(words), count_(count), next_(next) {
     const uint32_t number = next - next % kLanes + lane_of_thread();
-    current_ = fetch(number);
-    following_ = fetch(number + kLanes);
-    coming_ = fetch(number + 2 * kLanes);
+    fetch(number);
+    current_ = coming();
+    fetch(number + kLanes);
+    following_ = coming();
+    fetch(number + 2 * kLanes);
   }
 
   // For all lanes: the word that is this lane's, if it voted for one.
@@ -52,8 +55,8 @@ class WordWindow {
     next_ += taken;
     if (at + taken >= kLanes) {
       current_ = following_;
-      following_ = coming_;
-      coming_ = fetch(next_ - next_ % kLanes + 2 * kLanes + lane_of_thread());
+      following_ = coming();
+      fetch(next_ - next_ % kLanes + 2 * kLanes + lane_of_thread());
     }
     return word;
   }
@@ -61,13 +64,18 @@ class WordWindow {
   CONDIC_DEVICE uint32_t next() const { return next_; }
 
  private:
-  CONDIC_DEVICE uint32_t fetch(uint32_t number) const {
-    return number < count_ ? load_16(words_ + size_t{2} * number) : 0;
+  CONDIC_DEVICE uint32_t coming() const { return low_ | high_ << 8; }
+  CONDIC_DEVICE void fetch(uint32_t number) {
+    low_ = high_ = 0;
+    if (number >= count_) return;
+    const uint8_t* const bytes = words_ + size_t{2} * number;
+    low_ = bytes[0];
+    high_ = bytes[1];
   }
 
   const uint8_t* words_;
   uint32_t count_, next_;
-  uint32_t current_, following_, coming_;
+  uint32_t current_, following_, low_, high_;
 };
 
 }  // namespace condic
@@ -128,7 +136,7 @@ CONDIC_KERNEL rans_open(const __grid_constant__ condic::RansOpenTask task) {
 // Decodes a chunk's symbols; in place of those that escaped, kEscape.
 CONDIC_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) {
   using namespace condic;
-  constexpr uint32_t kAhead = 4;  // steps whose indexes are fetched at once, before they are needed
+  constexpr uint32_t kAhead = 4;  // steps whose tables are fetched at once, before they are needed
   RansDecoder& decoder = *task.decoder;
   const uint32_t size = task.result->coded;
   if (blockIdx.x == 0 && threadIdx.x == 0) {
@@ -145,24 +153,40 @@ CONDIC_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) {
   WordWindow words(decoder.payload + own.first, own.words, own.next);
   uint32_t state = lane < width ? decoder.states[group * width + lane] : kStateLow;
 
+  const PopTables& tables = task.tables.pop;
   const auto fetch_indexes = [&](uint32_t position, uint32_t (&indexes)[kAhead]) {
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i, position += total) {
-      const uint32_t index = lane < width && position + lane < size ? task.indexes[position + lane] : 0;
-      indexes[i] = index < task.tables.count ? index : 0;
+      indexes[i] = lane < width && position + lane < size ? task.indexes[position + lane] : 0;
     }
   };
-  uint32_t indexes[kAhead], coming[kAhead];
+  uint32_t indexes[kAhead], first[kAhead], coming[kAhead], coming_first[kAhead];
+  // The places of the tables' intervals, of which few symbols need more than the bucket has.
+  const auto fetch_first = [&](uint32_t (&of)[kAhead], uint32_t (&firsts)[kAhead]) {
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      of[i] = of[i] < task.tables.count ? of[i] : 0;
+      firsts[i] = tables.first[of[i]];
+    }
+  };
+  uint32_t after[kAhead];
   fetch_indexes(group * width, coming);
+  fetch_first(coming, coming_first);
+  fetch_indexes(group * width + kAhead * total, after);
   for (uint32_t begin = group * width; begin < size; begin += kAhead * total) {
 #pragma unroll
-    for (uint32_t i = 0; i < kAhead; ++i) indexes[i] = coming[i];
-    fetch_indexes(begin + kAhead * total, coming);
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      indexes[i] = coming[i];
+      first[i] = coming_first[i];
+      coming[i] = after[i];
+    }
+    fetch_first(coming, coming_first);
+    fetch_indexes(begin + 2 * kAhead * total, after);
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i) {
       const uint32_t position = begin + i * total + lane;
       const bool active = lane < width && position < size;
-      const Interval found = find_interval(task.tables.pop, indexes[i], state);
+      const Interval found = find_interval(tables, indexes[i], first[i], state);
       const uint32_t popped = pop(state, found);
       const bool read = active && must_read(popped);
       const uint32_t word = words.take(__ballot_sync(kAllLanes, read));

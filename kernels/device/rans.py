@@ -158,7 +158,7 @@ class Stream:
     @property
     def _groups(self) -> int:
         """The most that `choose_lanes` in kernels/rans_payload.h can choose."""
-        return min(_MAX_GROUPS, max(1, self.size >> 17))
+        return min(_MAX_GROUPS, max(1, (self.size + 58000) // 103000))
 
     @property
     def _tiles(self) -> int:
