@@ -172,7 +172,8 @@ def refit_plan(trt: TensorRt, plan: bytes, graph: bytes) -> bytes:
 def engine_layers(trt: TensorRt, plan: bytes) -> tuple[Layer, ...]:
     """The layers of a finished engine, as its inspector has them. Needs the GPU that it is for."""
     inspector = _loaded(trt, plan).create_engine_inspector()
-    report = json.loads(inspector.get_engine_information(trt.api.LayerInformationFormat.JSON))
+    # Not strict: 8.6 leaves the control characters that it separates layers' names with as they are.
+    report = json.loads(inspector.get_engine_information(trt.api.LayerInformationFormat.JSON), strict=False)
     return tuple(_reported_layer(x) for x in report["Layers"])
 
 

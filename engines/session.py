@@ -18,7 +18,7 @@ from condic.engines.gpu import Gpu, first_gpu
 from condic.errors import InputError
 from condic.files import reason
 from condic.runtime.bundle import Bundle
-from condic.runtime.engine_cache import Engine, Profile, read_engine
+from condic.runtime.engine_cache import RTX_GPUS, Engine, Profile, read_engine, rtx_runs_on
 from condic.runtime.manifest import Graph
 from condic.runtime.tensorrt_library import TensorRt, find_tensorrt
 
@@ -54,6 +54,12 @@ class Session:
         console = Console(stderr=True)
         if not is_tried(self.trt):
             console.print(f"{self.trt}: condic has not been run with this version; see docs/tensorrt.md")
+        if self.trt.flavour == "tensorrt-rtx" and self.gpu and not rtx_runs_on(self.gpu.capability):
+            console.print(
+                f"{self.trt} does not run on this {self.gpu.name}, of compute capability {self.gpu.capability}: these "
+                f"engines are for others ({RTX_GPUS}); here it takes NVIDIA's TensorRT, or --backend ort-cuda",
+                soft_wrap=True,
+            )
         built = self._built(bundle, console)
         console.print(_table(built))
         _print_attention(console, built)

@@ -65,7 +65,6 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         query = self.query(self.norm_query(features.permute(0, 2, 3, 1)))
         key, value = self.key_value(self.norm(x.permute(0, 2, 3, 1))).chunk(2, dim=-1)
-        attend = attend_in_windows_op if torch.compiler.is_exporting() else attend_in_windows
         return x + self.project(attend(query, key, value, self.position)).permute(0, 3, 1, 2)
 
 
@@ -123,6 +122,15 @@ def attend_in_windows(
     out = F.scaled_dot_product_attention(split(query, heads), split(key, heads), split(value, heads), attn_mask=bias)
     out = out.reshape(b, h // side, w // side, heads, side, side, c // heads)
     return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, c)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`attend_in_windows`; while a graph is exported, as one opaque operator.
+
+    It has no gradient, and PyTorch 2.11 takes a compilation for training for an export too.
+    """
+    exporting = torch.compiler.is_exporting() and not torch.is_grad_enabled()
+    return (attend_in_windows_op if exporting else attend_in_windows)(query, key, value, position, mask)
 
 
 @torch.library.custom_op("condic::attend_in_windows", mutates_args=())

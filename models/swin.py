@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condic.models.blocks import attend_in_windows, attend_in_windows_op
+from condic.models.blocks import attend
 
 Role = Literal["condition", "image"]
 """Which of the two inputs gives the query; the other one gives key and value."""
@@ -86,7 +86,6 @@ class SwinBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        attend = attend_in_windows_op if torch.compiler.is_exporting() else attend_in_windows
         position = self.attn.position()
         if not self.shift:
             return attend(query, key, value, position)

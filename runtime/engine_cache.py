@@ -37,6 +37,17 @@ _PREFIX = len(_MAGIC) + 32 + 4
 _LARGEST_HEADER = 2**24
 _OLDEST_COMPATIBLE = (8, 0)
 """Hardware-compatible engines run on Ampere and later."""
+_RTX_KNOWS, _RTX_FROM = ((8, 0), (8, 6), (8, 9)), (12, 0)
+"""Compute capabilities that TensorRT-RTX 1.7 says it runs engines for all on, and from which on it runs on any."""
+
+
+RTX_GPUS = "8.0, 8.6, 8.9, and 12.0 and later"
+"""For people: those that `rtx_runs_on` has."""
+
+
+def rtx_runs_on(capability: str) -> bool:
+    """Whether TensorRT-RTX runs engines for all GPUs on one of this compute capability ("8.9")."""
+    return _numbers(capability) in _RTX_KNOWS or _numbers(capability) >= _RTX_FROM
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,8 @@ class EngineKey:
         built = self.target
         if built.flavour != target.flavour or not self._runs_under(target.version):
             return f"it was built for {built}, this is {target}"
+        if built.flavour == "tensorrt-rtx" and not built.gpu and not rtx_runs_on(target.compute_capability):
+            return f"TensorRT-RTX does not run on this GPU's compute capability, {target.compute_capability} ({RTX_GPUS})"
         if "hardware-compatible" in self.options or not built.gpu:
             least = _OLDEST_COMPATIBLE if built.gpu else _numbers(built.compute_capability)
             if _numbers(target.compute_capability) < least:

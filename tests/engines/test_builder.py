@@ -185,6 +185,12 @@ def test_layers_of_the_engine_are_read_from_the_inspector(recorded: Record, play
     assert build_plan(trt, b"", SHAPES, "exact", inspect=True).source == "engine"
 
 
+def test_names_with_control_characters_are_read(recorded: Record, play: Play, played: SimpleNamespace):
+    played.information = '{"Layers": [{"Name": "a", "Metadata": "[ONNX Layer: b]\x1e[ONNX Layer: c]"}]}'
+    (layer,) = engine_layers(play(recorded), b"a plan")
+    assert layer.origin == "[ONNX Layer: b] [ONNX Layer: c]"
+
+
 def test_stripped_plans_get_their_weights_back(recorded: Record, play: Play, played: SimpleNamespace):
     if major(recorded) == "8":
         pytest.skip("8.6 strips no plans")

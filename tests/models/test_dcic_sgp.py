@@ -28,6 +28,15 @@ def images(count: int = 2, height: int = 128, width: int = 256) -> torch.Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
+def test_compiling_for_training_is_no_export(model: DcicSgp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch 2.11 says of both that a graph is exported."""
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    block = model.synthesis.at_16.attention[0]
+    x = torch.rand(1, block.norm.normalized_shape[0], 8, 8, requires_grad=True)
+    block(x, torch.rand(1, block.norm_query.normalized_shape[0], 8, 8)).square().sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
 def test_a_forward_pass_gives_images_and_bits(model: DcicSgp) -> None:
     with torch.no_grad():
         output = model(images(), torch.tensor([0, 63]))

@@ -148,6 +148,20 @@ def test_an_engine_built_without_a_gpu_runs_on_any_with_its_capability(tmp_path:
         find(tmp_path, replace(HERE, compute_capability="8.0"))
 
 
+@pytest.mark.parametrize(
+    ("capability", "runs"), [("8.0", True), ("8.9", True), ("12.1", True), ("8.7", False), ("9.0", False), ("10.0", False)]
+)
+def test_tensorrt_rtx_is_not_asked_to_run_where_it_does_not(tmp_path: Path, capability: str, runs: bool):
+    rtx = replace(HERE, flavour="tensorrt-rtx", version="1.7.1.116")
+    store(tmp_path, replace(KEY, target=replace(rtx, gpu="", compute_capability="8.0")))
+    here = replace(rtx, gpu="some GPU", compute_capability=capability)
+    if runs:
+        assert find(tmp_path, here)
+    else:
+        with pytest.raises(BackendError, match=rf"does not run on this GPU's compute capability, {capability} \(8\.0,"):
+            find(tmp_path, here)
+
+
 def test_a_stripped_engine_is_not_run(tmp_path: Path):
     store(tmp_path, replace(KEY, options=("weight-stripped",)))
     with pytest.raises(BackendError, match="weights are stripped"):
