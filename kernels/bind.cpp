@@ -206,8 +206,8 @@ NB_MODULE(_native, m) {
            },
            nb::arg("cdf").noconvert(), nb::arg("radius").noconvert())
       .def("arrays", [](const Tables& self) {
-        return nb::make_tuple(raw(self.push()), raw(self.buckets()), raw(self.intervals()), raw(self.first()),
-                              raw(self.radius()));
+        return nb::make_tuple(raw(self.push()), raw(self.looks()), raw(self.buckets()), raw(self.intervals()),
+                              raw(self.first()), raw(self.radius()), raw(self.table_looks()));
       });
 
   nb::class_<Decoder>(m, "Decoder")

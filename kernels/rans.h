@@ -65,21 +65,40 @@ struct PopTables {
 };
 constexpr uint32_t kBucketBits = 8;
 
-// `first` is `tables.first[table]`, which a GPU has at hand by then.
-CONDIC_HD Interval find_interval(const PopTables& tables, uint32_t table, uint32_t first, uint32_t state) {
+CONDIC_HD Interval find_interval(const PopTables& tables, uint32_t table, uint32_t state) {
   const uint32_t slot = state & (kTotal - 1);
   Interval found = tables.buckets[(table << kBucketBits) + (slot >> (kProbabilityBits - kBucketBits))];
-  while (slot >= found.end) found = tables.intervals[first + found.rank + 1];
+  while (slot >= found.end) found = tables.intervals[tables.first[table] + found.rank + 1];
   return found;
-}
-CONDIC_HD Interval find_interval(const PopTables& tables, uint32_t table, uint32_t state) {
-  return find_interval(tables, table, tables.first[table], state);
 }
 
 CONDIC_HD uint32_t pop(uint32_t state, const Interval& found) {
   const uint32_t frequency = static_cast<uint32_t>(found.end) - found.start;
   return frequency * (state >> kProbabilityBits) + (state & (kTotal - 1)) - found.start;
 }
+
+// A part of [0, 2^15) as a GPU's shared memory has it: the two intervals side by side that cover most of it,
+// [middle - before, middle) of `symbol` and [middle, middle + after) of the next one. What neither has (the escape symbol,
+// always) is for find_interval.
+struct alignas(8) Look {
+  uint16_t middle;
+  uint16_t before;
+  uint16_t after;
+  int16_t symbol;
+};
+constexpr uint32_t kMaxLooks = 6144;  // of all tables: 48 KiB, what a block may have on any GPU
+
+// Where a table's looks are: 16 bits for the number of the first one, 8 for how far to shift a slot to get to the others,
+// 8 for the table's number. Look 0 is of no table: it takes all of [0, 2^15) and changes no state.
+using TableLooks = uint32_t;
+constexpr TableLooks kNoTable = kProbabilityBits << 16;
+
+CONDIC_HD TableLooks table_looks(uint32_t first, uint32_t shift, uint32_t table) {
+  return first | shift << 16 | table << 24;
+}
+CONDIC_HD uint32_t table_of(TableLooks looks) { return looks >> 24; }
+CONDIC_HD uint32_t first_look(TableLooks looks) { return looks & 0xFFFF; }
+CONDIC_HD uint32_t look_shift(TableLooks looks) { return looks >> 16 & 0xF; }
 
 CONDIC_HD bool must_read(uint32_t state) { return state < kStateLow; }
 

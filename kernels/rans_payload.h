@@ -25,17 +25,21 @@ struct Lanes {
   CONDIC_HD uint32_t total() const { return groups << log2; }
 };
 
-// A lane costs about 3 bytes and a further group 4, so they are given by information: a payload stays within 0.1 % plus 64
-// bytes of what its symbols hold. Several groups are for GPUs, which take as long as a lane has symbols; a CPU decodes one
-// as fast as many.
+// A lane costs 3 to 4 bytes, with what the arithmetic loses, so lanes and groups are given by information: a payload
+// stays within 0.1 % plus 64 bytes of what its symbols hold. The 64 bytes pay for up to 16 lanes, the 0.1 % for the
+// others. Several groups are for GPUs, where decoding takes as long as a lane has symbols; a CPU decodes one as fast as
+// many.
 CONDIC_HD Lanes choose_lanes(uint64_t symbols, uint64_t information_bytes) {
   Lanes lanes;
-  const uint64_t groups = ((symbols < information_bytes ? symbols : information_bytes) + 58000) / 103000;
+  const uint64_t groups = (symbols < information_bytes ? symbols : information_bytes) >> 17;
   if (groups > 1) {
     lanes.log2 = kMaxLog2Lanes;
     lanes.groups = groups < kMaxGroups ? static_cast<uint32_t>(groups) : kMaxGroups;
   } else {
-    while (lanes.log2 < kMaxLog2Lanes && information_bytes >> (lanes.log2 + 1) >= 1280) ++lanes.log2;
+    const auto has_enough = [&](uint32_t log2) {
+      return information_bytes >> log2 >= (log2 < kMaxLog2Lanes ? 1280 : 2048);
+    };
+    while (lanes.log2 < kMaxLog2Lanes && has_enough(lanes.log2 + 1)) ++lanes.log2;
   }
   return lanes;
 }

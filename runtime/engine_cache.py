@@ -115,7 +115,9 @@ class EngineKey:
         if built.flavour != target.flavour or not self._runs_under(target.version):
             return f"it was built for {built}, this is {target}"
         if built.flavour == "tensorrt-rtx" and not built.gpu and not rtx_runs_on(target.compute_capability):
-            return f"TensorRT-RTX does not run on this GPU's compute capability, {target.compute_capability} ({RTX_GPUS})"
+            return (
+                f"TensorRT-RTX does not run on this GPU's compute capability, {target.compute_capability} ({RTX_GPUS})"
+            )
         if "hardware-compatible" in self.options or not built.gpu:
             least = _OLDEST_COMPATIBLE if built.gpu else _numbers(built.compute_capability)
             if _numbers(target.compute_capability) < least:

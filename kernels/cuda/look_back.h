@@ -29,10 +29,6 @@ struct Scan {
 };
 static_assert(sizeof(Scan) == 8, "kernels/device/launch.py counts on it");
 
-// Words that a lane reads at once, looking back. The way to memory is what takes time: a chunk at 1080p has 405 tiles,
-// which all publish their own counts at about the same time, and this is how many ways the last of them has to go.
-constexpr uint32_t kAtOnce = 8;
-
 constexpr uint64_t kOfTile = uint64_t{1} << 32;    // the word's lower half counts this tile alone,
 constexpr uint64_t kUpToTile = uint64_t{2} << 32;  // this tile and all before it
 
@@ -86,30 +82,19 @@ CONDIC_DEVICE void share_counts(Scan* scan, TileCounts& counts, uint32_t of_warp
 // count up to the tile.
 CONDIC_DEVICE uint32_t look_back(Scan* scan, TileCounts& counts) {
   const uint32_t tile = counts.tile;
-  uint32_t sum = 0;  // of the words that this lane has read
+  uint32_t before = 0;
   bool complete = tile == 0;
-  for (uint32_t end = tile; !complete; end -= kAtOnce * kLanes) {  // tiles before `end` are not in the sum
-    const auto load = [&](uint32_t i) {
-      const uint32_t back = i * kLanes + lane_of_thread();
-      return back < end ? load_relaxed(scan->words() + (end - 1 - back)) : kUpToTile;  // before the first tile
-    };
-    uint64_t words[kAtOnce];
-#pragma unroll
-    for (uint32_t i = 0; i < kAtOnce; ++i) words[i] = load(i);
-#pragma unroll
-    for (uint32_t i = 0; i < kAtOnce; ++i) {
-      if (complete) break;
-      while (words[i] == 0) {
-        wait_a_little();
-        words[i] = load(i);
-      }
-      const uint32_t ballot = __ballot_sync(kAllLanes, words[i] >= kUpToTile);
-      complete = ballot != 0;
-      const uint32_t nearest = complete ? __ffs(ballot) - 1 : kLanes - 1;
-      if (lane_of_thread() <= nearest) sum += static_cast<uint32_t>(words[i]);
+  for (uint32_t end = tile; !complete; end -= kLanes) {  // tiles before `end` are not in the sum
+    uint64_t word = kUpToTile;                            // before the first tile
+    if (lane_of_thread() < end) {
+      const uint64_t* const address = scan->words() + (end - 1 - lane_of_thread());
+      while ((word = load_relaxed(address)) == 0) wait_a_little();
     }
+    const uint32_t ballot = __ballot_sync(kAllLanes, word >= kUpToTile);
+    complete = ballot != 0;
+    const uint32_t nearest = complete ? __ffs(ballot) - 1 : kLanes - 1;
+    before += sum_of_warp(lane_of_thread() <= nearest ? static_cast<uint32_t>(word) : 0);
   }
-  const uint32_t before = sum_of_warp(sum);
   const uint32_t up_to = before + counts.of_tile();
   if (lane_of_thread() == 0) {
     counts.before = before;

@@ -56,6 +56,10 @@ CONDIC_DEVICE uint32_t warp_of_thread() { return threadIdx.x / kLanes; }
 // The number of lanes below this one for which the ballot was cast.
 CONDIC_DEVICE uint32_t votes_below(uint32_t ballot) { return __popc(ballot & ((1u << lane_of_thread()) - 1)); }
 
+// A value that all lanes of a warp have, said so that nvcc knows: collectives in what then branches on it need no check
+// that all lanes are there.
+CONDIC_DEVICE uint32_t same_in_warp(uint32_t value) { return __shfl_sync(kAllLanes, value, 0); }
+
 // The sum over a warp's lanes, modulo 2^32, for every lane.
 CONDIC_DEVICE uint32_t sum_of_warp(uint32_t value) {
   for (uint32_t distance = kLanes / 2; distance > 0; distance /= 2) {

@@ -37,7 +37,7 @@ struct OpenShared {
 class WordWindow {
  public:
   CONDIC_DEVICE WordWindow(const uint8_t* words, uint32_t count, uint32_t next)
-      : words_(words), count_(count), next_(next) {
+      : words_(words), count_(count), next_(same_in_warp(next)) {
     const uint32_t number = next - next % kLanes + lane_of_thread();
     fetch(number);
     current_ = coming();
@@ -50,7 +50,7 @@ class WordWindow {
   CONDIC_DEVICE uint32_t take(uint32_t ballot) {
     const uint32_t at = next_ % kLanes;
     const uint32_t held = lane_of_thread() >= at ? current_ : following_;
-    const uint32_t word = __shfl_sync(kAllLanes, held, (at + votes_below(ballot)) % kLanes);
+    const uint32_t word = __shfl_sync(kAllLanes, held, at + votes_below(ballot));  // modulo kLanes
     const uint32_t taken = __popc(ballot);
     next_ += taken;
     if (at + taken >= kLanes) {
@@ -133,66 +133,87 @@ CONDIC_KERNEL rans_open(const __grid_constant__ condic::RansOpenTask task) {
   }
 }
 
-// Decodes a chunk's symbols; in place of those that escaped, kEscape.
+// Decodes a chunk's symbols; in place of those that escaped, kEscape. A step, a symbol for each lane, takes as long as
+// what comes from the state and leads to the next one: a look, a ballot, a shuffle. All else is done steps ahead.
 CONDIC_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) {
   using namespace condic;
   constexpr uint32_t kAhead = 4;  // steps whose tables are fetched at once, before they are needed
+  struct PopShared {
+    alignas(16) Look looks[kMaxLooks];
+  };
+  CONDIC_SHARED(PopShared, shared);
   RansDecoder& decoder = *task.decoder;
-  const uint32_t size = task.result->coded;
+  const uint32_t size = same_in_warp(task.result->coded);
   if (blockIdx.x == 0 && threadIdx.x == 0) {
     decoder.escapes_used += decoder.escapes_of_chunk;
     decoder.escapes_of_chunk = 0;
     if (size > 0 && decoder.groups == 0) atomicOr(&decoder.error, rans_error::kNoSymbols);
   }
+  const uint32_t groups = same_in_warp(decoder.groups);
+  if (blockIdx.x >= groups) return;
+  for (uint32_t i = threadIdx.x; i < task.tables.look_count / 2; i += kThreads) {
+    reinterpret_cast<float4*>(shared.looks)[i] = reinterpret_cast<const float4*>(task.tables.looks)[i];
+  }
+  __syncthreads();
   const uint32_t group = group_of_warp();
-  if (group >= decoder.groups) return;
+  if (group >= groups) return;
 
   const uint32_t lane = lane_of_thread();
-  const uint32_t width = 1u << decoder.log2_lanes, total = decoder.groups << decoder.log2_lanes;
+  const uint32_t width = 1u << same_in_warp(decoder.log2_lanes), total = width * groups;
   const RansGroup own = decoder.group[group];
   WordWindow words(decoder.payload + own.first, own.words, own.next);
   uint32_t state = lane < width ? decoder.states[group * width + lane] : kStateLow;
 
-  const PopTables& tables = task.tables.pop;
+  // A lane without a symbol has no table, which leaves its state as it is.
+  constexpr uint32_t kNoIndex = 0xFFFFFFFFu;
   const auto fetch_indexes = [&](uint32_t position, uint32_t (&indexes)[kAhead]) {
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i, position += total) {
-      indexes[i] = lane < width && position + lane < size ? task.indexes[position + lane] : 0;
+      indexes[i] = lane < width && position + lane < size ? task.indexes[position + lane] : kNoIndex;
     }
   };
-  uint32_t indexes[kAhead], first[kAhead], coming[kAhead], coming_first[kAhead];
-  // The places of the tables' intervals, of which few symbols need more than the bucket has.
-  const auto fetch_first = [&](uint32_t (&of)[kAhead], uint32_t (&firsts)[kAhead]) {
+  const auto fetch_looks = [&](const uint32_t (&indexes)[kAhead], TableLooks (&looks)[kAhead]) {
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i) {
-      of[i] = of[i] < task.tables.count ? of[i] : 0;
-      firsts[i] = tables.first[of[i]];
+      looks[i] = indexes[i] == kNoIndex ? kNoTable
+                                        : task.tables.table_looks[indexes[i] < task.tables.count ? indexes[i] : 0];
     }
   };
   uint32_t after[kAhead];
-  fetch_indexes(group * width, coming);
-  fetch_first(coming, coming_first);
+  TableLooks looks[kAhead], coming[kAhead];
+  fetch_indexes(group * width, after);
+  fetch_looks(after, coming);
   fetch_indexes(group * width + kAhead * total, after);
   for (uint32_t begin = group * width; begin < size; begin += kAhead * total) {
 #pragma unroll
-    for (uint32_t i = 0; i < kAhead; ++i) {
-      indexes[i] = coming[i];
-      first[i] = coming_first[i];
-      coming[i] = after[i];
-    }
-    fetch_first(coming, coming_first);
+    for (uint32_t i = 0; i < kAhead; ++i) looks[i] = coming[i];
+    fetch_looks(after, coming);
     fetch_indexes(begin + 2 * kAhead * total, after);
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i) {
+      const Look* const table = shared.looks + first_look(looks[i]);
+      const uint32_t slot = state & (kTotal - 1), quotient = state >> kProbabilityBits;
+      const Look look = table[slot >> look_shift(looks[i])];
+      const bool next = slot >= look.middle;
+      const uint32_t beyond = slot - look.middle;
+      const bool missed = beyond + look.before >= uint32_t{look.before} + look.after;
+      // Both products, so that neither waits for the comparison.
+      const uint32_t of_own = look.before * (quotient + 1) + beyond, of_next = look.after * quotient + beyond;
+      uint32_t popped = next ? of_next : of_own;
+      int16_t symbol = static_cast<int16_t>(look.symbol + next);
+      uint32_t readers = __ballot_sync(kAllLanes, must_read(popped));
+      if (__any_sync(kAllLanes, missed)) {  // found out while the ballot is on its way
+        if (missed) {
+          const Interval found = find_interval(task.tables.pop, table_of(looks[i]), state);
+          popped = pop(state, found);
+          symbol = found.symbol;
+        }
+        readers = __ballot_sync(kAllLanes, must_read(popped));
+      }
+      const uint32_t word = words.take(readers);
+      state = must_read(popped) ? append_word(popped, word) : popped;
       const uint32_t position = begin + i * total + lane;
-      const bool active = lane < width && position < size;
-      const Interval found = find_interval(tables, indexes[i], first[i], state);
-      const uint32_t popped = pop(state, found);
-      const bool read = active && must_read(popped);
-      const uint32_t word = words.take(__ballot_sync(kAllLanes, read));
-      if (!active) continue;
-      state = read ? append_word(popped, word) : popped;
-      task.symbols[position] = found.symbol;
+      if (lane < width && position < size) task.symbols[position] = symbol;
     }
   }
 

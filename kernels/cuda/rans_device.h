@@ -11,6 +11,9 @@ struct RansTables {
   PopTables pop;
   const PushEntry* push;
   const uint32_t* radius;
+  const Look* looks;  // at a multiple of 16
+  const TableLooks* table_looks;
+  uint32_t look_count;  // even
   uint32_t count;
 };
 
@@ -39,7 +42,7 @@ CONDIC_DEVICE void store_32(uint8_t* bytes, uint32_t value) {
 }
 
 // A warp codes a group. Few groups are spread over as many multiprocessors.
-CONDIC_DEVICE uint32_t group_of_warp() { return warp_of_thread() * gridDim.x + blockIdx.x; }
+CONDIC_DEVICE uint32_t group_of_warp() { return same_in_warp(warp_of_thread()) * gridDim.x + blockIdx.x; }
 
 struct RansGroup {
   uint32_t first;  // offset in the payload of its words

@@ -103,7 +103,8 @@ CONDIC_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
   RansEncoder& encoder = *task.encoder;
   const uint32_t lane = lane_of_thread(), group = group_of_warp();
   const uint32_t symbols = sum_over_chunks(task, [](uint32_t coded) { return coded; });
-  const Lanes lanes = choose_lanes(symbols, encoder.cost / (8 * 256));
+  Lanes lanes = choose_lanes(symbols, encoder.cost / (8 * 256));
+  lanes = {same_in_warp(lanes.log2), same_in_warp(lanes.groups)};
   const uint32_t width = lanes.per_group(), total = lanes.total();
   const uint32_t room = sum_over_chunks(task, [&](uint32_t coded) { return (coded + total - 1) / total * width; });
   if (group == 0 && lane == 0) {
@@ -111,13 +112,16 @@ CONDIC_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
     encoder.groups = symbols > 0 ? lanes.groups : 0;
     encoder.room = room;
   }
-  if (symbols == 0 || group >= lanes.groups) return;
+  if (same_in_warp(symbols) == 0 || group >= lanes.groups) return;
 
+  // A lane without a symbol has no entry, which leaves its state as it is.
+  constexpr uint32_t kNoPlace = 0xFFFFFFFFu;
+  constexpr PushEntry kNoEntry = {};
   uint16_t* const end = task.words + size_t{room} * (group + 1);
-  uint32_t written = 0;
+  uint16_t* written = end;  // so far, downwards
   uint32_t state = kStateLow;
   for (uint32_t chunk = task.chunk_count; chunk-- > 0;) {
-    const uint32_t size = task.results[chunk].coded;
+    const uint32_t size = same_in_warp(task.results[chunk].coded);
     const uint32_t* const places = task.entries + task.begin[chunk];
     const uint32_t first = group * width;  // position of the group's first symbol
     const uint32_t steps = size > first ? (size - first + total - 1) / total : 0;
@@ -129,12 +133,14 @@ CONDIC_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
 #pragma unroll
       for (uint32_t i = 0; i < kAhead; ++i) {
         const uint32_t step = batch * kAhead + i;
-        fetched[i] = is_active(step) ? places[first + step * total + lane] : 0;
+        fetched[i] = is_active(step) ? places[first + step * total + lane] : kNoPlace;
       }
     };
     const auto fetch_entries = [&](const uint32_t (&fetched)[kAhead], PushEntry (&entries)[kAhead]) {
 #pragma unroll
-      for (uint32_t i = 0; i < kAhead; ++i) entries[i] = task.tables.push[fetched[i]];
+      for (uint32_t i = 0; i < kAhead; ++i) {
+        entries[i] = fetched[i] == kNoPlace ? kNoEntry : task.tables.push[fetched[i]];
+      }
     };
     uint32_t coming_places[kAhead];
     PushEntry coming[kAhead], entries[kAhead];
@@ -149,20 +155,17 @@ CONDIC_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
       fetch_places(batch - 2, coming_places);
 #pragma unroll
       for (uint32_t i = kAhead; i-- > 0;) {
-        const bool active = is_active(batch * kAhead + i);
-        const bool write = active && must_write(state, entries[i]);
+        const bool write = entries[i].frequency != 0 && must_write(state, entries[i]);
         const uint32_t ballot = __ballot_sync(kAllLanes, write);
-        if (write) {
-          end[-static_cast<int64_t>(written + __popc(ballot >> lane))] = static_cast<uint16_t>(state);
-          state >>= kWordBits;
-        }
-        written += __popc(ballot);
-        if (active) state = push(state, entries[i]);
+        const auto word = static_cast<uint16_t>(state);
+        state = push(write ? state >> kWordBits : state, entries[i]);  // first: all that follows can wait
+        if (write) *(written - __popc(ballot >> lane)) = word;
+        written -= __popc(ballot);
       }
     }
   }
   if (lane < width) encoder.states[group * width + lane] = state;
-  if (lane == 0) encoder.words[group] = written;
+  if (lane == 0) encoder.words[group] = static_cast<uint32_t>(end - written);
 }
 
 // Puts the payload together: kParts blocks for each group.

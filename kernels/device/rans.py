@@ -26,7 +26,7 @@ _PARTS = 16  # blocks that pack a group
 
 _TABLES = struct(
     ("buckets", np.uint64), ("intervals", np.uint64), ("first", np.uint64), ("push", np.uint64), ("radius", np.uint64),
-    ("count", np.uint32),
+    ("looks", np.uint64), ("table_looks", np.uint64), ("look_count", np.uint32), ("count", np.uint32),
 )  # fmt: skip
 _GROUP = struct(("first", np.uint32), ("words", np.uint32), ("next", np.uint32))
 
@@ -82,10 +82,10 @@ class DeviceTables:
 
     def _struct(self) -> np.void:
         sizes = [len(array) for array in self.tables._native.arrays()]
-        push, buckets, intervals, first, radius = accumulate(sizes[:-1], initial=self.address)
+        push, looks, buckets, intervals, first, radius, table_looks = accumulate(sizes[:-1], initial=self.address)
         return fill(
-            _TABLES, push=push, buckets=buckets, intervals=intervals, first=first, radius=radius,
-            count=len(self.tables),
+            _TABLES, push=push, buckets=buckets, intervals=intervals, first=first, radius=radius, looks=looks,
+            table_looks=table_looks, look_count=sizes[1] // 8, count=len(self.tables),
         )  # fmt: skip
 
 
@@ -158,7 +158,7 @@ class Stream:
     @property
     def _groups(self) -> int:
         """The most that `choose_lanes` in kernels/rans_payload.h can choose."""
-        return min(_MAX_GROUPS, max(1, (self.size + 58000) // 103000))
+        return min(_MAX_GROUPS, max(1, self.size >> 17))
 
     @property
     def _tiles(self) -> int:

@@ -54,6 +54,13 @@ inline uint32_t __ballot_sync(uint32_t lanes, bool vote) {
   for (uint32_t lane = 0; lane < 32; ++lane) ballot |= static_cast<uint32_t>(votes[lane]) << lane;
   return ballot;
 }
+inline bool __any_sync(uint32_t lanes, bool vote) {
+  const uint64_t* const votes = condic_emulator::exchange("__any_sync", lanes, vote);
+  for (uint32_t lane = 0; lane < 32; ++lane) {
+    if (votes[lane] != 0) return true;
+  }
+  return false;
+}
 inline uint32_t __shfl_sync(uint32_t lanes, uint32_t value, uint32_t source) {
   return static_cast<uint32_t>(condic_emulator::exchange("__shfl_sync", lanes, value)[source % 32]);
 }

@@ -84,6 +84,20 @@ def test_the_size_is_close_to_the_information(gaussians: Tables, size: int, scal
     assert len(encode(gaussians, chunks)) <= 1.001 * information_content(gaussians, *chunks[0]) / 8 + 64
 
 
+@pytest.mark.parametrize("scales", [20, 40, 64])
+def test_lanes_cost_little_at_any_size(gaussians: Tables, scales: int) -> None:
+    """Just above every size that gets more lanes, and between, as long as there is one group."""
+    ((symbols, indexes),) = draw_chunks(3, [1_000_000], scales, outliers=0.0)
+    bytes_each = information_content(gaussians, symbols, indexes) / 8e6
+    symbols, indexes = np.tile(symbols, 12), np.tile(indexes, 12)
+    gains = [1280 << k for k in range(1, 5)] + [2048 << 5]
+    for size in sorted({0, 1, 100, *(gain + 2000 for gain in gains), *range(30_000, 250_000, 29_000)}):
+        count = min(len(symbols), int(size / bytes_each))
+        payload = encode(gaussians, [(symbols[:count], indexes[:count])])
+        information = information_content(gaussians, symbols[:count], indexes[:count]) / 8
+        assert len(payload) <= 1.001 * information + 64
+
+
 def test_information_counts_an_escape_as_16_bits_more() -> None:
     tables = Tables(np.array([0, 16384, 32768], np.uint16), np.zeros(1, np.int32))
     symbols, indexes = np.array([0, 5, -5], np.int16), np.zeros(3, np.uint8)

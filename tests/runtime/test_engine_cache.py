@@ -149,7 +149,8 @@ def test_an_engine_built_without_a_gpu_runs_on_any_with_its_capability(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("capability", "runs"), [("8.0", True), ("8.9", True), ("12.1", True), ("8.7", False), ("9.0", False), ("10.0", False)]
+    ("capability", "runs"),
+    [("8.0", True), ("8.9", True), ("12.1", True), ("8.7", False), ("9.0", False), ("10.0", False)],
 )
 def test_tensorrt_rtx_is_not_asked_to_run_where_it_does_not(tmp_path: Path, capability: str, runs: bool):
     rtx = replace(HERE, flavour="tensorrt-rtx", version="1.7.1.116")

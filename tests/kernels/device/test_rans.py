@@ -154,6 +154,24 @@ def test_any_symbols_survive_small_tables(
     assert_same(Coder(emulator, small_tables, order, seed), small_tables, chunks)
 
 
+@pytest.mark.parametrize(
+    ("radii", "escapes"),
+    [([0] * 256, 1), ([0] * 256, 32766), ([100] * 256, 1), ([16383], 1), ([16382], 2), ([900, 0], 9)],
+)
+def test_looks_that_leave_much_out_find_the_same(coder: Callable[..., Coder], radii: list[int], escapes: int) -> None:
+    """More tables and intervals than the looks have room for, and tables that escape nearly always."""
+    generator = np.random.default_rng(len(radii))
+    cdf = []
+    for radius in radii:
+        inner = np.sort(generator.choice(np.arange(1, 32768 - escapes), 2 * radius, replace=False))
+        cdf += [0, *inner.tolist(), 32768 - escapes, 32768]
+    tables = Tables(np.array(cdf, np.uint16), np.array(radii, np.int32))
+    indexes = generator.integers(0, len(radii), 700).astype(np.uint8)
+    reach = np.array(radii)[indexes] + 2
+    symbols = generator.integers(-reach, reach + 1).astype(np.int16)
+    assert_same(coder(tables, "random", 1), tables, [(symbols, indexes)])
+
+
 def test_lanes_are_chosen_as_on_the_host_to_the_symbol(coder: Callable[..., Coder], gaussians: Tables) -> None:
     ((symbols, indexes),) = draw_chunks(9, [12000], len(gaussians), 0.0)
 
@@ -176,7 +194,7 @@ def test_several_groups_are_those_of_the_host(coder: Callable[..., Coder], gauss
     for size in (999, 400_001, 0, 70_000):
         indexes = generator.integers(58, 64, size).astype(np.uint8)
         chunks.append((np.rint(generator.normal(size=size) * 50).astype(np.int16), indexes))
-    assert kernels.encode(gaussians, chunks)[:2] == bytes([5 | 8 | 16, 4]), "five groups of 32 lanes, and escapes"
+    assert kernels.encode(gaussians, chunks)[:2] == bytes([5 | 8 | 16, 2]), "three groups of 32 lanes, and escapes"
     assert_same(coder(gaussians, order, 3), gaussians, chunks, spare=3000)
 
 
