@@ -20,6 +20,8 @@ BETA = 0.95
 """Of both moments and of the preconditioner's average."""
 REFRESH_EVERY = 20
 """Steps between two renewals of the bases."""
+_FLOOR = 1e-5
+"""Of the mean eigenvalue: added to all, so that no direction vanishes for want of gradients."""
 
 
 class Soap(torch.optim.AdamW):
@@ -104,11 +106,31 @@ def _rotated_back(matrix: Tensor, state: dict[str, Any]) -> Tensor:
 
 
 def _renew_bases(state: dict[str, Any]) -> None:
-    """One power iteration and a QR decomposition; the second moment follows the order of the eigenvalues."""
+    """One power iteration; the second moment follows the order of the eigenvalues."""
     for side, dim in (("left", 1), ("right", 2)):
         if f"{side}_basis" not in state:
             continue
-        product = state[f"{side}_average"] @ state[f"{side}_basis"]
-        order = (state[f"{side}_basis"] * product).sum(1).argsort(-1, descending=True)
-        state[f"{side}_basis"] = torch.linalg.qr(product.gather(2, order[:, None].expand_as(product)))[0]
+        basis, average = state[f"{side}_basis"], state[f"{side}_average"]
+        floor = _FLOOR * average.diagonal(dim1=1, dim2=2).mean(1)
+        product = average @ basis + floor[:, None, None] * basis
+        order = (basis * product).sum(1).argsort(-1, descending=True)
+        columns, found = _orthogonal(product.gather(2, order[:, None].expand_as(product)))
+        state[f"{side}_basis"] = torch.where(found[:, None, None], columns, basis)
+        order = torch.where(found[:, None], order, torch.arange(order.shape[1], device=order.device))
         state["square"] = state["square"].gather(dim, order.unsqueeze(3 - dim).expand_as(state["square"]))
+
+
+def _orthogonal(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """The columns of each matrix [B, n, n] made orthonormal from the first on, and whether that worked [B].
+
+    They are nearly orthogonal, so that two Cholesky factorisations do it (CholeskyQR2: Yamamoto et al., ETNA 2015), of
+    which a GPU does a whole batch at once; of QR decompositions it does one after the other.
+    """
+    q = columns.double()
+    found = torch.ones(len(q), dtype=torch.bool, device=q.device)
+    for _ in range(2):
+        q = q / q.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        factor, failed = torch.linalg.cholesky_ex(q.mT @ q)
+        q = torch.linalg.solve_triangular(factor.mT, q, upper=True, left=False)
+        found &= failed == 0
+    return q.to(columns.dtype), found & q.isfinite().flatten(1).all(1)

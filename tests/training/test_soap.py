@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from condic.training.soap import Soap
+from condic.training.soap import Soap, _initial_state, _orthogonal, _renew_bases
 
 SIDE = 40
 
@@ -97,3 +97,26 @@ def test_gradients_of_low_rank_have_a_basis():
             w.grad = torch.randn(176, 4, generator=generator) @ torch.randn(4, 176, generator=generator) * 1e-3 * used
         optimiser.step()
     assert all(w.isfinite().all() for w in weights)
+
+
+def test_columns_become_those_of_a_qr_decomposition():
+    columns = torch.linalg.qr(torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(4)))[0]
+    columns = (columns + 0.02 * columns.roll(1, 2)) * torch.logspace(3, -3, SIDE)
+    found, worked = _orthogonal(columns)
+    assert worked.all()
+    torch.testing.assert_close(found.mT @ found, torch.eye(SIDE).expand(3, -1, -1), rtol=0, atol=1e-6)
+    expected = torch.linalg.qr(columns.double())[0].float()
+    torch.testing.assert_close((found * expected).sum(1).abs(), torch.ones(3, SIDE), rtol=0, atol=1e-5)
+
+
+def test_a_basis_that_cannot_be_renewed_stays():
+    state = _initial_state(torch.randn(2, SIDE, SIDE, generator=torch.Generator().manual_seed(5)))
+    state["square"] = torch.rand(2, SIDE, SIDE)
+    bases, square = state["left_basis"].clone(), state["square"].clone()
+    state["left_average"][0] = torch.nan
+    state["right_average"] *= 0
+    _renew_bases(state)
+    assert torch.equal(state["left_basis"][0], bases[0])
+    assert not torch.equal(state["left_basis"][1], bases[1])
+    assert torch.equal(state["square"][0], square[0])
+    assert state["right_basis"].isfinite().all()
