@@ -10,7 +10,7 @@
 // Escapes. A value beyond its table's radius is coded as the table's escape symbol; the value itself is appended to the
 // payload, so that lanes never diverge. Escaped values are in coding order: by chunk, then by position in the chunk.
 //
-// Payload, version 0, little-endian. A stream without symbols is a payload of 0 bytes. Any other:
+// Payload, version 1, little-endian. A stream without symbols is a payload of 0 bytes. Any other:
 //
 //   uint8        bits 0-2: k (0 to 5); bit 3: G > 1; bit 4: there are escapes; bits 5-7: 0
 //   uint8        G - 1 (1 to 255)                                                        only if bit 3 is set

@@ -15,7 +15,7 @@ from condic.errors import IntegrityError, LimitError, StreamError
 from condic.kernels import crc32c
 
 MAGIC = b"CDIC"
-VERSION = 0
+VERSION = 1
 _HEADER = struct.Struct("<4sBBBB8sII")
 _CRC = struct.Struct("<I")
 _SECTION = struct.Struct("<BI")
