@@ -30,7 +30,7 @@ MostAllocated = Callable[[int], AbstractContextManager[None]]
 HEADER = Header(640, 427, 32, Flags.GREY | Flags.ALPHA, bytes.fromhex("00112233 44556677"), 2)
 SECTIONS = (Section(0, b"prior"), Section(ALPHA, b""))
 BYTES = bytes.fromhex(
-    "43444943 00 03 20 02 0011223344556677 80020000 ab010000 0103c9ff"  # CDIC, version, flags, quality, sections, ...
+    "43444943 01 03 20 02 0011223344556677 80020000 ab010000 bcf48ac8"  # CDIC, version, flags, quality, sections, ...
     "00 05000000 7072696f72 9d5f000c"  # kind, length, payload, CRC-32C
     "40 00000000 9b1c2372"
 )
@@ -111,7 +111,7 @@ def test_arbitrary_bytes_after_a_good_header_are_refused(data: bytes) -> None:
         (b"CDIC", "4 bytes, shorter than a header"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "not a condic file: it starts with 89 50 4e 47"),
         (b"Once upon a time, in a file far away", "not a condic file: it starts with 4f 6e 63 65"),
-        (BYTES[:4] + b"\x01" + BYTES[5:], "file of version 1"),
+        (BYTES[:4] + b"\x00" + BYTES[5:], "file of version 0"),
         (BYTES[:20] + b"\x00" + BYTES[21:], "the header is damaged"),
     ],
     ids=["empty", "short", "png", "text", "version", "header"],
