@@ -26,7 +26,8 @@ ship() {
 
 photographs=("${@/#/--data=}")
 sgp=dcic-sgp-s.safetensors
-run sgp dcic-sgp 27078 none --learning-rate 1e-3 --prior-share 0.38 --seed 31
+run sgp-small dcic-sgp 27078 none --learning-rate 1e-3 --prior-share 0.38 --seed 31
+run sgp dcic-sgp 12125 "sgp-small/$sgp" --batch 64 --learning-rate 1.5e-3 --prior-share 0.38 --seed 12
 ship sgp dcic-sgp dcic-sgp-s
 run sgp-ms-ssim dcic-sgp 800 "sgp/$sgp" --loss ms-ssim --learning-rate 6e-4 --prior-share 0.38 --seed 92
 ship sgp-ms-ssim dcic-sgp dcic-sgp-s-ms-ssim

@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -209,9 +209,16 @@ def _build_engines(bundle: Any, profiles: str) -> Facts:
     from condic.runtime.engine_cache import engine_folder
     from condic.runtime.tensorrt_library import find_tensorrt
 
-    trt, built = find_tensorrt(), list[Built]()
+    trt, gpu, built, problems = find_tensorrt(), first_gpu(), list[Built](), list[str]()
     order = Order(engine_folder(), named_profiles(profiles))
-    build_engines(bundle, order, trt, first_gpu(), built.append, lambda graph, profile: lambda phase, done: True)
+    for graph in bundle.manifest.graphs:  # one by one: what fails keeps no other from being built
+        alone = replace(bundle, manifest=replace(bundle.manifest, graphs=(graph,)))
+        try:
+            build_engines(alone, order, trt, gpu, built.append, lambda graph, profile: lambda phase, done: True)
+        except Exception as error:
+            problems.append(f"{graph.role}: {type(error).__name__}: {error}")
+    if problems:
+        raise RuntimeError(f"{len(built)} engines built, {len(problems)} graphs failed: {'; '.join(problems)}")
     attention = [verdict for x in built for verdict in x.attention]
     return {
         "tensorrt": str(trt), "engines": len(built), "seconds": sum(x.seconds for x in built),
