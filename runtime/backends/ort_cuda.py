@@ -38,6 +38,8 @@ class OrtCudaBackend:
                 f"{CPU}"
             )
         _load_libraries()
+        # ONNX Runtime 1.31 warns at each session that no plug-in has this provider, by a logger that no session has.
+        onnxruntime.set_default_logger_severity(3)
         self.driver: Driver = open_driver()
 
     def describe(self) -> str:
