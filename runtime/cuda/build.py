@@ -203,7 +203,7 @@ class _Build:
         self._download(coder, ENCODER_HEAD)
         self._download(payload, min(site.payload_room, stream.payload_bytes))
         # Its few warps take as long as many graphs do: the next latent does not wait for them.
-        self._operations = [*before, Aside(tuple(self._operations))]
+        self._operations = [*before, Aside(tuple(x for x in self._operations if not isinstance(x, Aside)))]
 
     def _end(self, spec: TensorSpec) -> None:
         self._download("results", self._results)
