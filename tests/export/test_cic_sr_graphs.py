@@ -69,7 +69,7 @@ def test_every_parameter_of_the_networks_is_in_one_graph(published: CicSr) -> No
     assert set(held) == {id(p) for p in published.parameters()} - tables
 
 
-@pytest.mark.timeout(1200)  # over a hundred graphs, exported and measured with every backend: 3 to 5 minutes on two cores
+@pytest.mark.timeout(1200)  # it takes 3 to 5 minutes on two cores
 def test_a_published_model_becomes_a_bundle_whose_files_every_backend_reads(published: CicSr) -> None:
     begun: list[str] = []
     rows: list[Row] = []
