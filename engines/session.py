@@ -54,7 +54,8 @@ class Session:
         console = Console(stderr=True)
         if not is_tried(self.trt):
             console.print(f"{self.trt}: condic has not been run with this version; see docs/tensorrt.md")
-        if self.trt.flavour == "tensorrt-rtx" and self.gpu and not rtx_runs_on(self.gpu.capability):
+        for_all = not target_of(self.trt, self.gpu).gpu  # on an older GPU, TensorRT-RTX builds for that alone
+        if for_all and self.gpu and not rtx_runs_on(self.gpu.capability):
             console.print(
                 f"{self.trt} does not run on this {self.gpu.name}, of compute capability {self.gpu.capability}: these "
                 f"engines are for others ({RTX_GPUS}); here it takes NVIDIA's TensorRT, or --backend ort-cuda",

@@ -12,6 +12,7 @@
 
 #include "crc32c.h"
 #include "entropy_chunk.h"
+#include "rans_looks.h"
 #include "rans_stream.h"
 #include "rans_tables.h"
 
@@ -206,8 +207,9 @@ NB_MODULE(_native, m) {
            },
            nb::arg("cdf").noconvert(), nb::arg("radius").noconvert())
       .def("arrays", [](const Tables& self) {
-        return nb::make_tuple(raw(self.push()), raw(self.looks()), raw(self.buckets()), raw(self.intervals()),
-                              raw(self.first()), raw(self.radius()), raw(self.table_looks()));
+        const condic::Looks looks = condic::make_looks(self);
+        return nb::make_tuple(raw(self.push()), raw(looks.all), raw(self.buckets()), raw(self.intervals()),
+                              raw(self.first()), raw(self.radius()), raw(looks.of_table));
       });
 
   nb::class_<Decoder>(m, "Decoder")

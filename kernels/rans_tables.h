@@ -3,7 +3,6 @@
 // Table t has a radius R: it codes the symbols -R..R and, last, an escape symbol, which stands for every other value.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
@@ -32,7 +31,6 @@ class Tables {
       used += symbols + 1;
     }
     if (used != cdf_size) throw std::invalid_argument("the cdf has values that belong to no table");
-    add_looks();
   }
 
   size_t count() const { return radius_.size(); }
@@ -47,8 +45,6 @@ class Tables {
   const std::vector<PushEntry>& push() const { return push_; }
   const std::vector<Interval>& buckets() const { return buckets_; }
   const std::vector<Interval>& intervals() const { return intervals_; }
-  const std::vector<Look>& looks() const { return looks_; }  // an even number
-  const std::vector<TableLooks>& table_looks() const { return table_looks_; }
   const std::vector<uint32_t>& first() const { return first_; }
   const std::vector<uint32_t>& radius() const { return radius_; }
 
@@ -78,60 +74,6 @@ class Tables {
     }
   }
 
-  // Appends the looks of a table that has 2^log2 of them to `looks`; returns how many slots they leave out.
-  uint32_t append_looks(size_t table, uint32_t log2, std::vector<Look>& looks) const {
-    const uint32_t size = kTotal >> log2;
-    const size_t escape = first_[table] + 2 * size_t{radius_[table]} + 1;
-    uint32_t left_out = 0;
-    size_t reaching = first_[table];
-    for (uint32_t begin = 0; begin < kTotal; begin += size) {
-      const uint32_t end = begin + size;
-      while (intervals_[reaching].end <= begin) ++reaching;
-      const auto covers = [&](size_t i) {
-        const Interval& at = intervals_[i];
-        return std::min<uint32_t>(at.end, end) - std::max<uint32_t>(at.start, begin);
-      };
-      Look best = {};
-      uint32_t covered = 0;
-      for (size_t i = reaching; i < escape && intervals_[i].start < end; ++i) {
-        const Interval &own = intervals_[i], &next = intervals_[i + 1];
-        const bool two = i + 1 < escape;
-        const uint32_t both = covers(i) + (two && next.start < end ? covers(i + 1) : 0);
-        if (both <= covered) continue;
-        covered = both;
-        best = {own.end, static_cast<uint16_t>(own.end - own.start),
-                static_cast<uint16_t>(two ? next.end - next.start : 0), own.symbol};
-      }
-      looks.push_back(best);
-      left_out += size - covered;
-    }
-    return left_out;
-  }
-
-  // Shares the looks out: of the tables that may have twice as many, the one whose looks leave out most gets them.
-  void add_looks() {
-    constexpr uint32_t kLeast = 4;  // as a logarithm; 256 tables have room for that
-    std::vector<uint32_t> log2(count(), kLeast), left_out;
-    std::vector<Look> ignored;
-    for (size_t t = 0; t < count(); ++t) left_out.push_back(append_looks(t, kLeast, ignored));
-    for (size_t used = 2 + (count() << kLeast);;) {
-      size_t most = count();
-      for (size_t t = 0; t < count(); ++t) {
-        const bool fits = log2[t] < kProbabilityBits && used + (size_t{1} << log2[t]) <= kMaxLooks;
-        if (fits && left_out[t] > (most < count() ? left_out[most] : 0)) most = t;
-      }
-      if (most == count()) break;
-      used += size_t{1} << log2[most];
-      left_out[most] = append_looks(most, ++log2[most], ignored);
-    }
-    looks_ = {{0, 0, kTotal, 0}, {}};
-    for (size_t t = 0; t < count(); ++t) {
-      table_looks_.push_back(condic::table_looks(static_cast<uint32_t>(looks_.size()), kProbabilityBits - log2[t],
-                                                 static_cast<uint32_t>(t)));
-      append_looks(t, log2[t], looks_);
-    }
-  }
-
   static PushEntry push_entry(uint16_t start, uint16_t frequency) {
     const uint64_t reciprocal = ((uint64_t{1} << kReciprocalBits) + frequency - 1) / frequency;
     // log2 by its chord between powers of two: the same integer on every machine.
@@ -145,8 +87,6 @@ class Tables {
   std::vector<uint32_t> radius_;
   std::vector<Interval> intervals_;
   std::vector<Interval> buckets_;
-  std::vector<Look> looks_;
-  std::vector<TableLooks> table_looks_;
   std::vector<PushEntry> push_;
 };
 

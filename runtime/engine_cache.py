@@ -39,8 +39,6 @@ _OLDEST_COMPATIBLE = (8, 0)
 """Hardware-compatible engines run on Ampere and later."""
 _RTX_KNOWS, _RTX_FROM = ((8, 0), (8, 6), (8, 9)), (12, 0)
 """Compute capabilities that TensorRT-RTX 1.7 says it runs engines for all on, and from which on it runs on any."""
-
-
 RTX_GPUS = "8.0, 8.6, 8.9, and 12.0 and later"
 """For people: those that `rtx_runs_on` has."""
 
@@ -114,14 +112,13 @@ class EngineKey:
         built = self.target
         if built.flavour != target.flavour or not self._runs_under(target.version):
             return f"it was built for {built}, this is {target}"
-        if built.flavour == "tensorrt-rtx" and not built.gpu and not rtx_runs_on(target.compute_capability):
-            return (
-                f"TensorRT-RTX does not run on this GPU's compute capability, {target.compute_capability} ({RTX_GPUS})"
-            )
         if "hardware-compatible" in self.options or not built.gpu:
             least = _OLDEST_COMPATIBLE if built.gpu else _numbers(built.compute_capability)
             if _numbers(target.compute_capability) < least:
                 return f"it needs compute capability {'.'.join(map(str, least))} or higher, this is {target}"
+            if built.flavour == "tensorrt-rtx" and not rtx_runs_on(target.compute_capability):
+                found = target.compute_capability
+                return f"TensorRT-RTX does not run on this GPU's compute capability, {found} ({RTX_GPUS})"
         elif (built.gpu, built.compute_capability) != (target.gpu, target.compute_capability):
             return f"it was built for {built}, this is {target}"
         if "weight-stripped" in self.options:

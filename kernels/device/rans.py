@@ -8,6 +8,7 @@ quantised. It is decoded by `rans_open`, then for each chunk `chunk_indexes`, `r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -80,7 +81,9 @@ class DeviceTables:
     address: Address
     tables: Tables
 
-    def _struct(self) -> np.void:
+    @cached_property
+    def struct(self) -> np.void:
+        """Their `RansTables`, which every launch that codes has among its arguments."""
         sizes = [len(array) for array in self.tables._native.arrays()]
         push, looks, buckets, intervals, first, radius, table_looks = accumulate(sizes[:-1], initial=self.address)
         return fill(
@@ -173,7 +176,7 @@ class Stream:
             payload: room for `payload_bytes` bytes.
         """
         task = fill(
-            _ENCODE, tables=tables._struct(), symbols=self.symbols, indexes=self.indexes,
+            _ENCODE, tables=tables.struct, symbols=self.symbols, indexes=self.indexes,
             entries=workspace + self._entries_at, results=self.results, encoder=workspace,
             scan=workspace + ENCODER.itemsize, escapes=workspace + self._escapes_at, words=workspace + self._words_at,
             payload=payload, chunk_count=len(self.rooms), begin=_padded(self.rooms),
@@ -206,7 +209,7 @@ def rans_pop(tables: DeviceTables, decoder: Address, *, indexes: Address, result
     Values beyond a table's radius come as -32768; `decode_chunk`, which has to follow, puts them in place.
     """
     task = fill(
-        _POP, tables=tables._struct(), decoder=decoder, result=result, indexes=indexes, symbols=symbols
+        _POP, tables=tables.struct, decoder=decoder, result=result, indexes=indexes, symbols=symbols
     )  # fmt: skip
     return launch("rans_pop", _GROUP_BLOCKS, task)
 

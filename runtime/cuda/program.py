@@ -91,22 +91,22 @@ class Clear:
         return (self.name,)
 
 
+PAYLOAD_ROOM = 1
+"""Bytes of payload per element of a latent that are always copied: 0.75 elements a pixel make that 6 bits a pixel."""
+
+Operation = Graph | Kernel | Copy | Clear
+
+
 @dataclass(frozen=True)
 class Aside:
     """Operations beside those that follow: they begin when all before them is done, and end with the segment."""
 
-    operations: tuple[Graph | Kernel | Copy | Clear, ...]
+    operations: tuple[Operation, ...]
 
     @property
     def uses(self) -> tuple[str, ...]:
         """Their tensors."""
         return tuple(name for x in self.operations for name in x.uses)
-
-
-PAYLOAD_ROOM = 1
-"""Bytes of payload per element of a latent that are always copied: 0.75 elements a pixel make that 6 bits a pixel."""
-
-Operation = Graph | Kernel | Copy | Clear
 
 
 @dataclass(frozen=True)

@@ -180,3 +180,21 @@ def test_ctrl_c_asks_tensorrt_to_stop_and_ends_the_program(
     code, _, err = run("--model", bundle_path, "--engines")
     assert (code, asked) == (130, [True, False])
     assert err.strip().splitlines()[-1] == "condic-export: interrupted; nothing was left half-written"
+
+
+@pytest.mark.parametrize(("capability", "said"), [("9.0", True), ("8.7", True), ("8.9", False), ("7.5", False)])
+def test_engines_that_will_not_run_here_are_said_to_be_for_others(
+    run: Run, bundle_path: Path, monkeypatch: pytest.MonkeyPatch, play: Callable, capability: str, said: bool
+):
+    """On a Turing GPU TensorRT-RTX builds for that alone."""
+    line = (Path(__file__).parents[1] / "data" / "tensorrt_apis.jsonl").read_text().splitlines()[-1]
+    monkeypatch.setattr(session, "find_tensorrt", lambda: play(json.loads(line)))
+    monkeypatch.setattr(session, "first_gpu", lambda: Gpu("some GPU", capability))
+
+    def building(*_: object) -> None:
+        raise BackendError("that will do")
+
+    monkeypatch.setattr(session, "build_engines", building)
+    code, _, err = run("--model", bundle_path, "--engines")
+    assert code == 2
+    assert ("does not run on this some GPU" in err) == said

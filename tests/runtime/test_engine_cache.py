@@ -161,6 +161,8 @@ def test_tensorrt_rtx_is_not_asked_to_run_where_it_does_not(tmp_path: Path, capa
     else:
         with pytest.raises(BackendError, match=rf"does not run on this GPU's compute capability, {capability} \(8\.0,"):
             find(tmp_path, here)
+    with pytest.raises(BackendError, match=r"needs compute capability 8\.0 or higher"):
+        find(tmp_path, replace(here, compute_capability="7.5"))
 
 
 def test_a_stripped_engine_is_not_run(tmp_path: Path):
