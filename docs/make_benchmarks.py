@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("benchmarks.md")
@@ -53,7 +54,7 @@ def main() -> None:
     shown = [f"    $ {command}\n\n```text\n{run(command, names)}\n```\n" for command in (SMALL, LARGE, MATRIX)]
     for command in UNPRINTED:
         run(command, names)
-    PAGE.write_text("\n".join([PAGE.read_text().partition(MARK)[0] + MARK, *shown]))
+    PAGE.write_text("\n".join([PAGE.read_text().partition(MARK)[0] + MARK, f"Of {date.today()}.\n", *shown]))
     print(f"{PAGE} and {OUT / 'report.html'}")
 
 
