@@ -94,7 +94,8 @@ def _command(level: str, name: str, command: click.Command) -> Iterator[str]:
     if options:
         yield from ("| option | value | |", "|---|---|---|")
         for option in options:
-            yield f"| {', '.join(f'`{x}`' for x in option.opts)} | {_value(option)} | {_help(option)} |"
+            names = ", ".join(f"`{x}`" for x in (*option.opts, *option.secondary_opts))
+            yield f"| {names} | {_value(option)} | {_help(option)} |"
         yield ""
 
 

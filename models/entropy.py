@@ -84,7 +84,7 @@ def quadtree_mask(step: int, like: Tensor) -> Tensor:
     size = like.shape[1] // 4
     for group in range(4):
         row, column = _PHASES[group ^ step]
-        mask[:, group * size : (group + 1) * size, row::2, column::2] = 1
+        mask[:, group * size : (group + 1) * size, row::2, column::2].fill_(1)
     return mask
 
 

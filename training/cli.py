@@ -61,6 +61,8 @@ class Duration(click.ParamType):
               help="Part of a crop's bits beyond which those of dcic-sgp's prior count threefold.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of weights and batches.")
 @click.option("--device", default="auto", help="cpu, cuda, cuda:N or auto.")
+@click.option("--compile/--no-compile", "compile_model", default=True,
+              help="Compile the networks on a GPU: minutes at first, faster steps after.")  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("out"), help="Folder for checkpoint, weights, log."
 )
@@ -71,6 +73,7 @@ def train(
     init: Path | None,
     validation: Path | None,
     device: str,
+    compile_model: bool,
     force: bool,
     **options: object,
 ) -> None:
@@ -99,7 +102,7 @@ def train(
         raise click.UsageError(f"--crop {options['crop']}: must be a multiple of 128")
     from condic.training.session import run_session
 
-    if not run_session(data, resume, init, validation, device, options, force=force):
+    if not run_session(data, resume, init, validation, device, options, compile_model=compile_model, force=force):
         sys.exit(INTERRUPTED)
 
 

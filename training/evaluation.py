@@ -31,8 +31,13 @@ class Point:
 
 
 def to_batch(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in [0, 1] on a device, channels last in memory."""
+    return as_images(torch.tensor(pixels, device=device))
+
+
+def as_images(pixels: Tensor) -> Tensor:
     """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in [0, 1], channels last in memory."""
-    return torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float() / 255
+    return pixels.permute(0, 3, 1, 2).float() / 255
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,20 +17,18 @@ from torch import Tensor, nn
 
 from condic.errors import InputError
 from condic.models.cic_sr import Stage
-from condic.models.dcic_sgp import Output
 from condic.models.quality import LAMBDA_RANGE, LevelTable
 from condic.models.weights import save_weights
 from condic.training.calibration import calibrate
 from condic.training.checkpoint import Checkpoint, save_checkpoint
 from condic.training.data import CropSampler
-from condic.training.evaluation import Point, evaluate, to_batch
-from condic.training.losses import Loss, psnr, rate_distortion
-from condic.training.soap import Soap
+from condic.training.evaluation import Point, evaluate
+from condic.training.soap import REFRESH_EVERY, Soap
+from condic.training.step import Report, Step, cuda_graph, side_stream
 from condic.version import __version__
 
 WARM_UP_FRACTION = 0.05
 """Of a run, or of each of its two parts (see `ENTROPY_FRACTION`)."""
-CLIP_NORM = 1.0
 EMA_DECAY = 0.999
 ENTROPY_FRACTION = 0.1
 """Part of a run from the linear start in which the entropy path alone learns, at a quarter of the cost of a step."""
@@ -38,7 +36,9 @@ ENTROPY_SPEED, TABLE_SPEED = 3.0, 3.0
 """Learning rates of the entropy path in that part, and of tables afterwards, relative to the run's. A crop touches only
 the rows of a table that are near its level."""
 MOST_BAD_STEPS = 10
-"""Steps in a row with a loss that is not finite before the run stops."""
+"""Steps in a row with gradients that are not finite before the run stops."""
+REPORT_EVERY = {"cpu": 1, "cuda": 25}
+"""Steps between two reports: a GPU works off what is queued and is waited for only then."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step reports: `fraction` of the run done, crops per second, loss and its parts, steps skipped so far."""
+    """How a run goes: `fraction` of it done, crops per second, loss and its parts, steps skipped so far.
+
+    Loss, bits per pixel, PSNR and speed are means of the steps since the last report.
+    """
 
     step: int
     fraction: float
@@ -103,7 +106,7 @@ class Listener(Protocol):
     """Who is told how a run goes."""
 
     def step(self, progress: Progress) -> None:
-        """After each step."""
+        """After each step on a CPU, after every 25 on a GPU; not if all of them were skipped."""
 
     def points(self, step: int, points: Sequence[Point]) -> None:
         """After each evaluation."""
@@ -128,7 +131,11 @@ class Trainer:
             [{"params": group} for group in groups],
             settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True,
         )  # fmt: skip
-        self._forward = torch.compile(self.model) if compile_model else self.model
+        self._training_step = Step(
+            self.model, self.optimiser, self.ema, loss=settings.loss, prior_share=settings.prior_share,
+            batch=(settings.batch, settings.crop), compile_model=compile_model,
+            capture=cuda_graph if device.type == "cuda" else None,
+        )  # fmt: skip
         self.step, self.seconds, self.skipped, self._stop = 0, 0.0, 0, False
         self._frozen_from = _copy(self.model.state_dict()) if self.model.frozen else None
 
@@ -140,8 +147,10 @@ class Trainer:
         self._frozen_from = checkpoint.frozen_from
         self._freeze_as_begun()
         self.model.load_state_dict(checkpoint.weights)
-        self.ema = {name: tensor.to(self.device) for name, tensor in checkpoint.ema.items()}
+        for name, tensor in self.ema.items():
+            tensor.copy_(checkpoint.ema[name])
         self.optimiser.load_state_dict(checkpoint.optimiser)
+        self._training_step.forget()
         torch.set_rng_state(checkpoint.torch_rng)
         self.step, self.seconds = checkpoint.step, checkpoint.seconds
 
@@ -154,38 +163,50 @@ class Trainer:
     ) -> None:
         """Trains to the end of the budget, or until SIGTERM or Ctrl-C; always leaves a checkpoint and EMA weights."""
         handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
-        saved = last = time.monotonic()
         batches = sampler.stream(self.step, workers)
-        bad = 0
         try:
-            while not self._stop and self.fraction() < 1:
-                loss = self._train_step(*next(batches))
-                self.step += 1
-                now = time.monotonic()
-                self.seconds += now - last
-                if loss is None:
-                    bad += 1
-                    self.skipped += 1
-                    if bad == MOST_BAD_STEPS:
-                        raise InputError(f"{bad} steps in a row had no finite loss; the last good checkpoint is kept")
-                else:
-                    bad = 0
-                    progress = self._progress(loss, self.settings.batch / (now - last))
-                    for listener in listeners:
-                        listener.step(progress)
-                if now - saved > self.settings.checkpoint_every and not bad:
-                    self.save()
-                    saved = time.monotonic()
-                if validation and self.step % self.settings.evaluate_every == 0:
-                    points = self.evaluate(validation)
-                    for listener in listeners:
-                        listener.points(self.step, points)
-                last = time.monotonic()
-            self.save()
+            with side_stream(self.device):
+                self._run(batches, listeners, validation)
         finally:
             batches.close()
             for s, handler in handlers.items():
                 signal.signal(s, handler)
+
+    def _run(
+        self,
+        batches: Iterator[tuple[np.ndarray, np.ndarray]],
+        listeners: Sequence[Listener],
+        validation: Sequence[np.ndarray],
+    ) -> None:
+        saved = last = time.monotonic()
+        reported, bad = (self.step, self.seconds), False
+        while not self._stop and self.fraction() < 1:
+            self._take_step(*next(batches))
+            report = self._training_step.report() if self.step % REPORT_EVERY[self.device.type] == 0 else None
+            now = time.monotonic()
+            self.seconds += now - last
+            if report:
+                self.skipped, bad = report.skipped, report.in_a_row > 0
+                if report.in_a_row >= MOST_BAD_STEPS:
+                    raise InputError(
+                        f"{report.in_a_row} steps in a row had no finite loss; the last good checkpoint is kept"
+                    )
+                crops = self.settings.batch * (self.step - reported[0])
+                if report.means:
+                    progress = self._progress(report, crops / (self.seconds - reported[1]))
+                    for listener in listeners:
+                        listener.step(progress)
+                reported = self.step, self.seconds
+            if now - saved > self.settings.checkpoint_every and not bad:
+                self.save()
+                saved = time.monotonic()
+            if validation and self.step % self.settings.evaluate_every == 0:
+                points = self.evaluate(validation)
+                for listener in listeners:
+                    listener.points(self.step, points)
+            last = time.monotonic()
+        self.skipped = self._training_step.report().skipped
+        self.save()
 
     @property
     def stopped(self) -> bool:
@@ -214,6 +235,7 @@ class Trainer:
         points = evaluate(self.model, images, self.device)
         self._freeze_as_begun()
         self.model.load_state_dict(current)
+        self._training_step.forget()
         return points
 
     def cost_of_freezing(self, images: Sequence[np.ndarray], before: Sequence[Point]) -> list[float]:
@@ -253,35 +275,15 @@ class Trainer:
         with self.device:  # where freezing makes its tensors
             self.model.freeze()
 
-    def _train_step(self, pixels: np.ndarray, levels: np.ndarray) -> Loss | None:
-        for group, rate in zip(self.optimiser.param_groups, self._learning_rates(), strict=True):
-            group["lr"] = rate
+    def _take_step(self, pixels: np.ndarray, levels: np.ndarray) -> None:
         entropy_only = self._entropy_only()
         for parameter in self._transforms:
             parameter.requires_grad_(not entropy_only)
-        image, level = to_batch(pixels, self.device), torch.from_numpy(levels).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            if entropy_only:
-                latents = self.model.code(image, level)
-                output = Output(latents.preview, latents.preview, latents.bits())
-            else:
-                output = self._forward(image, level)
-        loss = rate_distortion(output, image, level, self.settings.loss, self.settings.prior_share)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
-        if not math.isfinite(norm):
-            return None
-        self.optimiser.step()
-        self._update_ema()
-        return loss
-
-    @torch.no_grad()
-    def _update_ema(self) -> None:
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        state = self.model.state_dict()
-        averaged: list[Tensor] = list(self.ema.values())
-        torch._foreach_lerp_(averaged, [state[name] for name in self.ema], 1 - decay)
+        self._training_step.run(pixels, levels, self._learning_rates(), decay, entropy_only=entropy_only)
+        self.step += 1
+        if self.step % REFRESH_EVERY == 2:  # the first gradient only made them
+            self.optimiser.renew_bases()
 
     def _entropy_only(self) -> bool:
         return self.fraction() < self.settings.entropy_fraction
@@ -295,10 +297,10 @@ class Trainer:
         rate = self.settings.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
         return rate * TABLE_SPEED, rate * (ENTROPY_SPEED if self._entropy_only() else 1.0), rate
 
-    def _progress(self, loss: Loss, speed: float) -> Progress:
-        bpp = {name: float(value) for name, value in loss.bpp.items()}
-        return Progress(self.step, self.fraction(), self.seconds, speed, float(loss.total.detach()), bpp,
-                        float(psnr(loss.mse).mean()), self.skipped)  # fmt: skip
+    def _progress(self, report: Report, speed: float) -> Progress:
+        bpp = {name: value for name, value in report.means.items() if name not in ("loss", "psnr")}
+        return Progress(self.step, self.fraction(), self.seconds, speed, report.means["loss"], bpp,
+                        report.means["psnr"], report.skipped)  # fmt: skip
 
     def _request_stop(self, *_: object) -> None:
         self._stop = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,6 +18,9 @@ BALANCE = -0.5
 EXCESS = 2.0
 """Weight of the prior's bits beyond the share that it may take, on top of their weight as rate: enough for a crop whose
 prior would take more to settle at that share."""
+
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Of the five scales, from the finest (Wang et al., "Multiscale structural similarity", Asilomar 2003)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,20 @@ def _mse(x: Tensor, reference: Tensor) -> Tensor:
 def _one_minus_ms_ssim(x: Tensor, reference: Tensor) -> Tensor:
     from pytorch_msssim import ms_ssim
 
-    return 1 - ms_ssim(x.float().clamp(0, 1), reference, data_range=1.0, size_average=False)
+    window, weights = _window_and_weights(x.device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights that are a tensor
+        return 1 - ms_ssim(
+            x.float().clamp(0, 1), reference, data_range=1.0, size_average=False, win=window, weights=weights
+        )
+
+
+@cache
+def _window_and_weights(device: torch.device) -> tuple[Tensor, Tensor]:
+    """What MS-SSIM would otherwise take to the device in each step, and wait for."""
+    from pytorch_msssim import MS_SSIM
+
+    return MS_SSIM(channel=3).win.to(device), torch.tensor(MS_SSIM_WEIGHTS, device=device)
 
 
 def psnr(mse: Tensor) -> Tensor:

@@ -43,11 +43,13 @@ def run_session(
     device_name: str,
     options: dict[str, Any],
     *,
+    compile_model: bool,
     force: bool,
 ) -> bool:
     """Runs training as the command line asked; raises CondicError for what the input made impossible.
 
-    `force`: a run that is in the folder already is replaced. Returns whether the run came to its end.
+    `compile_model`: the networks are compiled, on a GPU. `force`: a run that is in the folder already is replaced.
+    Returns whether the run came to its end.
     """
     console = Console(stderr=True)
     device = _device(device_name)
@@ -80,7 +82,7 @@ def run_session(
     sampler = CropSampler(photographs, settings.crop, settings.batch, LEVELS, settings.seed)
     if not checkpoint:
         _start(model, sampler, trained=metadata.get("stage", "joint") if init else None)
-    trainer = loop.Trainer(settings, model, device, compile_model=device.type == "cuda")
+    trainer = loop.Trainer(settings, model, device, compile_model=compile_model and device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)
     for path in replaced:

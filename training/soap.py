@@ -7,6 +7,7 @@ networks' own forward and backward pass on a CPU; here, matrices of one shape ar
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +29,12 @@ class Soap(torch.optim.AdamW):
     """Steps weights of linear layers and convolutions as SOAP does, as matrices [out, in * kernel]; others as AdamW.
 
     Depthwise kernels, biases and tables are among the others. A parameter group's options are AdamW's; `lr` is SOAP's.
+    All state stays where it is, on the parameters' device, so that a CUDA graph can hold a step: all but the first one,
+    and without `renew_bases`.
     """
+
+    found_inf: Tensor | None = None
+    """1.0 where gradients are not finite and a step is to change nothing, else 0.0 (as GradScaler tells PyTorch's)."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step. The gradients of parameters that SOAP took are gone afterwards."""
@@ -40,27 +46,34 @@ class Soap(torch.optim.AdamW):
         return super().step(closure)
 
     @torch.no_grad()
-    def _step_matrices(self, parameters: list[nn.Parameter], rate: float, eps: float) -> None:
+    def renew_bases(self) -> None:
+        """To be called after every `REFRESH_EVERY` steps."""
+        for state in self.state.values():
+            if "matrices" in state:
+                _renew_bases(state)
+
+    @torch.no_grad()
+    def _step_matrices(self, parameters: list[nn.Parameter], rate: Tensor | float, eps: float) -> None:
         gradient = torch.stack([p.grad.reshape(len(p), -1) for p in parameters])
+        bad = torch.zeros((), device=gradient.device) if self.found_inf is None else self.found_inf
         state = self.state[parameters[0]]
         if state.get("matrices") != len(parameters):  # as in Vyas et al., the first gradient only makes the bases
-            state.update(_initial_state(gradient))
+            if not bad:
+                state.update(_initial_state(gradient))
             return
-        state["step"] += 1
-        step = int(state["step"])
+        gradient = torch.where(bad == 0, gradient, 0)
+        taken = (1 - bad).to(gradient.dtype)
+        weight = (1 - BETA) * taken
+        state["step"] += taken
         mean, square = state["mean"], state["square"]
-        mean.lerp_(gradient, 1 - BETA)
-        square.lerp_(_rotated(gradient, state).square(), 1 - BETA)
-        correction = 1 - BETA**step
+        mean.lerp_(gradient, weight)
+        square.lerp_(_rotated(gradient, state).square(), weight)
+        correction = (-torch.expm1(math.log(BETA) * state["step"])).clamp(min=1 - BETA)  # 1 - BETA ** step
         direction = _rotated(mean, state) / (square / correction).sqrt().add_(eps)
-        update = _rotated_back(direction, state)
-        torch._foreach_add_(
-            parameters, [u.view_as(p) for u, p in zip(update, parameters, strict=True)], alpha=-rate / correction
-        )
+        update = _rotated_back(direction, state) * (-rate * taken / correction)
+        torch._foreach_add_(parameters, [u.view_as(p) for u, p in zip(update, parameters, strict=True)])
         for side, product in _products(gradient).items():
-            state[f"{side}_average"].lerp_(product, 1 - BETA)
-        if step % REFRESH_EVERY == 1:
-            _renew_bases(state)
+            state[f"{side}_average"].lerp_(product, weight)
 
 
 def _matrices(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
@@ -84,7 +97,7 @@ def _products(gradient: Tensor) -> dict[str, Tensor]:
 
 
 def _initial_state(gradient: Tensor) -> dict[str, Any]:
-    state = {"matrices": len(gradient), "step": torch.tensor(0.0),
+    state = {"matrices": len(gradient), "step": torch.zeros((), device=gradient.device),
              "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}  # fmt: skip
     for side, product in _products(gradient).items():
         state[f"{side}_average"] = product
@@ -115,9 +128,10 @@ def _renew_bases(state: dict[str, Any]) -> None:
         product = average @ basis + floor[:, None, None] * basis
         order = (basis * product).sum(1).argsort(-1, descending=True)
         columns, found = _orthogonal(product.gather(2, order[:, None].expand_as(product)))
-        state[f"{side}_basis"] = torch.where(found[:, None, None], columns, basis)
+        basis.copy_(torch.where(found[:, None, None], columns, basis))
         order = torch.where(found[:, None], order, torch.arange(order.shape[1], device=order.device))
-        state["square"] = state["square"].gather(dim, order.unsqueeze(3 - dim).expand_as(state["square"]))
+        square = state["square"]
+        square.copy_(square.gather(dim, order.unsqueeze(3 - dim).expand_as(square)))
 
 
 def _orthogonal(columns: Tensor) -> tuple[Tensor, Tensor]:
