@@ -52,7 +52,8 @@ def rtx_runs_on(capability: str) -> bool:
 class Target:
     """Where an engine runs: a GPU as its driver names it, its compute capability ("8.7"), and a TensorRT.
 
-    An engine that was built without a GPU has no GPU's name: its capability is the lowest that it runs on.
+    An engine that was built without a GPU, by TensorRT-RTX for all that it runs on, has no GPU's name: its capability
+    is the lowest of these.
     """
 
     gpu: str
@@ -63,7 +64,7 @@ class Target:
     def __str__(self) -> str:
         """For people: "TensorRT 10.3.0 on Orin (8.7)"."""
         library = "TensorRT" if self.flavour == "tensorrt" else "TensorRT-RTX"
-        gpu = f"{self.gpu} ({self.compute_capability})" if self.gpu else f"any GPU from {self.compute_capability} on"
+        gpu = f"{self.gpu} ({self.compute_capability})" if self.gpu else f"GPUs of compute capability {RTX_GPUS}"
         return f"{library} {self.version} on {gpu}"
 
 

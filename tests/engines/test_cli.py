@@ -70,7 +70,7 @@ def test_engines_are_built_from_a_bundle_shown_kept_and_inspected(run: Run, bund
     code, out, err = run("inspect", path)
     assert (code, err) == (0, "")
     assert "512 (smallest 128x128, usual 512x768, largest 768x768)" in out
-    assert "any GPU from 8.0 on" in out
+    assert "on GPUs of compute capability 8.0, 8.6, 8.9, and 12.0 and later" in " ".join(out.split())
     assert "convolution" in out
     assert "attention 0: unknown" in out
     path.write_bytes(path.read_bytes()[:-1])

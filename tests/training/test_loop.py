@@ -87,6 +87,36 @@ def test_training_improves_the_pictures(tmp_path: Path, photographs: Path) -> No
     assert after[-1].psnr > before[-1].psnr + 1
 
 
+class _Heard:
+    """Keeps what listeners are told."""
+
+    def __init__(self) -> None:
+        self.progress: list[loop.Progress] = []
+
+    def step(self, progress: loop.Progress) -> None:
+        self.progress.append(progress)
+
+    def points(self, step: int, points: object) -> None:
+        """Nothing depends on evaluations."""
+
+
+def test_a_report_is_the_mean_of_the_steps_since_the_last(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler, each, some = _sampler(photographs), _Heard(), _Heard()
+    _trainer(tmp_path / "each", steps=7).run(sampler, 1, [each])
+    monkeypatch.setitem(loop.REPORT_EVERY, "cpu", 3)  # as on a GPU, where it is 25
+    _trainer(tmp_path / "some", steps=7).run(sampler, 1, [some])
+    assert [p.step for p in each.progress] == [1, 2, 3, 4, 5, 6, 7]
+    assert [p.step for p in some.progress] == [3, 6]
+    for k, reported in enumerate(some.progress):
+        steps = each.progress[3 * k : 3 * k + 3]
+        assert reported.loss == pytest.approx(sum(p.loss for p in steps) / 3, rel=1e-3)
+        assert reported.bpp["main"] == pytest.approx(sum(p.bpp["main"] for p in steps) / 3, rel=1e-3)
+        seconds = reported.seconds - (some.progress[k - 1].seconds if k else 0)
+        assert reported.crops_per_second == pytest.approx(3 * 2 / seconds)
+
+
 def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(tmp_path: Path, photographs: Path) -> None:
     trainer = _trainer(tmp_path / "run", steps=50)
     trainer.save()
