@@ -4,9 +4,11 @@
                             [--limit SECONDS] [--out RESULTS.json]
 
 Needs condic installed in each PYTHON (by default the one that runs this), pycuda, and TensorRT or onnxruntime-gpu;
-engines also need onnx and rich. What a PYTHON lacks is written down and the rest goes on. Backends run in processes of
-their own: one that crashes, or takes longer than the limit, ends nothing else. Results are written as they come: a run
-that is cut short leaves what it had. Exit code 0: all passed; 1: something failed; 2: no GPU.
+engines also need onnx and rich, training PyTorch and safetensors. What a PYTHON lacks is written down and the rest goes
+on. Backends run in processes of their own: one that crashes, or takes longer than the limit, ends nothing else. Results
+are written as they come: a run that is cut short leaves what it had.
+
+Exit code 0: all passed; 1: something failed; 2: no GPU.
 """
 
 from __future__ import annotations
@@ -55,12 +57,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         bundle = options.bundle or _exported(Path(folder), results, limit)
         for python in pythons:
-            stages = [(stages, [python, __file__, "--stages", stages, "--bundle", bundle, "--sizes", options.sizes,
-                                "--profiles", options.profiles]) for stages in ("kernels", *BACKENDS)]  # fmt: skip
-            for backend, command in stages:
-                passed = results.add(python, _process(backend, command, limit))
-                if passed and backend in BACKENDS:
-                    results.add(python, [_throughput(python, backend, bundle, options.sizes, Path(folder), limit)])
+            for stages in ("kernels", *BACKENDS, "training"):
+                command = [python, __file__, "--stages", stages, "--bundle", bundle, "--sizes", options.sizes,
+                           "--profiles", options.profiles]  # fmt: skip
+                passed = results.add(python, _process(stages, command, limit))
+                if passed and stages in BACKENDS:
+                    results.add(python, [_throughput(python, stages, bundle, options.sizes, Path(folder), limit)])
         for python in pythons:
             results.add(python, _sanitized(python, limit))
     return results.summary()
@@ -101,7 +103,7 @@ Stage = Callable[[str, Callable[[], Facts]], "Facts | None"]
 
 
 def _work(options: argparse.Namespace) -> int:
-    """Runs the stages of a backend, or of the kernels."""
+    """Runs the stages of a backend, of the kernels, or of training."""
     failed = False
 
     def stage(name: str, code: Callable[[], Facts]) -> Facts | None:
@@ -119,6 +121,8 @@ def _work(options: argparse.Namespace) -> int:
     sizes = options.sizes.split(",")
     if options.stages.startswith("kernels"):
         _kernel_stages(stage, options.bundle, [] if options.stages == "kernels-once" else sizes)
+    elif options.stages == "training":
+        _training_stages(stage)
     else:
         _backend_stages(stage, options.stages, options.bundle, options.profiles, sizes)
     return 1 if failed else 0
@@ -184,6 +188,27 @@ def _backend_stages(stage: Stage, backend: str, model: str, profiles: str, sizes
         stage(f"cross decoding {size}", lambda: checks().check_cross_decoding(codec, host, [image], [32]))  # noqa: B023
         stage(f"images {size}", lambda: checks().measure_images(codec, image))  # noqa: B023
     codec.close()
+
+
+def _training_stages(stage: Stage, preset: str = "s", batch: int = 64, device: str = "cuda") -> None:
+    import torch
+    import training_checks as training
+
+    def open_it() -> Facts:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(f"PyTorch {torch.__version__} finds no GPU")
+        return {"torch": torch.__version__}
+
+    if stage("open", open_it) is None:
+        return
+    ways: dict[str, Facts] = {
+        "plain": {"capture": None, "steps": 10}, "captured": {}, "captured and compiled": {"compile_model": True}
+    }  # fmt: skip
+    for name, build in (("dcic-sgp", training.dcic_sgp), ("cic-sr", training.cic_sr)):
+        stage(f"captured steps of {name}", lambda: training.check_capture(build, device=device))  # noqa: B023
+        for way, options in ways.items():
+            size = {"batch": batch, "side": 256, "device": device}
+            stage(f"{name} {way}", lambda: training.measure_crops(lambda: build(preset), **options, **size))  # noqa: B023
 
 
 def photograph(size: str) -> Any:

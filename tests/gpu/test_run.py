@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from ctypes.util import find_library
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_without_a_gpu_it_says_so_and_ends_with_code_2() -> None:
     assert "no NVIDIA driver here" in done.stderr
 
 
-@pytest.mark.parametrize("stages", ["tensorrt", "ort-cuda", "kernels"])
+@pytest.mark.parametrize("stages", ["tensorrt", "ort-cuda", "kernels", "training"])
 def test_a_process_without_a_gpu_reports_what_fails_and_goes_on(stages: str, bundle_path: Path) -> None:
     if find_library("cuda"):
         pytest.skip("an NVIDIA driver is installed")
@@ -118,6 +119,36 @@ def test_every_stage_of_the_kernels_passes(
     run._kernel_stages(stages, str(bundle_path), ["512"])  # type: ignore[arg-type]
     assert stages.names() == ["open", "kernels", "kernels 512", "coder 512"]
     assert set(stages.outcomes[-1]["facts"]) == {"prior", "main"}
+
+
+def test_every_stage_of_training_passes_where_steps_can_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    import training_checks
+
+    captured = []
+
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        captured.append(work)
+        return work
+
+    check, measure = training_checks.check_capture, training_checks.measure_crops
+    monkeypatch.setattr(training_checks, "check_capture", lambda build, device: check(build, capture, device=device))
+    monkeypatch.setattr(
+        training_checks,
+        "measure_crops",
+        lambda build, **options: measure(build, **{"capture": capture, **options, "steps": 2}),
+    )
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: compiled.append(dynamic) or model)
+    stages = Stages()
+    run._training_stages(stages, "t", 1, "cpu")  # type: ignore[arg-type]
+    assert stages.names() == [
+        "open", "captured steps of dcic-sgp", "dcic-sgp plain", "dcic-sgp captured", "dcic-sgp captured and compiled",
+        "captured steps of cic-sr", "cic-sr plain", "cic-sr captured", "cic-sr captured and compiled",
+    ]  # fmt: skip
+    assert (len(captured), compiled) == (6, [False, False])
+    assert all(x["facts"]["crops_per_second"] > 0 for x in stages.outcomes if x["stage"].startswith(("dcic", "cic")))
 
 
 def test_a_mosaic_has_the_photograph_and_its_reflections() -> None:
