@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from condic.files import Source, named, read_source
-from condic.runtime.bitstream import METADATA, Flags, Limits, read_stream
+from condic.runtime.bitstream import MAGIC, METADATA, Flags, Limits, read_stream
 from condic.runtime.metadata import Metadata, unpack_metadata
 from condic.runtime.shipped import model_of
 
@@ -43,7 +43,7 @@ class CodedImage:
         self, source: Source, model: str | Path | None = None, backend: str = "auto", limits: Limits | None = None
     ) -> None:
         """See `open`."""
-        self.data = read_source(source)
+        self.data = read_source(source, MAGIC)
         with named(source):
             stream = read_stream(self.data, limits)
             header, self.metadata = stream.header, Metadata()

@@ -16,6 +16,7 @@ from condic.errors import CondicError, InputError
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """What is read from: a path, bytes, or an open file (from where it stands to its end)."""
 
+_KILOBYTE = 1024
 _REASONS = {
     errno.ENOSPC: "the disk is full; nothing was written",
     errno.EDQUOT: "the disk quota is used up; nothing was written",
@@ -26,16 +27,22 @@ _REASONS = {
 }
 
 
-def read_source(source: Source) -> bytes | memoryview:
-    """All bytes of a source; for the path `-`, of standard input. Raises InputError, which names it."""
+def read_source(source: Source, begin: bytes = b"") -> bytes | memoryview:
+    """All bytes of a source; for the path `-`, of standard input. Raises InputError, which names it.
+
+    Of a file that does not begin with `begin`, only the first kilobyte, whose reader will say what is wrong with it:
+    the rest, which may be a film or have no end, is not waited for.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         view = memoryview(source)
         return source if isinstance(source, bytes) else view.cast("B") if view.c_contiguous else view.tobytes()
     try:
-        with opened(source) as file:
-            return _bytes_of(file)
+        with _opened(source) as file:
+            return _bytes_of(file, begin)
     except (OSError, ValueError) as error:
         raise InputError(f"{name_of(source)}: {reason(error)}") from error
+    except MemoryError as error:
+        raise InputError(f"{name_of(source)}: too large for this machine's memory") from error
 
 
 @contextmanager
@@ -44,24 +51,38 @@ def opened(source: Source) -> Iterator[BinaryIO]:
 
     Raises OSError, ValueError (a closed file, or one of text) and InputError.
     """
+    with _opened(source) as file:
+        whole = getattr(file, "seekable", bool)() and file.tell() == 0
+        yield file if whole else io.BytesIO(_bytes_of(file))
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[BinaryIO]:
+    """As `opened`, from where the source stands, and perhaps without seeking."""
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
     elif isinstance(source, str | os.PathLike) and _is_stream(source):
         if sys.stdin is None:
             raise InputError("standard input is closed; give a file name")
-        yield io.BytesIO(sys.stdin.buffer.read())
+        yield sys.stdin.buffer
     elif isinstance(source, str | os.PathLike):
         with Path(source).open("rb") as file:
             yield file
     elif hasattr(source, "read"):
-        whole = getattr(source, "seekable", bool)() and source.tell() == 0
-        yield source if whole else io.BytesIO(_bytes_of(source))
+        yield source
     else:
         raise InputError(f"a {type(source).__name__} is no file; give a path, bytes, or a file open for reading")
 
 
-def _bytes_of(file: BinaryIO) -> bytes:
-    data = file.read()
+def _bytes_of(file: BinaryIO, begin: bytes = b"") -> bytes:
+    start = b""
+    while len(start) < len(begin) and (more := _read(file, _KILOBYTE)):  # a pipe gives what it has
+        start += more
+    return start + _read(file) if start.startswith(begin) else start
+
+
+def _read(file: BinaryIO, *size: int) -> bytes:
+    data = file.read(*size)
     if not isinstance(data, bytes):
         raise ValueError("gives text, not bytes; open it with mode 'rb'")
     return data

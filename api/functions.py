@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from condic.coded_image import CodedImage
 from condic.files import Source, named, read_source
-from condic.runtime.bitstream import Limits, read_header
+from condic.runtime.bitstream import MAGIC, Limits, read_header
 from condic.runtime.codec import Codec, load_codec
 from condic.runtime.pictures import as_picture
 from condic.runtime.rate_control import DEFAULT_QUALITY, encode_for
@@ -109,7 +109,7 @@ def decode_many(
     first = next(files, None)
     if first is None:
         return
-    data = read_source(first)
+    data = read_source(first, MAGIC)
     with named(first):
         codec = open_codec(model or model_of(read_header(data, limits).bundle_id), backend)
         results = codec.decode_many(chain([data], files), limits)

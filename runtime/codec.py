@@ -16,7 +16,17 @@ from condic import kernels
 from condic.errors import BackendError, BundleError, DeviceMemoryError, InputError, SizeError, StreamError
 from condic.files import Source, named, read_source
 from condic.runtime.backends import BackendOptions, LoadedGraphs, open_graphs
-from condic.runtime.bitstream import GUARD, Flags, Header, Limits, Section, Stream, read_stream, write_stream
+from condic.runtime.bitstream import (
+    GUARD,
+    MAGIC,
+    Flags,
+    Header,
+    Limits,
+    Section,
+    Stream,
+    read_stream,
+    write_stream,
+)
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.canvas import REDUCTIONS, Canvas, Rectangle, reduced
 from condic.runtime.guard import Decoding, Encoding, Rounding
@@ -379,7 +389,7 @@ class Codec:
 
 def _named_begin(source: Source, begin: Callable[[bytes | memoryview], Callable[[], Decoded]]) -> Callable[[], Decoded]:
     """What `begin` makes of a source's bytes; errors of both halves name the source."""
-    data = read_source(source)
+    data = read_source(source, MAGIC)
     with named(source):
         finish = begin(data)
 

@@ -95,12 +95,12 @@ def _decode_all(
     """`size` is what the picture's width and height will be, known before it is decoded."""
 
     def work(task: Task) -> Result:
-        from condic.runtime.bitstream import Flags, read_header
+        from condic.runtime.bitstream import MAGIC, Flags, read_header
         from condic.runtime.image_files import SUFFIXES, check_format, write_image
         from condic.runtime.timings import Timings
 
         check_target(task.target, SUFFIXES, replace=force)
-        data, timings = read_source(task.source), Timings()
+        data, timings = read_source(task.source, MAGIC), Timings()
         with named(task.source):
             header = read_header(data, setup.limits)
         check_format(task.target, f".{suffix}", *size(header), alpha=bool(header.flags & Flags.ALPHA))

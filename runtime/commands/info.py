@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @json_option
 def info(source: Path, max_pixels: int, as_json: bool) -> None:
     """Says what a file is, without decoding it."""
-    from condic.runtime.bitstream import ALPHA, GUARD, METADATA, Flags, Limits, read_stream
+    from condic.runtime.bitstream import ALPHA, GUARD, MAGIC, METADATA, Flags, Limits, read_stream
     from condic.runtime.metadata import Metadata, unpack_metadata
 
-    data, metadata = read_source(source), Metadata()
+    data, metadata = read_source(source, MAGIC), Metadata()
     with named(source):
         stream = read_stream(data, Limits(max_pixels))
         if stream.header.flags & Flags.METADATA:

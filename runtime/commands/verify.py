@@ -23,10 +23,10 @@ def verify(setup: Setup, source: Path) -> None:
     Prints the SHA-256 of the decoded latents, which is the same on all backends. Exit code 1 if the file is
     damaged or no condic file.
     """
-    from condic.runtime.bitstream import read_header
+    from condic.runtime.bitstream import MAGIC, read_header
     from condic.runtime.timings import Timings
 
-    data, timings = read_source(source), Timings()
+    data, timings = read_source(source, MAGIC), Timings()
     try:
         with named(source):
             header = read_header(data, setup.limits)

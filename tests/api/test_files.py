@@ -136,3 +136,36 @@ def test_sources_are_read_whole_from_where_they_stand(tmp_path: Path) -> None:
     assert (name_of(path), name_of(b""), name_of(file)) == (str(path), "data", "data")
     with path.open("rb") as opened:
         assert name_of(opened) == str(path)
+
+
+class Drops(io.RawIOBase):
+    """A pipe that gives three bytes at a time."""
+
+    def __init__(self, data: bytes, *, endless: bool = False) -> None:
+        self._data, self._endless, self.given = io.BytesIO(data), endless, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        drop = self._data.read(3) or bytes(3 * self._endless)
+        buffer[: len(drop)] = drop
+        self.given += len(drop)
+        return len(drop)
+
+
+def test_a_file_that_begins_otherwise_is_not_read_to_its_end() -> None:
+    film = Drops(b"film", endless=True)
+    assert read_source(film, b"CDIC") == b"film"
+    assert film.given == 4
+    for data in (b"CDIC and more", b"CDIC", b"CD", b""):
+        assert read_source(Drops(data), b"CDIC") == data
+
+
+def test_what_does_not_fit_into_memory_is_one_line() -> None:
+    class Vast(Drops):
+        def read(self, size: int = -1) -> bytes:
+            raise MemoryError
+
+    with pytest.raises(InputError, match="too large for this machine's memory"):
+        read_source(Vast(b""))

@@ -67,6 +67,15 @@ def test_an_empty_or_foreign_standard_input_is_refused(program: Program) -> None
         assert done.err.startswith("condic-run: -: ")
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+@pytest.mark.parametrize("words", [["info"], ["verify"], ["decode", "-"], ["encode", "-"]])
+def test_what_has_no_end_is_refused_by_how_it_begins(program: Program, words: list[str]) -> None:
+    command, *target = words
+    done = program(command, "/dev/zero", *target)
+    assert done.err.startswith("condic-run: /dev/zero: not a")
+    assert len(done.err.splitlines()) == 1
+
+
 def test_a_terminal_gets_no_bytes(program: Program, pictures: list[Path]) -> None:
     if sys.platform == "win32":
         pytest.skip("needs a terminal of POSIX")
