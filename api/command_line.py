@@ -95,6 +95,8 @@ def _what_input_caused(name: str, error: Exception, extras: str) -> str | None:
             return error.format_message()
         case ModuleNotFoundError() if extras and not (error.name or "condic").startswith("condic"):
             return f"this needs {error.name}: pip install 'condic[{extras}]'"
+        case MemoryError():
+            return "not enough memory"
         case OSError() if error.errno == errno.ENOSPC:  # files say so where they are written
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again when it exits
             return "standard output: the disk is full"

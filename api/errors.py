@@ -28,11 +28,15 @@ class BundleError(CondicError):
 
 
 class BackendError(CondicError):
-    """A backend that is not installed, or that failed its known-answer test."""
+    """A backend that is not installed, failed its known-answer test, or ran out of memory (also a `MemoryError`)."""
 
 
-class DeviceMemoryError(BackendError):
-    """The GPU has less free memory than was asked for; nothing else is wrong."""
+class OutOfMemoryError(BackendError, MemoryError):
+    """There is less free memory than was asked for; nothing else is wrong."""
+
+
+class DeviceMemoryError(OutOfMemoryError):
+    """The memory that is missing is the GPU's."""
 
 
 class DeviceLostError(BackendError):

@@ -16,6 +16,7 @@ from condic.errors import CondicError, InputError
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """What is read from: a path, bytes, or an open file (from where it stands to its end)."""
 
+TOO_LARGE = "too large for this machine's memory"
 _KILOBYTE = 1024
 _REASONS = {
     errno.ENOSPC: "the disk is full; nothing was written",
@@ -42,7 +43,7 @@ def read_source(source: Source, begin: bytes = b"") -> bytes | memoryview:
     except (OSError, ValueError) as error:
         raise InputError(f"{name_of(source)}: {reason(error)}") from error
     except MemoryError as error:
-        raise InputError(f"{name_of(source)}: too large for this machine's memory") from error
+        raise InputError(f"{name_of(source)}: {TOO_LARGE}") from error
 
 
 @contextmanager

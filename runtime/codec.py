@@ -13,7 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from condic import kernels
-from condic.errors import BackendError, BundleError, DeviceMemoryError, InputError, SizeError, StreamError
+from condic.errors import (
+    BackendError,
+    BundleError,
+    CondicError,
+    DeviceMemoryError,
+    InputError,
+    OutOfMemoryError,
+    SizeError,
+    StreamError,
+)
 from condic.files import Source, named, read_source
 from condic.runtime.backends import BackendOptions, LoadedGraphs, open_graphs
 from condic.runtime.bitstream import (
@@ -48,7 +57,7 @@ Latents = dict[str, npt.NDArray[np.int32]]
 T = TypeVar("T")
 
 _SMALLER_TILES = (1024, 512)
-"""Sides in pixels, where a GPU has no room for more."""
+"""Sides in pixels, where there is no memory for more."""
 
 
 @dataclass(frozen=True)
@@ -319,6 +328,16 @@ class Codec:
 
             return draw
 
+        def on_host_in_halves() -> Callable[[], Decoded]:
+            begun = [_with_smaller_tiles(on_host)]
+
+            def draw() -> Decoded:
+                with suppress(MemoryError):
+                    return begun.pop()()  # what it holds goes with it
+                return _with_smaller_tiles(lambda tile: on_host(tile)())
+
+            return draw
+
         def on_device() -> Decoded:
             if self._device is not None:
                 with suppress(DeviceMemoryError, SizeError):
@@ -328,7 +347,7 @@ class Codec:
                     return finish(result.latents)
             return _with_smaller_tiles(lambda tile: on_host(tile)())
 
-        return on_host() if self.graphs.backend.driver is None else on_device
+        return on_host_in_halves() if self.graphs.backend.driver is None else on_device
 
     def _decode_latents(self, stream: Stream, kind: str, evaluation: Evaluation, rounding: Rounding | None) -> Latents:
         """Those that the steps of a kind code; every `run` step is noted down."""
@@ -414,13 +433,15 @@ def _check_quality(quality: int) -> None:
 
 
 def _with_smaller_tiles(work: Callable[[int | None], T]) -> T:
-    """What `work` gives with the usual tiles or, where a GPU runs out of memory, smaller ones."""
+    """What `work` gives with the usual tiles or, where memory runs out, smaller ones. Raises OutOfMemoryError."""
     for tile in (None, *_SMALLER_TILES):
         try:
             return work(tile)
-        except DeviceMemoryError:
+        except MemoryError as error:
             if tile == _SMALLER_TILES[-1]:
-                raise
+                if isinstance(error, CondicError):
+                    raise
+                raise OutOfMemoryError(f"not enough memory, not even in tiles of {tile} pixels a side") from error
     raise AssertionError
 
 

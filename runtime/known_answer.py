@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from condic.errors import BackendError, DeviceLostError, DeviceMemoryError
+from condic.errors import BackendError, DeviceLostError, OutOfMemoryError
 from condic.runtime.bundle import Bundle
 from condic.runtime.manifest import Graph
 
@@ -36,7 +36,7 @@ def check_known_answer(
     """Raises BackendError, naming the backend, if an exact graph does not give its known answer."""
     try:
         outputs = run(known_inputs(bundle, graph))
-    except (DeviceLostError, DeviceMemoryError):  # which say nothing of the graph
+    except (DeviceLostError, OutOfMemoryError):  # which say nothing of the graph
         raise
     except Exception as error:
         raise BackendError(
@@ -50,5 +50,6 @@ def check_known_answer(
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, or the kind of error where there is none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of a library's message that says more than where it was; the kind of error where there is none."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return next((line for line in lines if not line.endswith(":")), lines[0])

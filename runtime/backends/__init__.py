@@ -5,6 +5,7 @@ A backend registers itself in the entry-point group `condic.backends`; nothing h
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from condic.errors import BackendError
+from condic.errors import BackendError, CondicError, OutOfMemoryError
 from condic.runtime.bundle import Bundle
 from condic.runtime.known_answer import check_known_answer, first_line
 from condic.runtime.manifest import Graph
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 Runner = Callable[[Sequence[Array]], list[Array]]
 """Runs a graph on its inputs, float32 in the order of `Graph.inputs`; gives its outputs. Safe to call from threads."""
+
+_OUT_OF_MEMORY = re.compile("alloc")
+"""What libraries and NumPy say, all in their own kind of error."""
 
 PREFERENCE = ("ort", "openvino", "torch")
 """What `auto` tries, in this order: by the time to the first picture.
@@ -90,8 +94,17 @@ class LoadedGraphs:
             return self._runners[role]
 
     def run(self, role: str, inputs: Sequence[Array]) -> list[Array]:
-        """Outputs of a graph."""
-        return (self._runners.get(role) or self.load(role))(inputs)
+        """Outputs of a graph. Raises OutOfMemoryError and what `load` raises."""
+        try:
+            return (self._runners.get(role) or self.load(role))(inputs)
+        except CondicError:
+            raise
+        except Exception as error:
+            if not _OUT_OF_MEMORY.search(str(error)):
+                raise
+            raise OutOfMemoryError(
+                f"backend {self.backend.name} has no memory to run graph {role} ({first_line(error)})"
+            ) from error
 
     def close(self) -> None:
         """Gives everything on a device back; no graph runs any more."""

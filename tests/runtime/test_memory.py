@@ -1,0 +1,142 @@
+"""Where memory runs out: smaller tiles, then one clear line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from condic.command_line import run_program
+from condic.errors import BackendError, OutOfMemoryError
+from condic.runtime import cli, image_files
+from condic.runtime.backends import Array, Runner
+from condic.runtime.bundle import Bundle
+from condic.runtime.codec import Codec
+from condic.runtime.manifest import Graph
+
+Drawing = Callable[..., np.ndarray]
+
+ORT = RuntimeError("[ONNXRuntimeError] : 1 : FAIL : std::bad_alloc")
+OPENVINO = RuntimeError(
+    "Exception from node.cpp:823:\n[CPU] Convolution node with name 'conv' Check 'ptr' failed at cpu_memory.cpp:257:\n"
+    "Failed to allocate 215658544 bytes of memory\n\n"
+)
+
+
+class Memory:
+    """What graphs may take: a call with more bytes of inputs and outputs than `most` has for its role fails."""
+
+    def __init__(self) -> None:
+        self.most: dict[str, float] = {}
+        self.error: Exception = ORT
+        self.refused = 0
+        self._largest: dict[str, int] = {}
+
+    def is_short_for(self, role: str) -> None:
+        """From now on the largest call of a graph so far does not fit."""
+        self.most[role] = 0.8 * self._largest[role]
+
+    def limited(self, graph: Graph, run: Runner) -> Runner:
+        """The runner within this memory."""
+
+        def within(inputs: Sequence[Array]) -> list[Array]:
+            outputs = run(inputs)
+            size = sum(x.nbytes for x in (*inputs, *outputs))
+            self._largest[graph.role] = max(size, self._largest.get(graph.role, 0))
+            if size > self.most.get(graph.role, np.inf):
+                self.refused += 1
+                raise type(self.error)(*self.error.args)  # the one that is kept would keep frames
+            return outputs
+
+        return within
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
+    """Of the codecs that a test opens."""
+    pytest.importorskip("onnxruntime")
+    from condic.runtime.backends.ort import OrtBackend
+
+    memory, load = Memory(), OrtBackend.load
+    monkeypatch.setattr(
+        OrtBackend, "load", lambda self, graph, bundle: memory.limited(graph, load(self, graph, bundle))
+    )
+    return memory
+
+
+@pytest.fixture
+def image(drawing: Drawing) -> np.ndarray:
+    return drawing(700, 900)
+
+
+def test_an_encoder_short_of_memory_takes_smaller_tiles(
+    memory: Memory, bundle: Bundle, codec: Codec, image: np.ndarray
+) -> None:
+    short, whole = Codec(bundle, "ort"), codec.encode(image, 40)
+    assert short.encode(image, 40) == whole
+    memory.is_short_for("analysis")
+    tiled = short.encode(image, 40)
+    assert memory.refused == 2, "the whole image, and the one tile of 1024 pixels that has all of it"
+    assert abs(len(whole) - len(tiled)) <= 0.002 * len(whole) + 8
+    assert np.abs(codec.decode(whole).image.astype(int) - codec.decode(tiled).image).mean() < 0.1
+
+
+@pytest.mark.parametrize("role", ["hyper_synthesis", "synthesis"])
+@pytest.mark.parametrize("error", [ORT, OPENVINO, MemoryError()])
+def test_a_decoder_short_of_memory_takes_smaller_tiles(
+    memory: Memory, bundle: Bundle, codec: Codec, image: np.ndarray, role: str, error: Exception
+) -> None:
+    """For latents, and for drawing, when these have been decoded."""
+    short, data = Codec(bundle, "ort"), codec.encode(image, 40)
+    whole = short.decode(data)
+    memory.is_short_for(role)
+    memory.error = error
+    (tiled,) = short.decode_many([data])
+    assert memory.refused >= 2
+    assert tiled.latents_sha256() == whole.latents_sha256()
+    assert np.abs(tiled.image.astype(int) - whole.image).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ORT, "backend ort has no memory to run graph analysis ([ONNXRuntimeError] : 1 : FAIL : std::bad_alloc)"),
+        (OPENVINO, "backend ort has no memory to run graph analysis (Failed to allocate 215658544 bytes of memory)"),
+        (MemoryError(), "not enough memory, not even in tiles of 512 pixels a side"),
+    ],
+)
+def test_without_memory_for_any_tile_the_error_says_so(
+    memory: Memory, bundle: Bundle, image: np.ndarray, error: Exception, message: str
+) -> None:
+    memory.most, memory.error = {"analysis": 0}, error
+    with pytest.raises(OutOfMemoryError, match=f"^{re.escape(message)}$") as refusal:
+        Codec(bundle, "ort").encode(image, 40)
+    assert isinstance(refusal.value, BackendError)
+    assert isinstance(refusal.value, MemoryError)
+
+
+def test_other_failures_of_a_graph_are_not_taken_for_a_lack_of_memory(
+    memory: Memory, bundle: Bundle, image: np.ndarray
+) -> None:
+    memory.most, memory.error = {"analysis": 0}, RuntimeError("a shape that does not fit")
+    with pytest.raises(RuntimeError, match="a shape that does not fit"):
+        Codec(bundle, "ort").encode(image, 40)
+    assert memory.refused == 1
+
+
+def test_a_picture_too_large_for_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: list[Path]
+) -> None:
+    def as_picture(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(image_files, "as_picture", as_picture)
+    monkeypatch.setattr("sys.argv", ["condic-run", "encode", str(pictures[0]), str(tmp_path / "a.cdic")])
+    with pytest.raises(SystemExit) as end:
+        run_program("condic-run", cli.cli)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"condic-run: {pictures[0]}: too large for this machine's memory\n"
+    assert not (tmp_path / "a.cdic").exists()
