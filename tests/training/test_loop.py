@@ -190,14 +190,14 @@ def test_weights_of_a_former_range_of_lambda_start_where_its_levels_lie_today(
     tmp_path: Path, photographs: Path
 ) -> None:
     former = DcicSgp("t")
-    before = former.main_gain.log_gain.rows()[:, 0]  # a line over the levels
+    before = former.main_gain.log_gain.rows()[:, 0].detach()  # a line over the levels
     save_weights(former.state_dict(), tmp_path / "former.safetensors", {"loss": "mse"})
     arguments = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 0".split()
     line = [*arguments, "--init", str(tmp_path / "former.safetensors"), "--out", str(tmp_path)]
     assert CliRunner().invoke(train, line, catch_exceptions=False).exit_code == 0
     today = DcicSgp("t")
     load_weights(today, tmp_path / "dcic-sgp-t.safetensors")
-    after = today.main_gain.log_gain.rows()[:, 0]
+    after = today.main_gain.log_gain.rows()[:, 0].detach()
     low, high = LAMBDA_RANGE["mse"]
     stretch = math.log(high / low) / math.log(0.09 / 0.0016)
     assert float(after[63]) == pytest.approx(float(before[63]), abs=2e-3)  # float16
