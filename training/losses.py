@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from condic.models.dcic_sgp import Output
 from condic.models.quality import LEVELS, lambda_of_level
@@ -65,22 +65,29 @@ def _mse(x: Tensor, reference: Tensor) -> Tensor:
 
 
 def _one_minus_ms_ssim(x: Tensor, reference: Tensor) -> Tensor:
-    from pytorch_msssim import ms_ssim
+    """Of each image in the batch, as `pytorch_msssim.ms_ssim` has it.
 
-    window, weights = _window_and_weights(x.device)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of weights that are a tensor
-        return 1 - ms_ssim(
-            x.float().clamp(0, 1), reference, data_range=1.0, size_average=False, win=window, weights=weights
-        )
+    That one multiplies the scales by `torch.prod`, whose backward pass asks the host: no CUDA graph can hold that.
+    """
+    from pytorch_msssim.ssim import _ssim
+
+    x, window, product = x.float().clamp(0, 1), _window(x.device), torch.ones((), device=x.device)
+    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+        if scale:
+            padding = [side % 2 for side in x.shape[2:]]
+            x, reference = (functional.avg_pool2d(image, 2, padding=padding) for image in (x, reference))
+        similarity, contrast = _ssim(x, reference, data_range=1.0, win=window, size_average=False)
+        last = scale + 1 == len(MS_SSIM_WEIGHTS)
+        product = product * (similarity if last else contrast).relu() ** weight
+    return 1 - product.mean(1)
 
 
 @cache
-def _window_and_weights(device: torch.device) -> tuple[Tensor, Tensor]:
+def _window(device: torch.device) -> Tensor:
     """What MS-SSIM would otherwise take to the device in each step, and wait for."""
     from pytorch_msssim import MS_SSIM
 
-    return MS_SSIM(channel=3).win.to(device), torch.tensor(MS_SSIM_WEIGHTS, device=device)
+    return MS_SSIM(channel=3).win.to(device)
 
 
 def psnr(mse: Tensor) -> Tensor:

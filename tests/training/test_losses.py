@@ -60,3 +60,16 @@ def test_the_ms_ssim_loss_falls_with_the_damage() -> None:
 
     assert total(0.0) == pytest.approx(0.0, abs=1e-3)
     assert 0 < total(0.05) < total(0.2)
+
+
+def test_the_ms_ssim_loss_is_that_of_the_library() -> None:
+    library = pytest.importorskip("pytorch_msssim")
+    generator = torch.Generator().manual_seed(3)
+    image = torch.rand(2, 3, 179, 200, generator=generator)
+    x = (image + 0.2 * torch.randn(image.shape, generator=generator)).requires_grad_()
+    level = torch.tensor([31, 31])
+    rate_distortion(Output(x, x, {"main": torch.zeros(2)}), image, level, "ms-ssim").total.backward()
+    ours, x.grad = x.grad, None
+    theirs = 1 - library.ms_ssim(x.clamp(0, 1), image, data_range=1.0, size_average=False)
+    theirs.sum().backward()
+    assert torch.nn.functional.cosine_similarity(ours.flatten(), x.grad.flatten(), dim=0) > 0.99999

@@ -13,6 +13,7 @@ from training_checks import Steps, check_capture, cic_sr, dcic_sgp, sampler
 
 from condic.models.dcic_sgp import DcicSgp, Output
 from condic.training.calibration import calibrate
+from condic.training.losses import rate_distortion
 from condic.training.step import WARM_UP, Report
 
 _CPU = torch.device("cpu")
@@ -119,6 +120,16 @@ def test_captured_steps_ask_nothing_of_the_host_and_do_what_others_do(
     check_capture(build, capture, **options)
     assert capture.captures == 1
     assert not capture.operators & _HOST
+
+
+def test_the_backward_pass_of_ms_ssim_asks_nothing_of_the_host() -> None:
+    """What the tracer does not see: derivatives that ask the host do it another way where they are traced."""
+    pytest.importorskip("pytorch_msssim")
+    x, image = torch.rand(2, 3, 192, 192, requires_grad=True), torch.rand(2, 3, 192, 192)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        output = Output(x, x, {"main": torch.zeros(2)})
+        rate_distortion(output, image, torch.tensor([3, 60]), "ms-ssim").total.backward()
+    assert not {event.key.replace("::", ".") for event in profile.key_averages()} & _HOST
 
 
 @pytest.mark.gpu
