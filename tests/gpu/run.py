@@ -113,7 +113,7 @@ def _work(options: argparse.Namespace) -> int:
             outcome["facts"] = code()
         except Exception as error:
             failed = True
-            outcome |= {"ok": False, "error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
+            outcome |= {"ok": False, "error": _message(error)}
         outcome["seconds"] = round(time.perf_counter() - start, 2)
         print(json.dumps(outcome), flush=True)
         return outcome.get("facts")  # type: ignore[return-value]
@@ -126,6 +126,15 @@ def _work(options: argparse.Namespace) -> int:
     else:
         _backend_stages(stage, options.stages, options.bundle, options.profiles, sizes)
     return 1 if failed else 0
+
+
+def _message(error: BaseException | None) -> str:
+    """An error in one line, and those that it came after: a failed capture tells why there."""
+    messages = []
+    while error is not None and len(messages) < 4:
+        messages.append(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        error = error.__cause__ or error.__context__
+    return "; after ".join(messages)
 
 
 def _kernel_stages(stage: Stage, model: str, sizes: Sequence[str]) -> None:
@@ -201,12 +210,14 @@ def _training_stages(stage: Stage, preset: str = "s", batch: int = 64, device: s
 
     if stage("open", open_it) is None:
         return
-    ways: dict[str, Facts] = {
+    models = {"dcic-sgp": training.dcic_sgp, "cic-sr": training.cic_sr}
+    for name, build in models.items():
+        stage(f"captured steps of {name}", lambda: training.check_capture(build, device=device))  # noqa: B023
+    ways: dict[str, Facts] = {  # compiling, which takes minutes, comes last
         "plain": {"capture": None, "steps": 10}, "captured": {}, "captured and compiled": {"compile_model": True}
     }  # fmt: skip
-    for name, build in (("dcic-sgp", training.dcic_sgp), ("cic-sr", training.cic_sr)):
-        stage(f"captured steps of {name}", lambda: training.check_capture(build, device=device))  # noqa: B023
-        for way, options in ways.items():
+    for way, options in ways.items():
+        for name, build in models.items():
             size = {"batch": batch, "side": 256, "device": device}
             stage(f"{name} {way}", lambda: training.measure_crops(lambda: build(preset), **options, **size))  # noqa: B023
 

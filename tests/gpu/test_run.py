@@ -144,8 +144,8 @@ def test_every_stage_of_training_passes_where_steps_can_be_captured(monkeypatch:
     stages = Stages()
     run._training_stages(stages, "t", 1, "cpu")  # type: ignore[arg-type]
     assert stages.names() == [
-        "open", "captured steps of dcic-sgp", "dcic-sgp plain", "dcic-sgp captured", "dcic-sgp captured and compiled",
-        "captured steps of cic-sr", "cic-sr plain", "cic-sr captured", "cic-sr captured and compiled",
+        "open", "captured steps of dcic-sgp", "captured steps of cic-sr", "dcic-sgp plain", "cic-sr plain",
+        "dcic-sgp captured", "cic-sr captured", "dcic-sgp captured and compiled", "cic-sr captured and compiled",
     ]  # fmt: skip
     assert (len(captured), compiled) == (6, [False, False])
     assert all(x["facts"]["crops_per_second"] > 0 for x in stages.outcomes if x["stage"].startswith(("dcic", "cic")))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ class Steps:
         self.optimiser = Soap([{"params": list(model.parameters())}], betas=(0.9, 0.99), weight_decay=0.0, fused=True)
         self.average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self.sampler = sampler(side, batch)
+        self.batches = [self.sampler.at(k) for k in range(4)]
+        """Made beforehand, since a run has threads for that."""
         self.step = Step(
             model, self.optimiser, self.average, loss=loss, prior_share=None, batch=(batch, side), capture=capture,
             compile_model=compile_model,
@@ -70,7 +73,7 @@ class Steps:
     def coast(self, count: int) -> Report:
         """So many steps that hardly change anything, as a run takes them: one after the other, then the report."""
         for k in range(count):
-            self.step.run(*self.sampler.at(k), [1e-6], 0.999, entropy_only=False)
+            self.step.run(*self.batches[k % len(self.batches)], [1e-6], 0.999, entropy_only=False)
             if k % REFRESH_EVERY == 2:
                 self.optimiser.renew_bases()
         return self.step.report()
@@ -85,7 +88,7 @@ def check_capture(
     build: Callable[[], nn.Module], capture: Capture = cuda_graph, *, entropy_only: bool = False, **options: Any
 ) -> dict[str, Any]:
     """Steps that `capture` has captured do to a model what steps do that just run. Options are those of `Steps`."""
-    with side_stream(torch.device(options.get("device", "cpu"))):
+    with _reproducible(), side_stream(torch.device(options.get("device", "cpu"))):
         models = []
         for how in (None, capture):
             torch.manual_seed(0)
@@ -104,11 +107,24 @@ def check_capture(
         return {"apart": float(apart / moved)}
 
 
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Within it, convolutions on a GPU add up in one order: SOAP's first bases make much of how gradients round."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
+
+
 def measure_crops(
     build: Callable[[], nn.Module], capture: Capture | None = cuda_graph, *, steps: int = 100, **options: Any
 ) -> dict[str, Any]:
     """Crops per second of steps after those in which kernels are chosen, compiled and captured."""
     device = torch.device(options["device"])
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     with side_stream(device):
         torch.manual_seed(0)
         trained = Steps(build(), capture, **options)
