@@ -16,7 +16,6 @@ from condic.errors import CondicError, InputError
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """What is read from: a path, bytes, or an open file (from where it stands to its end)."""
 
-TOO_LARGE = "too large for this machine's memory"
 _KILOBYTE = 1024
 _REASONS = {
     errno.ENOSPC: "the disk is full; nothing was written",
@@ -40,10 +39,8 @@ def read_source(source: Source, begin: bytes = b"") -> bytes | memoryview:
     try:
         with _opened(source) as file:
             return _bytes_of(file, begin)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise InputError(f"{name_of(source)}: {reason(error)}") from error
-    except MemoryError as error:
-        raise InputError(f"{name_of(source)}: {TOO_LARGE}") from error
 
 
 @contextmanager
@@ -183,6 +180,8 @@ def replace_whole(path: Path) -> Iterator[Path]:
 
 def reason(error: Exception) -> str:
     """Why the system, or a library, refused something: one line."""
+    if isinstance(error, MemoryError):
+        return "too large for this machine's memory"
     known = _REASONS.get(error.errno or 0) if isinstance(error, OSError) else None
     return known or (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 

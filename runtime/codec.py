@@ -334,7 +334,7 @@ class Codec:
             def draw() -> Decoded:
                 with suppress(MemoryError):
                     return begun.pop()()  # what it holds goes with it
-                return _with_smaller_tiles(lambda tile: on_host(tile)())
+                return _with_smaller_tiles(lambda tile: on_host(tile)(), _SMALLER_TILES)
 
             return draw
 
@@ -432,13 +432,13 @@ def _check_quality(quality: int) -> None:
         raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
 
 
-def _with_smaller_tiles(work: Callable[[int | None], T]) -> T:
+def _with_smaller_tiles(work: Callable[[int | None], T], tiles: Sequence[int | None] = (None, *_SMALLER_TILES)) -> T:
     """What `work` gives with the usual tiles or, where memory runs out, smaller ones. Raises OutOfMemoryError."""
-    for tile in (None, *_SMALLER_TILES):
+    for tile in tiles:
         try:
             return work(tile)
         except MemoryError as error:
-            if tile == _SMALLER_TILES[-1]:
+            if tile == tiles[-1]:
                 if isinstance(error, CondicError):
                     raise
                 raise OutOfMemoryError(f"not enough memory, not even in tiles of {tile} pixels a side") from error

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from condic.errors import CondicWarning, InputError
-from condic.files import TOO_LARGE, Source, name_of, opened, reason, writing
+from condic.files import Source, name_of, opened, reason, writing
 from condic.runtime.bitstream import Limits
 from condic.runtime.conversion import drop_tiff_tags
 from condic.runtime.metadata import Metadata
@@ -61,10 +61,8 @@ def read_picture(source: Source, limits: Limits | None = None) -> Picture:
             return as_picture(image, limits)
     except InputError as error:
         raise type(error)(f"{name_of(source)}: {error}") from error
-    except (OSError, ValueError) as error:  # no file, or a closed one
+    except (OSError, ValueError, MemoryError) as error:  # no file, a closed one, or a vast one
         raise InputError(f"{name_of(source)}: {reason(error)}") from error
-    except MemoryError as error:
-        raise InputError(f"{name_of(source)}: {TOO_LARGE}") from error
 
 
 def _opened_image(file: BinaryIO) -> Image.Image:

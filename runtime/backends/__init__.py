@@ -5,7 +5,6 @@ A backend registers itself in the entry-point group `condic.backends`; nothing h
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 Runner = Callable[[Sequence[Array]], list[Array]]
 """Runs a graph on its inputs, float32 in the order of `Graph.inputs`; gives its outputs. Safe to call from threads."""
-
-_OUT_OF_MEMORY = re.compile("alloc")
-"""What libraries and NumPy say, all in their own kind of error."""
 
 PREFERENCE = ("ort", "openvino", "torch")
 """What `auto` tries, in this order: by the time to the first picture.
@@ -100,7 +96,7 @@ class LoadedGraphs:
         except CondicError:
             raise
         except Exception as error:
-            if not _OUT_OF_MEMORY.search(str(error)):
+            if "alloc" not in str(error):  # of memory: each library has its own words and kind of error
                 raise
             raise OutOfMemoryError(
                 f"backend {self.backend.name} has no memory to run graph {role} ({first_line(error)})"

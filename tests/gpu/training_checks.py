@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,15 @@ class Steps:
         self.optimiser = Soap([{"params": list(model.parameters())}], betas=(0.9, 0.99), weight_decay=0.0, fused=True)
         self.average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self.sampler = sampler(side, batch)
-        self.batches = [self.sampler.at(k) for k in range(4)]
-        """Made beforehand, since a run has threads for that."""
         self.step = Step(
             model, self.optimiser, self.average, loss=loss, prior_share=None, batch=(batch, side), capture=capture,
             compile_model=compile_model,
         )  # fmt: skip
+
+    @cached_property
+    def _batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """A few, made once: a run has threads for that."""
+        return [self.sampler.at(k) for k in range(4)]
 
     def take(self, k: int, *, entropy_only: bool = False, renew: bool = False) -> None:
         """Step k, whose noise depends on k alone."""
@@ -73,7 +77,7 @@ class Steps:
     def coast(self, count: int) -> Report:
         """So many steps that hardly change anything, as a run takes them: one after the other, then the report."""
         for k in range(count):
-            self.step.run(*self.batches[k % len(self.batches)], [1e-6], 0.999, entropy_only=False)
+            self.step.run(*self._batches[k % len(self._batches)], [1e-6], 0.999, entropy_only=False)
             if k % REFRESH_EVERY == 2:
                 self.optimiser.renew_bases()
         return self.step.report()

@@ -127,16 +127,23 @@ def test_other_failures_of_a_graph_are_not_taken_for_a_lack_of_memory(
     assert memory.refused == 1
 
 
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("as_picture", "{}: too large for this machine's memory"), ("read_picture", "not enough memory")],
+)
 def test_a_picture_too_large_for_memory_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: list[Path]
-) -> None:
-    def as_picture(*_: object) -> None:
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: list[Path],
+    where: str, message: str,
+) -> None:  # fmt: skip
+    """Where it is read, and anywhere else."""
+
+    def too_large(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(image_files, "as_picture", as_picture)
+    monkeypatch.setattr(image_files, where, too_large)
     monkeypatch.setattr("sys.argv", ["condic-run", "encode", str(pictures[0]), str(tmp_path / "a.cdic")])
     with pytest.raises(SystemExit) as end:
         run_program("condic-run", cli.cli)
     assert end.value.code == 2
-    assert capsys.readouterr().err == f"condic-run: {pictures[0]}: too large for this machine's memory\n"
+    assert capsys.readouterr().err == f"condic-run: {message.format(pictures[0])}\n"
     assert not (tmp_path / "a.cdic").exists()
