@@ -27,8 +27,15 @@ struct Items {
       ordinal[i] = tile * kTile + place_in_tile(i);
       inside[i] = ordinal[i] < task.size;
       place[i] = inside[i] ? place_of(task, ordinal[i]) : Place{0, 0};
-      const float* const scales = task.prediction.means + task.prediction.scales_at;
-      scale[i] = inside[i] ? scale_index(scales[place[i].prediction], task.scales) : 0;
+    }
+    // In a loop of their own, the loads do not wait for each other.
+    const float* const scales = task.prediction.means + task.prediction.scales_at;
+    float loaded[kItems];
+#pragma unroll
+    for (uint32_t i = 0; i < kItems; ++i) loaded[i] = inside[i] ? scales[place[i].prediction] : 0.0f;
+#pragma unroll
+    for (uint32_t i = 0; i < kItems; ++i) {
+      scale[i] = inside[i] ? scale_index(loaded[i], task.scales) : 0;
       coded[i] = inside[i] && scale[i] >= task.first_coded;
     }
   }

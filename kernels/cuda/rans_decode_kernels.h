@@ -152,7 +152,7 @@ CONDIC_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) {
   const uint32_t groups = same_in_warp(decoder.groups);
   if (blockIdx.x >= groups) return;
   for (uint32_t i = threadIdx.x; i < task.tables.look_count / 2; i += kThreads) {
-    reinterpret_cast<float4*>(shared.looks)[i] = reinterpret_cast<const float4*>(task.tables.looks)[i];
+    reinterpret_cast<uint4*>(shared.looks)[i] = reinterpret_cast<const uint4*>(task.tables.looks)[i];
   }
   __syncthreads();
   const uint32_t group = group_of_warp();

@@ -32,6 +32,13 @@ struct ResolveShared {
   uint32_t cost;
 };
 
+// A table's entry as it is loaded: 16 bytes at once, which nothing looks at before the entry is needed. Zeros are none.
+static_assert(sizeof(PushEntry) == sizeof(uint4), "an entry is loaded at once");
+CONDIC_DEVICE PushEntry entry_of(const uint4& loaded) {
+  return {uint64_t{loaded.y} << 32 | loaded.x, static_cast<uint16_t>(loaded.z), static_cast<uint16_t>(loaded.z >> 16),
+          static_cast<uint16_t>(loaded.w)};
+}
+
 // The sum over chunks of `value(coded symbols)`, for all lanes of a warp.
 template <class Value>
 CONDIC_DEVICE uint32_t sum_over_chunks(const RansEncodeTask& task, Value value) {
@@ -115,8 +122,8 @@ CONDIC_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
   if (same_in_warp(symbols) == 0 || group >= lanes.groups) return;
 
   // A lane without a symbol has no entry, which leaves its state as it is.
+  const auto* const table = reinterpret_cast<const uint4*>(task.tables.push);
   constexpr uint32_t kNoPlace = 0xFFFFFFFFu;
-  constexpr PushEntry kNoEntry = {};
   uint16_t* const end = task.words + size_t{room} * (group + 1);
   uint16_t* written = end;  // so far, downwards
   uint32_t state = kStateLow;
@@ -136,14 +143,14 @@ CONDIC_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
         fetched[i] = is_active(step) ? places[first + step * total + lane] : kNoPlace;
       }
     };
-    const auto fetch_entries = [&](const uint32_t (&fetched)[kAhead], PushEntry (&entries)[kAhead]) {
+    const auto fetch_entries = [&](const uint32_t (&fetched)[kAhead], uint4 (&entries)[kAhead]) {
 #pragma unroll
       for (uint32_t i = 0; i < kAhead; ++i) {
-        entries[i] = fetched[i] == kNoPlace ? kNoEntry : task.tables.push[fetched[i]];
+        entries[i] = fetched[i] == kNoPlace ? make_uint4(0, 0, 0, 0) : table[fetched[i]];
       }
     };
     uint32_t coming_places[kAhead];
-    PushEntry coming[kAhead], entries[kAhead];
+    uint4 coming[kAhead], entries[kAhead];
     const uint32_t batches = (steps + kAhead - 1) / kAhead;
     fetch_places(batches - 1, coming_places);
     fetch_entries(coming_places, coming);
@@ -155,10 +162,11 @@ CONDIC_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
       fetch_places(batch - 2, coming_places);
 #pragma unroll
       for (uint32_t i = kAhead; i-- > 0;) {
-        const bool write = entries[i].frequency != 0 && must_write(state, entries[i]);
+        const PushEntry entry = entry_of(entries[i]);
+        const bool write = entry.frequency != 0 && must_write(state, entry);
         const uint32_t ballot = __ballot_sync(kAllLanes, write);
         const auto word = static_cast<uint16_t>(state);
-        state = push(write ? state >> kWordBits : state, entries[i]);  // first: all that follows can wait
+        state = push(write ? state >> kWordBits : state, entry);  // first: all that follows can wait
         if (write) *(written - __popc(ballot >> lane)) = word;
         written -= __popc(ballot);
       }
@@ -168,7 +176,7 @@ CONDIC_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
   if (lane == 0) encoder.words[group] = static_cast<uint32_t>(end - written);
 }
 
-// Puts the payload together: kParts blocks for each group.
+// Puts the payload together, unless something is wrong: kParts blocks for each group.
 CONDIC_KERNEL rans_pack(const __grid_constant__ condic::RansEncodeTask task) {
   using namespace condic;
   struct PackShared {
@@ -176,7 +184,8 @@ CONDIC_KERNEL rans_pack(const __grid_constant__ condic::RansEncodeTask task) {
   };
   CONDIC_SHARED(PackShared, shared);
   RansEncoder& encoder = *task.encoder;
-  const uint32_t groups = encoder.groups, group = blockIdx.x / kParts, part = blockIdx.x % kParts;
+  const uint32_t groups = encoder.error == 0 ? encoder.groups : 0;
+  const uint32_t group = blockIdx.x / kParts, part = blockIdx.x % kParts;
   if (group >= groups) {
     if (blockIdx.x == 0 && threadIdx.x == 0) encoder.size = 0;
     return;

@@ -59,8 +59,8 @@ class Coder:
         for launch in launches:
             self._emulator.launch(launch, self._order, self._seed)
 
-    def encode(self, chunks: Chunks, spare: int = 0) -> bytes:
-        """The payload; each chunk has room for some `spare` elements that are not coded."""
+    def encode(self, chunks: Chunks, spare: int = 0, error: int = 0) -> bytes:
+        """The payload; each chunk has room for some `spare` elements that are not coded. `error` is there already."""
         rooms = tuple(len(symbols) + spare for symbols, _ in chunks)
         symbols, indexes = self.memory.allocate(2 * sum(rooms)), self.memory.allocate(sum(rooms), 1)
         results = np.zeros(len(rooms), RESULT)
@@ -72,9 +72,10 @@ class Coder:
             view(indexes + begin, len(values), np.uint8)[...] = tables
         workspace, payload = self.memory.allocate(stream.workspace_bytes), self.memory.allocate(stream.payload_bytes, 1)
         view(workspace, stream.zero_bytes, np.uint8)[...] = 0
-        self._run(*stream.encode(self._tables, workspace=workspace, payload=payload))
         encoder = view(workspace, 1, ENCODER)[0]
-        assert encoder["error"] == 0
+        encoder["error"] = error
+        self._run(*stream.encode(self._tables, workspace=workspace, payload=payload))
+        assert encoder["error"] == error
         return view(payload, int(encoder["size"]), np.uint8).tobytes()
 
     def decode(self, payload: bytes, indexes: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.int16]]:
@@ -184,6 +185,11 @@ def test_lanes_are_chosen_as_on_the_host_to_the_symbol(coder: Callable[..., Code
         for size in (first - 1, first):
             payload = coder(gaussians).encode([(symbols[:size], indexes[:size])])
             assert payload[0] & 7 == lanes(size) == log2_lanes - (size < first)
+
+
+def test_what_cannot_be_encoded_has_no_payload(coder: Callable[..., Coder], gaussians: Tables) -> None:
+    too_many_escapes = 128
+    assert coder(gaussians).encode(draw_chunks(2, [5000], len(gaussians), 0.5), error=too_many_escapes) == b""
 
 
 @pytest.mark.slow
