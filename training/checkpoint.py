@@ -31,9 +31,12 @@ class Checkpoint:
     ema: dict[str, Tensor]
     optimiser: dict[str, Any]
     torch_rng: Tensor
+    """State of the host's generator."""
     version: int = CHECKPOINT_VERSION
     frozen_from: dict[str, Tensor] | None = None
     """Weights that gave the entropy path its integer form, if the run trains that."""
+    cuda_rng: Tensor | None = None
+    """State of the GPU's generator, which makes the noise there."""
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

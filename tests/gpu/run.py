@@ -1,11 +1,11 @@
 """Everything that needs a GPU, in one go: builds engines, checks, measures, and writes it all down.
 
     python tests/gpu/run.py [--python PYTHON]... [--bundle BUNDLE] [--profiles 512,1080p,4k] [--sizes 512,1080p,4k]
-                            [--limit SECONDS] [--out RESULTS.json]
+                            [--only kernels,tensorrt,...] [--limit SECONDS] [--out RESULTS.json]
 
 Needs condic installed in each PYTHON (by default the one that runs this), pycuda, and TensorRT or onnxruntime-gpu;
 engines also need onnx and rich, training PyTorch and safetensors. What a PYTHON lacks is written down and the rest goes
-on. Backends run in processes of their own: one that crashes, or takes longer than the limit, ends nothing else. Results
+on. Parts run in processes of their own: one that crashes, or takes longer than the limit, ends nothing else. Results
 are written as they come: a run that is cut short leaves what it had.
 
 Exit code 0: all passed; 1: something failed; 2: no GPU.
@@ -32,6 +32,13 @@ from typing import Any
 Facts = dict[str, Any]
 
 BACKENDS = ("tensorrt", "ort-cuda")
+PARTS = ("kernels", *BACKENDS, "training", "sanitizers")
+TRAINING: dict[str, Facts] = {
+    "plain": {"capture": None, "steps": 10},
+    "captured": {},
+    "compiled": {"compile_model": True},
+}
+"""Ways to take steps, with options of `measure_crops`. Compiling, which takes minutes, comes last."""
 SIZES = {"512": "512x768", "1080p": "1080p", "4k": "4k"}
 SMALL_SIZES = ("512x768", "333x251")
 """Of the photographs that are coded in both directions at every level."""
@@ -55,15 +62,19 @@ def main() -> int:
     results = Results(options.out or RESULTS, device)
     pythons, limit = options.python or [sys.executable], options.limit
     with tempfile.TemporaryDirectory() as folder:
-        bundle = options.bundle or _exported(Path(folder), results, limit)
+        bundle = options.bundle or "dcic-sgp-s"
+        if not options.bundle and set(options.only) & set(BACKENDS):
+            bundle = _exported(Path(folder), results, limit)
         for python in pythons:
-            for stages in ("kernels", *BACKENDS, "training"):
+            for stages in ("kernels", *BACKENDS, "training checks", *(f"training {way}" for way in TRAINING)):
+                if stages.split()[0] not in options.only:
+                    continue
                 command = [python, __file__, "--stages", stages, "--bundle", bundle, "--sizes", options.sizes,
                            "--profiles", options.profiles]  # fmt: skip
                 passed = results.add(python, _process(stages, command, limit))
                 if passed and stages in BACKENDS:
                     results.add(python, [_throughput(python, stages, bundle, options.sizes, Path(folder), limit)])
-        for python in pythons:
+        for python in pythons if "sanitizers" in options.only else ():
             results.add(python, _sanitized(python, limit))
     return results.summary()
 
@@ -78,10 +89,20 @@ def _options() -> argparse.Namespace:
         "--profiles", default="512,1080p,4k", help="sizes to build engines for; 4k takes all others too"
     )
     parser.add_argument("--sizes", default="512,1080p,4k", help="sizes to measure")
+    parser.add_argument(
+        "--only", type=_parts, default=PARTS, metavar="PART,...", help=f"what to do of {', '.join(PARTS)}; default: all"
+    )
     parser.add_argument("--limit", type=float, default=3600, help="seconds for each process")
     parser.add_argument("--out", type=Path, help="file, or folder, of the results")
     parser.add_argument("--stages", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _parts(text: str) -> list[str]:
+    parts = text.split(",")
+    if unknown := set(parts) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    return parts
 
 
 def _gpu() -> str:
@@ -103,7 +124,7 @@ Stage = Callable[[str, Callable[[], Facts]], "Facts | None"]
 
 
 def _work(options: argparse.Namespace) -> int:
-    """Runs the stages of a backend, of the kernels, or of training."""
+    """Runs the stages of a backend, of the kernels, or of a way to train."""
     failed = False
 
     def stage(name: str, code: Callable[[], Facts]) -> Facts | None:
@@ -121,8 +142,8 @@ def _work(options: argparse.Namespace) -> int:
     sizes = options.sizes.split(",")
     if options.stages.startswith("kernels"):
         _kernel_stages(stage, options.bundle, [] if options.stages == "kernels-once" else sizes)
-    elif options.stages == "training":
-        _training_stages(stage)
+    elif options.stages.startswith("training "):
+        _training_stages(stage, options.stages.split()[1])
     else:
         _backend_stages(stage, options.stages, options.bundle, options.profiles, sizes)
     return 1 if failed else 0
@@ -199,7 +220,8 @@ def _backend_stages(stage: Stage, backend: str, model: str, profiles: str, sizes
     codec.close()
 
 
-def _training_stages(stage: Stage, preset: str = "s", batch: int = 64, device: str = "cuda") -> None:
+def _training_stages(stage: Stage, way: str, preset: str = "s", batch: int = 64, device: str = "cuda") -> None:
+    """The checks, or one way's measurements: what a capture that failed leaves behind ends with the process."""
     import torch
     import training_checks as training
 
@@ -210,16 +232,15 @@ def _training_stages(stage: Stage, preset: str = "s", batch: int = 64, device: s
 
     if stage("open", open_it) is None:
         return
-    models = {"dcic-sgp": training.dcic_sgp, "cic-sr": training.cic_sr}
-    for name, build in models.items():
-        stage(f"captured steps of {name}", lambda: training.check_capture(build, device=device))  # noqa: B023
-    ways: dict[str, Facts] = {  # compiling, which takes minutes, comes last
-        "plain": {"capture": None, "steps": 10}, "captured": {}, "captured and compiled": {"compile_model": True}
-    }  # fmt: skip
-    for way, options in ways.items():
-        for name, build in models.items():
-            size = {"batch": batch, "side": 256, "device": device}
-            stage(f"{name} {way}", lambda: training.measure_crops(lambda: build(preset), **options, **size))  # noqa: B023
+    size = {"batch": batch, "side": 256, "device": device}
+    for name, build in {"dcic-sgp": training.dcic_sgp, "cic-sr": training.cic_sr}.items():
+
+        def facts() -> Facts:
+            if way == "checks":
+                return training.check_capture(build, device=device)  # noqa: B023
+            return training.measure_crops(lambda: build(preset), **TRAINING[way], **size)  # noqa: B023
+
+        stage(name, facts)
 
 
 def photograph(size: str) -> Any:

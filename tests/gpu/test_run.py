@@ -54,7 +54,7 @@ def test_without_a_gpu_it_says_so_and_ends_with_code_2() -> None:
     assert "no NVIDIA driver here" in done.stderr
 
 
-@pytest.mark.parametrize("stages", ["tensorrt", "ort-cuda", "kernels", "training"])
+@pytest.mark.parametrize("stages", ["tensorrt", "ort-cuda", "kernels", "training checks"])
 def test_a_process_without_a_gpu_reports_what_fails_and_goes_on(stages: str, bundle_path: Path) -> None:
     if find_library("cuda"):
         pytest.skip("an NVIDIA driver is installed")
@@ -121,7 +121,12 @@ def test_every_stage_of_the_kernels_passes(
     assert set(stages.outcomes[-1]["facts"]) == {"prior", "main"}
 
 
-def test_every_stage_of_training_passes_where_steps_can_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("way", "captures", "compiles"), [("checks", 2, 0), ("plain", 0, 0), ("captured", 2, 0), ("compiled", 2, 2)]
+)
+def test_every_stage_of_training_passes_where_steps_can_be_captured(
+    monkeypatch: pytest.MonkeyPatch, way: str, captures: int, compiles: int
+) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("safetensors")
     import training_checks
@@ -142,13 +147,19 @@ def test_every_stage_of_training_passes_where_steps_can_be_captured(monkeypatch:
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: compiled.append(dynamic) or model)
     stages = Stages()
-    run._training_stages(stages, "t", 1, "cpu")  # type: ignore[arg-type]
-    assert stages.names() == [
-        "open", "captured steps of dcic-sgp", "captured steps of cic-sr", "dcic-sgp plain", "cic-sr plain",
-        "dcic-sgp captured", "cic-sr captured", "dcic-sgp captured and compiled", "cic-sr captured and compiled",
-    ]  # fmt: skip
-    assert (len(captured), compiled) == (6, [False, False])
-    assert all(x["facts"]["crops_per_second"] > 0 for x in stages.outcomes if x["stage"].startswith(("dcic", "cic")))
+    run._training_stages(stages, way, "t", 1, "cpu")  # type: ignore[arg-type]
+    assert stages.names() == ["open", "dcic-sgp", "cic-sr"]
+    assert (len(captured), compiled) == (captures, [False] * compiles)
+    facts = [x["facts"] for x in stages.outcomes[1:]]
+    assert all(x["weights"]["apart"] == 0 if way == "checks" else x["crops_per_second"] > 0 for x in facts)
+
+
+def test_parts_that_there_are_not_are_named() -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--only", "kernels,engine"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "no such part: engine; there are kernels, tensorrt, ort-cuda, training, sanitizers" in done.stderr
 
 
 def test_a_mosaic_has_the_photograph_and_its_reflections() -> None:

@@ -67,6 +67,22 @@ def test_a_stopped_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path
         assert torch.allclose(tensor, resumed.ema[name], atol=1e-5), name
 
 
+def test_noise_of_a_gpu_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {"cuda:1": torch.tensor([1, 2], dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[str(device)])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({str(device): state}))
+    trainer = _trainer(tmp_path)
+    trainer.device = torch.device("cuda:1")  # asked for no more than its noise
+    trainer.save()
+    states["cuda:1"] = torch.zeros(2, dtype=torch.uint8)
+    checkpoint = load_checkpoint(trainer.settings.checkpoint_path, "dcic-sgp", "t")
+    trainer.resume(checkpoint)
+    assert states["cuda:1"].tolist() == [1, 2]
+    trainer.device = _CPU
+    trainer.save()
+    assert load_checkpoint(trainer.settings.checkpoint_path, "dcic-sgp", "t").cuda_rng is None
+
+
 def test_a_run_goes_on_only_with_the_options_it_began_with(tmp_path: Path) -> None:
     begun = _trainer(tmp_path / "run")
     begun.save()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bench import CheckError
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from training_checks import Steps, check_capture, cic_sr, dcic_sgp, sampler
@@ -120,6 +121,23 @@ def test_captured_steps_ask_nothing_of_the_host_and_do_what_others_do(
     check_capture(build, capture, **options)
     assert capture.captures == 1
     assert not capture.operators & _HOST
+
+
+@pytest.mark.parametrize("what", ["_pixels", "_levels", "_rates", "_pull"])
+def test_steps_that_do_not_see_what_changes_are_found(what: str) -> None:
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        seen = list(_tensors(getattr(work.__self__, what)))
+        first = [tensor.clone() for tensor in seen]
+
+        def replay() -> None:
+            for tensor, value in zip(seen, first, strict=True):
+                tensor.copy_(value)
+            work()
+
+        return replay
+
+    with pytest.raises(CheckError):
+        check_capture(dcic_sgp, capture)
 
 
 def test_the_backward_pass_of_ms_ssim_asks_nothing_of_the_host() -> None:
