@@ -95,7 +95,7 @@ def run_session(
     if freezes:
         with console.status("calibrating"):
             trainer.calibrate(sampler)
-    if images:
+    if images and not trainer.stopped:  # who stops a run does not want to wait
         points = trainer.evaluate(images)
         log.points(trainer.step, points)
         display.points(trainer.step, points)

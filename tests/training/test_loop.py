@@ -157,8 +157,9 @@ def test_a_run_that_is_stopped_says_so_and_how_to_go_on(
     tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop.MetricsLog, "step", lambda self, progress: _StopAfter(2).step(progress))
+    monkeypatch.setattr(loop.Trainer, "evaluate", lambda *_: pytest.fail("it was stopped"))
     words = ["--preset", "t", "--data", str(photographs), "--crop", "128", "--batch", "2", "--out", str(tmp_path)]
-    done = CliRunner().invoke(train, [*words, "--steps", "8"], catch_exceptions=False)
+    done = CliRunner().invoke(train, [*words, "--steps", "8", "--evaluate", str(photographs)], catch_exceptions=False)
     assert done.exit_code == 130
     assert "stopped at 25%; go on with --resume" in " ".join(done.stderr.split())
     words += ["--steps", "3", "--resume", str(tmp_path / "checkpoint.pt")]
