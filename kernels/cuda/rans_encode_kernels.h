@@ -32,8 +32,9 @@ struct ResolveShared {
   uint32_t cost;
 };
 
-// A table's entry as it is loaded: 16 bytes at once, which nothing looks at before the entry is needed. Zeros are none.
 static_assert(sizeof(PushEntry) == sizeof(uint4), "an entry is loaded at once");
+
+// A table's entry as it is loaded: 16 bytes at once, which nothing looks at before the entry is needed. Zeros are none.
 CONDIC_DEVICE PushEntry entry_of(const uint4& loaded) {
   return {uint64_t{loaded.y} << 32 | loaded.x, static_cast<uint16_t>(loaded.z), static_cast<uint16_t>(loaded.z >> 16),
           static_cast<uint16_t>(loaded.w)};
@@ -121,8 +122,8 @@ CONDIC_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
   }
   if (same_in_warp(symbols) == 0 || group >= lanes.groups) return;
 
-  // A lane without a symbol has no entry, which leaves its state as it is.
   const auto* const table = reinterpret_cast<const uint4*>(task.tables.push);
+  // A lane without a symbol has no entry, which leaves its state as it is.
   constexpr uint32_t kNoPlace = 0xFFFFFFFFu;
   uint16_t* const end = task.words + size_t{room} * (group + 1);
   uint16_t* written = end;  // so far, downwards

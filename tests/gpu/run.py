@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ TRAINING: dict[str, Facts] = {
     "compiled": {"compile_model": True},
 }
 """Ways to take steps, with options of `measure_crops`. Compiling, which takes minutes, comes last."""
+SHIPPED = "dcic-sgp-s"
+"""The model that comes with condic."""
 SIZES = {"512": "512x768", "1080p": "1080p", "4k": "4k"}
 SMALL_SIZES = ("512x768", "333x251")
 """Of the photographs that are coded in both directions at every level."""
@@ -62,7 +65,7 @@ def main() -> int:
     results = Results(options.out or RESULTS, device)
     pythons, limit = options.python or [sys.executable], options.limit
     with tempfile.TemporaryDirectory() as folder:
-        bundle = options.bundle or "dcic-sgp-s"
+        bundle = options.bundle or SHIPPED
         if not options.bundle and set(options.only) & set(BACKENDS):
             bundle = _exported(Path(folder), results, limit)
         for python in pythons:
@@ -234,13 +237,10 @@ def _training_stages(stage: Stage, way: str, preset: str = "s", batch: int = 64,
         return
     size = {"batch": batch, "side": 256, "device": device}
     for name, build in {"dcic-sgp": training.dcic_sgp, "cic-sr": training.cic_sr}.items():
-
-        def facts() -> Facts:
-            if way == "checks":
-                return training.check_capture(build, device=device)  # noqa: B023
-            return training.measure_crops(lambda: build(preset), **TRAINING[way], **size)  # noqa: B023
-
-        stage(name, facts)
+        if way == "checks":
+            stage(name, partial(training.check_capture, build, device=device))
+        else:
+            stage(name, partial(training.measure_crops, partial(build, preset), **TRAINING[way], **size))
 
 
 def photograph(size: str) -> Any:
@@ -333,7 +333,7 @@ def _exported(folder: Path, results: Results, limit: float) -> str:
     words = ["--model", "dcic-sgp", "--preset", "s", "--fp16", "--out", str(target)]
     start, run = time.perf_counter(), Run([sys.executable, "-c", program, *words], limit)
     results.add(sys.executable, [_outcome("export", "half precision", run.error(), {}, time.perf_counter() - start)])
-    return "dcic-sgp-s" if run.error() else str(target)
+    return SHIPPED if run.error() else str(target)
 
 
 def _process(stages: str, command: Sequence[str], limit: float) -> Iterator[Facts]:
@@ -365,7 +365,7 @@ def _sanitized(python: str, limit: float) -> Iterator[Facts]:
     if sanitizer is None:
         yield _outcome("kernels", "compute-sanitizer", "it is not installed", {}, 0)
         return
-    kernels = [python, __file__, "--stages", "kernels-once", "--bundle", "dcic-sgp-s"]
+    kernels = [python, __file__, "--stages", "kernels-once", "--bundle", SHIPPED]
     for tool in SANITIZERS:
         start = time.perf_counter()
         run = Run([sanitizer, "--tool", tool, "--target-processes", "all", "--error-exitcode", "9", *kernels], limit)

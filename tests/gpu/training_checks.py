@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -111,9 +110,10 @@ def check_capture(
     """Steps that `capture` has captured do to a model what steps do that just run. Options are those of `Steps`.
 
     Rounding may tell them apart, and SOAP makes much of it in directions without gradients. How much, a third model
-    shows, whose weights begin that far away.
+    shows, whose weights begin that far away. Convolutions on a GPU add up in one order, the same each time.
     """
-    with _reproducible(), side_stream(torch.device(options.get("device", "cpu"))):
+    in_order = torch.backends.cudnn.flags(enabled=True, deterministic=True)
+    with in_order, side_stream(torch.device(options.get("device", "cpu"))):
         models = []
         for how in (None, capture, None):
             torch.manual_seed(0)
@@ -137,17 +137,6 @@ def check_capture(
             require(apart <= 3 * chance, f"{what} of captured steps ended {apart} of their way apart, not {chance}")
             facts[what] = {"apart": float(apart), "by_rounding": float(chance)}
         return facts
-
-
-@contextmanager
-def _reproducible() -> Iterator[None]:
-    """Within it, convolutions on a GPU add up in one order: SOAP's first bases make much of how gradients round."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = before
 
 
 def measure_crops(
