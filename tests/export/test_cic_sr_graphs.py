@@ -28,7 +28,7 @@ PUBLISHED = CicSrPreset(
     alignment=256,
     lr=TransformSizes(4, (16, 16), (1, 2), (1, 2), (4, 4), 1.0, True),
     lr_hyper=HyperSizes(8, 8, kind="convolutions"),
-    lr_chunks=ChunkSizes(2, 3, 8, 0, (8,), (3, 3), contiguous=True, refine=(((1, 1), 4), ((2,), 4), ((1,), 4))),
+    lr_chunks=ChunkSizes(1, 3, 4, 0, (8,), (3, 3), contiguous=True, refine=(((1, 1), 4), ((2,), 4), ((1,), 4))),
     sr=SwinIrSizes(12, (2,), (2,), 8, 2.0, "pixelshuffle"),
     main=TransformSizes(4, (16, 16), (2, 2), (1, 2), (4, 4), 1.0, True),
     hyper=HyperSizes(8, 8, (1, 2), (2, 1), 4, 4, 1.0),
@@ -69,7 +69,7 @@ def test_every_parameter_of_the_networks_is_in_one_graph(published: CicSr) -> No
     assert set(held) == {id(p) for p in published.parameters()} - tables
 
 
-@pytest.mark.timeout(1200)  # it takes 3 to 5 minutes on two cores
+@pytest.mark.timeout(1200)  # it takes 2 to 4 minutes on two cores
 def test_a_published_model_becomes_a_bundle_whose_files_every_backend_reads(published: CicSr) -> None:
     begun: list[str] = []
     rows: list[Row] = []
