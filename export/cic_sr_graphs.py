@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from condic.export.source import SourceCodec, SourceGraph
 from condic.kernels import gaussian_tables
 from condic.models.cic_sr import CicSr, LatentCodec
-from condic.models.entropy import SCALE_MIN
+from condic.models.entropy import SCALE_MIN, mixture_of_scales
 from condic.models.sc_ar import (
     GUARDED_SCALES,
     INDEX_STEP,
@@ -154,7 +154,8 @@ def describe(model: CicSr) -> SourceCodec:
     decode = (*known, *main.decoding(hyper_names), Step("run", "synthesis", inputs, ("image",)))
     small = Step("run", "lr_synthesis", ("lr.hat", "quality.lr_inverse_gain"), ("image",))
     large = (known[-3], Step("run", "super_resolution", ("lr_image",), ("image",)))
-    cdf, radius = gaussian_tables(_scale_table())
+    mixtures = mixture_of_scales(torch.from_numpy(_scale_table()), model.mixture)
+    cdf, radius = gaussian_tables(*(x.numpy() for x in mixtures))
     return SourceCodec(
         name=model.name,
         preset=model.preset_name,

@@ -29,10 +29,11 @@ from condic.models.cic_sr_transforms import (
     Synthesis,
 )
 from condic.models.dcic_sgp import Output
+from condic.models.entropy import plain_gaussians
 from condic.models.exact import Range, round_straight_through
 from condic.models.quality import GainPair, LevelTable
 from condic.models.resample import Downscale
-from condic.models.sc_ar import GUARDED_SCALES, Hyper, Levels, SpatialChannelContext, guarded_bits, stepwise
+from condic.models.sc_ar import GUARDED_SCALES, GuardedConditional, Hyper, Levels, SpatialChannelContext, stepwise
 from condic.models.swin import Role
 from condic.models.swinir import SwinIR
 
@@ -60,6 +61,7 @@ class LatentCodec(nn.Module):
         )
         self.hyper_synthesis = HyperSynthesis(channels, hyper, query=query, entry=entries)
         self.context = SpatialChannelContext(channels, chunks, residual=residual, query=query)
+        self.conditional = GuardedConditional()
         self.gain = GainPair(channels, _GAIN)
         self.index = LevelTable(channels, initial=GUARDED_SCALES / 3)
         self.hyper_first = LevelTable(2 * hyper.channels)
@@ -77,7 +79,7 @@ class LatentCodec(nn.Module):
         z = self.hyper_analysis(y * levels.inverse, *features)
         mean, index = self.hyper_first(level)[:, :, None, None].expand(-1, -1, *z.shape[2:]).chunk(2, dim=1)
         mean = stepwise(mean, 1)
-        hyper_bits = guarded_bits(z - mean, index, training=self.training)
+        hyper_bits = self.conditional(z - mean, index)
         mu, sigma = self.hyper_synthesis(mean + round_straight_through(z - mean), *features)
         hat, bits = self.context.code(y, Hyper(mu, sigma, condition), levels)
         return hat, hyper_bits, bits
@@ -93,6 +95,7 @@ class CicSr(nn.Module):
     name = "cic-sr"
     frozen = False
     """Nothing on this codec's entropy path has an integer form."""
+    mixture: Tensor
 
     def __init__(self, preset: str = "s", query: Role = "condition", *, blind: str | None = None) -> None:
         super().__init__()
@@ -105,6 +108,7 @@ class CicSr(nn.Module):
         self.super_resolution = SwinIR(p.sr)
         self.condition = Condition(p)
         self.main = LatentCodec(p.main, p.hyper, p.chunks, query=query, residual=p.residual)
+        self.register_buffer("mixture", plain_gaussians(GUARDED_SCALES))
 
     def begin(self, stage: Stage) -> None:
         """Chooses a stage of training: what `forward` computes, and which parameters have gradients."""

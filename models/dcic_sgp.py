@@ -27,7 +27,7 @@ from condic.models.context import (
     HyperSynthesis,
     latent_exponents,
 )
-from condic.models.entropy import SCALES, latent_bits, quadtree_mask
+from condic.models.entropy import SCALES, GaussianConditional, plain_gaussians, quadtree_mask
 from condic.models.exact import Range, floor_straight_through, round_straight_through
 from condic.models.presets import PRESETS
 from condic.models.quality import GainPair, LevelTable
@@ -83,6 +83,7 @@ class DcicSgp(nn.Module):
 
     name = "dcic-sgp"
     alignment = ALIGNMENT
+    mixture: Tensor
 
     def __init__(self, preset: str = "s", blind: str | None = None) -> None:
         """`blind` names what gets zeros for the prior's features, in ablations: `analysis`, `synthesis` or `both`."""
@@ -107,6 +108,8 @@ class DcicSgp(nn.Module):
         self.prior_first = _parameter_table(p.prior)
         self.hyper_first = _parameter_table(p.hyper)
         self.quality_bias = nn.ModuleDict({role: LevelTable(p.entropy) for role in self.exact_networks()})
+        self.conditional = GaussianConditional()
+        self.register_buffer("mixture", plain_gaussians(SCALES))
 
     def exact_networks(self) -> dict[str, HyperSynthesis | Context]:
         """The networks of the entropy path by role."""
@@ -207,7 +210,7 @@ class DcicSgp(nn.Module):
 
     def _code_hyper(self, z: Tensor, level: Tensor) -> Coded:
         mean, index = _predict_from_table(self.hyper_first, level, z).chunk(2, dim=1)
-        return Coded(mean + round_straight_through(z - mean), latent_bits(z - mean, index, training=self.training))
+        return Coded(mean + round_straight_through(z - mean), self.conditional(z - mean, index))
 
     def _code_main(self, y: Tensor, parameters: Tensor, level: Tensor) -> Coded:
         def predict(step: int, hat: Tensor) -> Tensor:
@@ -223,7 +226,7 @@ class DcicSgp(nn.Module):
             step_mean, step_index = predict(step, hat).chunk(2, dim=1)
             hat = hat + mask * (step_mean + round_straight_through(y - step_mean))
             mean, index = mean + mask * step_mean, index + mask * step_index
-        return Coded(hat, latent_bits(y - mean, index, training=self.training))
+        return Coded(hat, self.conditional(y - mean, index))
 
 
 def _parameter_table(channels: int) -> LevelTable:

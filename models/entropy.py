@@ -3,6 +3,9 @@
 Latents are coded as integers `q = round(y - mu)` under a zero-mean Gaussian whose scale comes from a fixed table
 (Minnen et al., "Joint Autoregressive and Hierarchical Priors", NeurIPS 2018; scale table as in Balle et al., ICLR
 2018). Networks output the *index* into the table as a real number while training and as an integer once frozen.
+
+What symbols of one index really look like is close to a Gaussian and not quite one. Calibration counts them, and a
+mixture of two Gaussians per index, fitted to the counts, replaces the Gaussian in the coder's tables.
 """
 
 from __future__ import annotations
@@ -10,21 +13,25 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 64.0
 FIRST_CODED = 2
 """Scale indexes below this one are not coded: q = 0 on both sides (sigma <= 0.122, P(q != 0) <= 4e-5)."""
 
+MAGNITUDES = 1024
+"""Magnitudes of symbols that are counted apart; larger ones count as the last."""
+
 _LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
 _FAR = 8.0
 _PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 
 
-def scale_table() -> Tensor:
-    """The 64 standard deviations, log-spaced from 0.11 to 64, float64 [64]."""
-    return SCALE_MIN * torch.exp(_LOG_STEP * torch.arange(SCALES, dtype=torch.float64))
+def scale_table(scales: int = SCALES) -> Tensor:
+    """Standard deviations, log-spaced from 0.11 to 64, float64 [scales]."""
+    step = math.log(SCALE_MAX / SCALE_MIN) / (scales - 1)
+    return SCALE_MIN * torch.exp(step * torch.arange(scales, dtype=torch.float64))
 
 
 def scale_of_index(index: Tensor) -> Tensor:
@@ -43,8 +50,12 @@ def gaussian_bits(residual: Tensor, index: Tensor) -> Tensor:
     Computed in the log domain, so that far tails keep a gradient instead of hitting a floor. Beyond 8 sigma the tail is
     Mills' ratio to second order, whose gradient float32 holds where that of log_ndtr no longer is one.
     """
-    sigma = scale_of_index(index.float())
-    inner = (residual.float().abs() - 0.5) / sigma
+    return interval_bits(residual.float(), scale_of_index(index.float()))
+
+
+def interval_bits(residual: Tensor, sigma: Tensor) -> Tensor:
+    """`gaussian_bits` for any standard deviations, in the precision of the arguments."""
+    inner = (residual.abs() - 0.5) / sigma
     width = 1 / sigma
     near, far = inner.clamp(max=_FAR), inner.clamp(min=_FAR)
     near_inner, near_outer = torch.special.log_ndtr(-near), torch.special.log_ndtr(-near - width)
@@ -72,6 +83,45 @@ def latent_bits(residual: Tensor, index: Tensor, *, training: bool) -> Tensor:
     with torch.no_grad():
         excess = noisy - total(torch.round(residual))
     return noisy - excess
+
+
+class GaussianConditional(nn.Module):
+    """`latent_bits` under the indexes of a table with `scales` entries from 0.11 to 64; counts symbols while observing.
+
+    `counts` int64 [scales, MAGNITUDES], None before, is of |q| by rounded index.
+    """
+
+    def __init__(self, scales: int = SCALES) -> None:
+        super().__init__()
+        self.scales, self.observing = scales, False
+        self.counts: Tensor | None = None
+
+    def forward(self, residual: Tensor, index: Tensor) -> Tensor:
+        if self.observing:
+            self._count(residual, index)
+        return latent_bits(residual, index * ((SCALES - 1) / (self.scales - 1)), training=self.training)
+
+    def _count(self, residual: Tensor, index: Tensor) -> None:
+        rows = torch.round(index.detach()).long().clamp(0, self.scales - 1)
+        magnitudes = torch.round(residual.detach()).abs().long().clamp(max=MAGNITUDES - 1)
+        places = (rows * MAGNITUDES + magnitudes).flatten()
+        counts = torch.bincount(places, minlength=self.scales * MAGNITUDES).view(self.scales, MAGNITUDES)
+        self.counts = counts if self.counts is None else self.counts + counts
+
+
+def plain_gaussians(scales: int) -> Tensor:
+    """The mixtures of a table whose symbols have not been counted (see `mixture_of_scales`), float32 [scales, 3]."""
+    return torch.tensor([0.0, 1.0, 1.0]).repeat(scales, 1)
+
+
+def mixture_of_scales(table: Tensor, mixture: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviations and weights, float64 [S, 2] each, of the two Gaussians of each entry of a scale table [S].
+
+    `mixture` [S, 3]: the weight of the second, and what the deviations of first and second are of the entry's own.
+    """
+    mixture = mixture.double().cpu()
+    second = mixture[:, :1]
+    return table[:, None] * mixture[:, 1:], torch.cat([1 - second, second], dim=1)
 
 
 def quadtree_mask(step: int, like: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from condic.models.entropy import GaussianConditional
+
 SUM_LIMIT = 2**24
 WEIGHT_LIMIT = 2047
 STREAM_LIMIT = 2047
@@ -218,12 +220,12 @@ def floor_straight_through(x: Tensor) -> Tensor:
 
 @contextmanager
 def observe(module: nn.Module) -> Iterator[None]:
-    """Within the context, forward passes in float form record the ranges that `freeze` uses."""
-    ranges = [m for m in module.modules() if isinstance(m, Range)]
-    for r in ranges:
-        r.observing = True
+    """Within the context, forward passes record: in float form the ranges that `freeze` uses, and counts of symbols."""
+    observers = [m for m in module.modules() if isinstance(m, (Range, GaussianConditional))]
+    for observer in observers:
+        observer.observing = True
     try:
         yield
     finally:
-        for r in ranges:
-            r.observing = False
+        for observer in observers:
+            observer.observing = False

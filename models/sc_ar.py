@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from condic.models.blocks import in_float32
 from condic.models.cic_sr_presets import ChunkSizes
-from condic.models.entropy import SCALE_MAX, SCALE_MIN, SCALES, latent_bits
+from condic.models.entropy import SCALE_MAX, SCALE_MIN, GaussianConditional
 from condic.models.exact import round_straight_through
 from condic.models.swin import Role, SwinStage
 
@@ -30,7 +30,6 @@ MEAN_STEP, RESIDUAL_STEP = 4, 2
 """Steps of means and of predicted residuals, in units of 1/16."""
 INDEX_STEP = math.log(SCALE_MAX / SCALE_MIN) / (GUARDED_SCALES - 1)
 """Distance of neighbouring scales, as a natural logarithm."""
-_TO_FINE = (SCALES - 1) / (GUARDED_SCALES - 1)
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,16 @@ class CrossAttention(nn.Module):
         return in_float32(self.exit, self.stage(self.entry(support), self.query(mu)))
 
 
+class GuardedConditional(GaussianConditional):
+    """Under the scales of the guarded table, whose indexes are rounded but in training."""
+
+    def __init__(self) -> None:
+        super().__init__(GUARDED_SCALES)
+
+    def forward(self, residual: Tensor, index: Tensor) -> Tensor:
+        return super().forward(residual, index if self.training else torch.round(index))
+
+
 class SpatialChannelContext(nn.Module):
     """Networks of all chunks of a latent with `channels` channels."""
 
@@ -100,6 +109,7 @@ class SpatialChannelContext(nn.Module):
         self.sizes, self.residual = sizes, residual
         self.chunk_channels = width = channels // sizes.slices
         self.count = sizes.slices * len(PLACES)
+        self.conditional = GuardedConditional()
         known = width * (sizes.parameters + sizes.condition)
         mean, scale, lrp = sizes.refine or (None, None, None)
         supports = [known + width * min(k, sizes.window) for k in range(self.count)]
@@ -190,7 +200,7 @@ class SpatialChannelContext(nn.Module):
             hats.append(hat)
             residuals.append(chunk - mean)
             indexes.append(index)
-        return self.join(hats), guarded_bits(self.join(residuals), self.join(indexes), training=self.training)
+        return self.join(hats), self.conditional(self.join(residuals), self.join(indexes))
 
     def _in_steps(self, x: Tensor, step: int) -> Tensor:
         return x if self.training else stepwise(x, step)
@@ -208,8 +218,3 @@ class SpatialChannelContext(nn.Module):
 def stepwise(x: Tensor, step: int) -> Tensor:
     """x rounded to multiples of step / 16, gradients passed straight through."""
     return round_straight_through(x * (16 / step)) * (step / 16)
-
-
-def guarded_bits(residual: Tensor, index: Tensor, *, training: bool) -> Tensor:
-    """Bits [B] of y - mu [B, C, H, W] under the guarded table's scales, whose indexes are rounded but in training."""
-    return latent_bits(residual, (index if training else torch.round(index)) * _TO_FINE, training=training)

@@ -49,6 +49,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{shard}: not readable as weights ({error})") from error
     expected = model.state_dict()
+    if "mixture" in expected:  # which weights lack whose symbols have not been counted
+        state.setdefault("mixture", expected["mixture"])
     for name, tensor in expected.items():
         if name not in state:
             raise InputError(f"{path}: lacks the tensor {name}; weights of another model or preset?")

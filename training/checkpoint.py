@@ -12,7 +12,7 @@ from torch import Tensor
 from condic.errors import InputError
 from condic.files import replace_whole
 
-CHECKPOINT_VERSION = 3
+CHECKPOINT_VERSION = 4
 """Higher with each change of what a state means: its tensors, the optimiser's, the lambda of a level."""
 
 

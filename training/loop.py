@@ -113,7 +113,10 @@ class Listener(Protocol):
 
 
 class Trainer:
-    """Model, EMA, optimiser and counters of a run."""
+    """Model, EMA, optimiser and counters of a run.
+
+    `history` is what the weights say of how they came to be, where that is not this run: it only calibrates them.
+    """
 
     def __init__(
         self, settings: Settings, model: nn.Module, device: torch.device, *, compile_model: bool = False
@@ -137,6 +140,7 @@ class Trainer:
             capture=cuda_graph if device.type == "cuda" else None,
         )  # fmt: skip
         self.step, self.seconds, self.skipped, self._stop = 0, 0.0, 0, False
+        self.history: Mapping[str, str] = {}
         self._frozen_from = _copy(self.model.state_dict()) if self.model.frozen else None
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -222,7 +226,7 @@ class Trainer:
         return max(by_steps, self.seconds / s.budget if s.budget else 0.0)
 
     def calibrate(self, sampler: CropSampler) -> None:
-        """Records activation ranges with the EMA weights, and writes these with them."""
+        """Calibrates the EMA weights, and writes them with what that recorded."""
         self.model.load_state_dict(self.ema)
         calibrate(self.model, sampler, self.device)
         self.ema = self.model.state_dict()
@@ -266,7 +270,7 @@ class Trainer:
             "loss": s.loss, "lowest_lambda": str(low), "highest_lambda": str(high),
             "step": str(self.step), "minutes": f"{self.seconds / 60:.0f}", "batch": str(s.batch), "crop": str(s.crop),
         }  # fmt: skip
-        save_weights(self.ema, s.weights_path, metadata | self.model.provenance())
+        save_weights(self.ema, s.weights_path, metadata | self.model.provenance() | self.history)
 
     def _freeze_as_begun(self) -> None:
         """Gives the entropy path the steps of integers that the run trains it for, if it does."""

@@ -29,6 +29,7 @@ from condic.training.start import start_from_photographs
 
 _SHOWN_SKIPS = 5
 _MOST_FREEZING_COST = 0.005
+_HISTORY = ("step", "minutes", "batch", "crop")
 """Rise of the rate above which the integer form is worth fine-tuning (DESIGN section 4)."""
 _PIXELS_TO_START_FROM = 2**24
 _FIRST_LAMBDAS = {"mse": (0.0016, 0.09), "ms-ssim": (2.4, 135.0)}
@@ -85,6 +86,8 @@ def run_session(
     trainer = loop.Trainer(settings, model, device, compile_model=compile_model and device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)
+    if settings.steps == 0:
+        trainer.history = {name: metadata[name] for name in _HISTORY if name in metadata}
     for path in replaced:
         path.unlink(missing_ok=True)
     log = loop.MetricsLog(settings.log_path)
@@ -92,7 +95,7 @@ def run_session(
     with _Display(console) as display:
         trainer.run(sampler, workers, [log, display], images)
     freezes = isinstance(model, DcicSgp) and not settings.integers
-    if freezes:
+    if not settings.integers:
         with console.status("calibrating"):
             trainer.calibrate(sampler)
     if images and not trainer.stopped:  # who stops a run does not want to wait

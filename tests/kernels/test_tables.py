@@ -50,13 +50,36 @@ def test_moving_a_unit_between_symbols_saves_next_to_nothing(sigma: float) -> No
     assert gain - loss < 1e-7
 
 
+def test_a_mixture_has_the_probabilities_of_its_parts() -> None:
+    scales, weights = [0.8, 2.5], [0.7, 0.3]
+    cdf, radius = gaussian_tables(np.array([scales]), np.array([weights]))
+    frequencies = np.diff(cdf.astype(int))[:-1] / 32768
+    parts = [weight * gaussian(sigma, int(radius[0])) for weight, sigma in zip(weights, scales, strict=True)]
+    np.testing.assert_allclose(frequencies, sum(parts)[:-1], atol=1.5 / 32768)
+    assert radius[0] == 10, "the wider one's"
+
+
+def test_a_mixture_with_no_weight_on_the_second_is_the_first() -> None:
+    scales = np.array([0.11, 0.9, 7.0, 64.0])
+    alone = gaussian_tables(scales)
+    pairs = gaussian_tables(np.stack([scales, 3 * scales], axis=1), np.array([[1.0, 0.0]] * 4))
+    for table, other in zip(alone, pairs, strict=True):
+        np.testing.assert_array_equal(table, other)
+
+
+@pytest.mark.parametrize("weights", [[[0.5, 0.4]], [[1.5, -0.5]], [[math.nan, 1.0]], [[1.0]], [0.5, 0.5]])
+def test_impossible_weights_are_rejected(weights: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="weights"):
+        gaussian_tables(np.array([[1.0, 2.0]]), np.array(weights))
+
+
 def test_the_radius_leaves_little_to_the_escape() -> None:
     cdf, radius = gaussian_tables(np.array([0.01, 1.0, 8.0, 1e6]))
     assert radius.tolist() == [0, 4, 35, 1023]
     assert Tables(cdf, radius).radius.tolist() == [0, 4, 35, 1023]
 
 
-@pytest.mark.parametrize("scales", [[], [0.0], [-1.0], [math.nan], [math.inf], [1.0] * 257, [[1.0]]])
+@pytest.mark.parametrize("scales", [[], [0.0], [-1.0], [math.nan], [math.inf], [1.0] * 257, [[[1.0]]], [[]]])
 def test_impossible_scales_are_rejected(scales: list[float]) -> None:
     with pytest.raises(ValueError, match="scale"):
         gaussian_tables(np.array(scales))

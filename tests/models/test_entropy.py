@@ -11,15 +11,20 @@ torch = pytest.importorskip("torch")
 
 from condic.kernels import Tables, gaussian_tables, information_content  # noqa: E402
 from condic.models.entropy import (  # noqa: E402
+    MAGNITUDES,
     SCALES,
+    GaussianConditional,
     gaussian_bits,
     latent_bits,
+    mixture_of_scales,
+    plain_gaussians,
     quadtree_boxes,
     quadtree_mask,
     scale_of_index,
     scale_table,
 )
-from condic.models.exact import round_straight_through  # noqa: E402
+from condic.models.exact import observe, round_straight_through  # noqa: E402
+from condic.models.sc_ar import GUARDED_SCALES, GuardedConditional  # noqa: E402
 
 
 @pytest.mark.parametrize("channels", [4, 8, 96, 192])
@@ -118,3 +123,48 @@ def test_rounding_passes_gradients_through() -> None:
     assert y.tolist() == [0, 2, -3]
     assert x.grad is not None
     assert x.grad.tolist() == [1, 1, 1]
+
+
+def test_symbols_are_counted_while_observing() -> None:
+    conditional = GaussianConditional().eval()
+    residual = torch.tensor([0.4, -0.6, 1.4, -1.0, 5000.0, 0.0]).view(1, 1, 2, 3)
+    index = torch.tensor([3.0, 3.2, 2.6, 70.0, 5.0, -2.0]).view(1, 1, 2, 3)
+    conditional(residual, index)
+    assert conditional.counts is None
+    for times in (1, 2):
+        with observe(conditional):
+            conditional(residual, index)
+        expected = torch.zeros(SCALES, MAGNITUDES, dtype=torch.int64)
+        for row, magnitude, count in ((3, 0, 1), (3, 1, 2), (63, 1, 1), (5, MAGNITUDES - 1, 1), (0, 0, 1)):
+            expected[row, magnitude] = count * times
+        assert torch.equal(conditional.counts, expected)
+
+
+def test_guarded_indexes_count_in_their_own_table_and_are_rounded_once_trained() -> None:
+    conditional, table = GuardedConditional(), scale_table(GUARDED_SCALES)
+    residual, index = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 11.4)
+    conditional.eval()
+    place = torch.tensor(math.log(float(table[11]) / 0.11) / math.log(64 / 0.11) * (SCALES - 1))
+    assert conditional(residual, index).item() == pytest.approx(
+        gaussian_bits(torch.tensor(2.0), place).item(), rel=1e-5
+    )
+    with observe(conditional):
+        conditional(residual, index)
+    assert conditional.counts.shape == (GUARDED_SCALES, MAGNITUDES)
+    assert conditional.counts.nonzero().tolist() == [[11, 2]]
+    conditional.train()
+    index.requires_grad_()
+    conditional(residual, index).sum().backward()
+    assert index.grad.abs().item() > 0
+
+
+def test_mixtures_are_in_units_of_the_scale_table() -> None:
+    table = scale_table(GUARDED_SCALES)
+    mixture = plain_gaussians(GUARDED_SCALES)
+    mixture[5] = torch.tensor([0.25, 0.5, 2.0])
+    deviations, weights = mixture_of_scales(table, mixture)
+    assert deviations.dtype == weights.dtype == torch.float64
+    assert deviations[5].tolist() == [0.5 * table[5], 2 * table[5]]
+    assert weights[5].tolist() == [0.75, 0.25]
+    assert torch.equal(deviations[4], table[4].repeat(2))
+    assert weights[4].tolist() == [1, 0]

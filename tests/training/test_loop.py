@@ -231,6 +231,14 @@ def test_the_command_trains_evaluates_and_calibrates(tmp_path: Path, photographs
     model = DcicSgp("t")
     load_weights(model, tmp_path / "o" / "dcic-sgp-t.safetensors")
     assert all(bool(r.peak.any()) for r in model.ranges())
+    assert not torch.equal(model.mixture, DcicSgp("t").mixture)
+
+    weights = tmp_path / "o" / "dcic-sgp-t.safetensors"
+    words = f"--preset t --data {photographs} --crop 128 --batch 1 --steps 0 --init {weights}".split()
+    result = CliRunner().invoke(train, [*words, "--out", str(tmp_path / "again")], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    told = [read_metadata(path) for path in (weights, tmp_path / "again" / weights.name)]
+    assert [(x["step"], x["batch"]) for x in told] == [("3", "2")] * 2, "calibrating is not training"
 
 
 @pytest.mark.parametrize(
