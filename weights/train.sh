@@ -29,7 +29,7 @@ sgp=dcic-sgp-s.safetensors
 run sgp-small dcic-sgp 27078 none --learning-rate 1e-3 --prior-share 0.38 --seed 31
 run sgp dcic-sgp 12125 "sgp-small/$sgp" --batch 64 --learning-rate 1.5e-3 --prior-share 0.38 --seed 12
 ship sgp dcic-sgp dcic-sgp-s
-run sgp-ms-ssim dcic-sgp 800 "sgp/$sgp" --loss ms-ssim --learning-rate 6e-4 --prior-share 0.38 --seed 92
+run sgp-ms-ssim dcic-sgp 1600 "sgp/$sgp" --loss ms-ssim --learning-rate 6e-4 --prior-share 0.38 --seed 92
 ship sgp-ms-ssim dcic-sgp dcic-sgp-s-ms-ssim
 
 sr=cic-sr-s.safetensors
@@ -38,5 +38,5 @@ run 2 cic-sr 821 "1/$sr" --stage super-resolution --learning-rate 1e-3 --seed 52
 run 3 cic-sr 1196 "2/$sr" --stage conditional --learning-rate 1e-3 --seed 63
 run 4 cic-sr 7985 "3/$sr" --stage joint --learning-rate 8e-4 --seed 64
 ship 4 cic-sr cic-sr-s
-run ms-ssim cic-sr 600 "4/$sr" --stage joint --loss ms-ssim --learning-rate 4e-4 --seed 94
+run ms-ssim cic-sr 1000 "4/$sr" --stage joint --loss ms-ssim --learning-rate 4e-4 --seed 94
 ship ms-ssim cic-sr cic-sr-s-ms-ssim
