@@ -9,13 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from condic.export.source import SourceCodec, SourceGraph
-from condic.kernels import gaussian_tables
+from condic.export.source import SourceCodec, SourceGraph, entropy_tables
 from condic.models.cic_sr import CicSr, LatentCodec
-from condic.models.entropy import SCALE_MIN, mixture_of_scales
+from condic.models.entropy import scale_table
 from condic.models.sc_ar import (
     GUARDED_SCALES,
-    INDEX_STEP,
     MEAN_STEP,
     RESIDUAL_STEP,
     Hyper,
@@ -154,8 +152,6 @@ def describe(model: CicSr) -> SourceCodec:
     decode = (*known, *main.decoding(hyper_names), Step("run", "synthesis", inputs, ("image",)))
     small = Step("run", "lr_synthesis", ("lr.hat", "quality.lr_inverse_gain"), ("image",))
     large = (known[-3], Step("run", "super_resolution", ("lr_image",), ("image",)))
-    mixtures = mixture_of_scales(torch.from_numpy(_scale_table()), model.mixture)
-    cdf, radius = gaussian_tables(*(x.numpy() for x in mixtures))
     return SourceCodec(
         name=model.name,
         preset=model.preset_name,
@@ -166,8 +162,8 @@ def describe(model: CicSr) -> SourceCodec:
         decode=decode,
         preview=(*low.decoding(()), small),
         large_preview=(*low.decoding(()), *large),
-        tables={"cdf": cdf, "radius": radius, **low.tables(), **main.tables()},
-        scale_table=tuple(_scale_table().tolist()),
+        tables={**entropy_tables(model.mixture), **low.tables(), **main.tables()},
+        scale_table=tuple(scale_table(GUARDED_SCALES).tolist()),
         options={"query": model.query},
     )
 
@@ -274,8 +270,3 @@ def _features(model: CicSr) -> list[TensorSpec]:
     own = [TensorSpec(f"condition_own_{s}", w, s) for s, w in zip(strides, main.widths, strict=True)][1:]
     hyper = TensorSpec("condition_hyper", model.preset.hyper.width, strides[-1])
     return [*analysis, *(own if model.preset.separate else []), hyper]
-
-
-def _scale_table() -> npt.NDArray[np.float64]:
-    table: npt.NDArray[np.float64] = SCALE_MIN * np.exp(INDEX_STEP * np.arange(GUARDED_SCALES))
-    return table

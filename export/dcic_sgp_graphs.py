@@ -9,11 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from condic.export.source import SourceCodec, SourceGraph
-from condic.kernels import gaussian_tables
+from condic.export.source import SourceCodec, SourceGraph, entropy_tables
 from condic.models.context import CONTEXT_EXPONENT, CONTEXT_LIMIT, INDEX_EXPONENT, MEAN_EXPONENT
 from condic.models.dcic_sgp import ALIGNMENT, STEPS, DcicSgp
-from condic.models.entropy import FIRST_CODED, SCALES, mixture_of_scales, quadtree_boxes, scale_table
+from condic.models.entropy import FIRST_CODED, SCALES, quadtree_boxes, scale_table
 from condic.models.exact import HIDDEN_LIMIT
 from condic.runtime.manifest import Box, Chunk, Latent, Step, TensorSpec
 
@@ -138,8 +137,7 @@ PREVIEW = (
 @torch.no_grad()
 def tables(model: DcicSgp) -> dict[str, npt.NDArray[np.generic]]:
     """Entropy tables, quality tables and the parameters of latents without context, as the runtime reads them."""
-    cdf, radius = gaussian_tables(*(x.numpy() for x in mixture_of_scales(scale_table(), model.mixture)))
-    result: dict[str, npt.NDArray[np.generic]] = {"cdf": cdf, "radius": radius}
+    result = entropy_tables(model.mixture)
     for name, pair in (("prior", model.prior_gain), ("main", model.main_gain)):
         for kind, log_table in (("gain", pair.log_gain), ("inverse_gain", pair.log_inverse)):
             gains = log_table.rows().double().exp().half()  # half: the same numbers, whatever the machine's exp

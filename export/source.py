@@ -8,8 +8,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 
+from condic.kernels import gaussian_tables
+from condic.models.entropy import mixture_of_scales, scale_table
 from condic.runtime.manifest import Latent, Step, TensorSpec
 
 
@@ -57,3 +59,10 @@ class SourceCodec:
     tables: Mapping[str, npt.NDArray[np.generic]]
     scale_table: tuple[float, ...]
     options: Mapping[str, str] = field(default_factory=dict)
+
+
+def entropy_tables(mixture: Tensor) -> dict[str, npt.NDArray[np.generic]]:
+    """The coder's tables, `cdf` and `radius`, of a model's mixtures [S, 3] (see `mixture_of_scales`)."""
+    deviations, weights = mixture_of_scales(scale_table(len(mixture)), mixture)
+    cdf, radius = gaussian_tables(deviations.numpy(), weights.numpy())
+    return {"cdf": cdf, "radius": radius}

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from condic.errors import InputError
 from condic.models.cic_sr import CicSr, LatentCodec
-from condic.models.entropy import SCALE_MIN
-from condic.models.sc_ar import GUARDED_SCALES, INDEX_STEP
+from condic.models.entropy import scale_table
+from condic.models.sc_ar import GUARDED_SCALES
 from condic.models.swin import relative_position_index
 
 State = Mapping[str, Tensor]
@@ -212,7 +212,7 @@ def closest_scale(
         if k < len(factors):
             x = x + torch.tanh(factors[k].double()) * torch.tanh(x)
     probability = torch.sigmoid(x[:, 0]).diff(dim=1).clamp(min=0)
-    sigma = SCALE_MIN * torch.exp(INDEX_STEP * torch.arange(GUARDED_SCALES, dtype=torch.float64))[:, None]
+    sigma = scale_table(GUARDED_SCALES)[:, None]
     likelihood = torch.special.ndtr((q + 0.5) / sigma) - torch.special.ndtr((q - 0.5) / sigma)
     bits = -torch.log2(likelihood.clamp(min=2.0**-31))
     return (probability @ bits.T).argmin(dim=1)

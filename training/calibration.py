@@ -1,7 +1,7 @@
 """Calibration of trained weights on photographs: what integers and the coder's tables are made from.
 
 The ranges of activations that freezing the entropy path to integers needs, and how the symbols of each scale index are
-really distributed: the tables of a mixture fitted to them take 1 to 4 % less than those of a Gaussian.
+really distributed: the tables of a mixture fitted to them take 1 to 3 % less than those of a Gaussian.
 """
 
 from __future__ import annotations
