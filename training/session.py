@@ -29,8 +29,9 @@ from condic.training.start import start_from_photographs
 
 _SHOWN_SKIPS = 5
 _MOST_FREEZING_COST = 0.005
-_HISTORY = ("step", "minutes", "batch", "crop")
 """Rise of the rate above which the integer form is worth fine-tuning (DESIGN section 4)."""
+_HISTORY = ("step", "minutes", "batch", "crop")
+"""What weights say of the run that made them."""
 _PIXELS_TO_START_FROM = 2**24
 _FIRST_LAMBDAS = {"mse": (0.0016, 0.09), "ms-ssim": (2.4, 135.0)}
 """Lambda's range of weights that do not name it."""
