@@ -97,23 +97,28 @@ def encode_for(
 def last_level(measure: Callable[[int], float], bound: float, slope: float) -> int:
     """The last level whose measure, which rises with the level, is at most `bound`; -1 if there is none.
 
-    Measures at most `MOST_PASSES` levels, among them the one returned and the next. Each is next to where interpolation
-    puts the bound, on its far side from the level before, as long as the remaining passes could still tell all levels
-    between apart by halves. Where the measure does not quite rise, the result is a level within the bound whose
-    successor is beyond it.
+    Measures at most `MOST_PASSES` levels, among them the one returned and the next. Each is next to where a line puts
+    the bound, on its far side from the level before, as long as the remaining passes could still tell all levels
+    between apart by halves. The line goes through the last level and the nearest on the other side of the bound, or
+    the one before while none is there. Where the measure does not quite rise, the result is a level within the bound
+    whose successor is beyond it.
     """
-    low, high, level = -1, QUALITY_LEVELS, QUALITY_LEVELS // 2
+    low, high = -1, QUALITY_LEVELS
+    level = guess = QUALITY_LEVELS // 2
     values: dict[int, float] = {}
     while high - low > 1:
         most = 2 ** (MOST_PASSES - len(values) - 1)
-        level = min(max(level, low + 1, high - most), high - 1, low + most)
-        values[level] = measure(level)
-        within = values[level] <= bound
+        before, level = level, min(max(guess, low + 1, high - most), high - 1, low + most)
+        reached = measure(level)
+        within = reached <= bound
+        beyond = high if within else low
+        other = beyond if beyond in values else before
+        if other in values and (rise := (reached - values[other]) / (level - other)) > 0:
+            slope = rise
+        values[level] = reached
         low, high = (level, high) if within else (low, level)
-        if low in values and high in values and values[high] > values[low]:
-            slope = (values[high] - values[low]) / (high - low)
-        step = (bound - values[level]) / slope
-        level = math.floor(level + min(max(step, -QUALITY_LEVELS), QUALITY_LEVELS)) + within
+        step = (bound - reached) / slope
+        guess = math.floor(level + min(max(step, -QUALITY_LEVELS), QUALITY_LEVELS)) + within
     return low
 
 

@@ -60,9 +60,9 @@ def test_a_run_starts_only_what_the_stages_of_its_weights_have_not_trained(photo
     monkeypatch.setattr("condic.training.session._PIXELS_TO_START_FROM", 2**18)
     first = _run(photographs, tmp_path / "1", "low-resolution")
     second = _run(photographs, tmp_path / "2", "conditional", "--init", str(tmp_path / "1/cic-sr-t.safetensors"))
-    assert _changed(first, second) == {"super_resolution", "condition", "main"}
+    assert _changed(first, second) == {"super_resolution", "condition", "main", "mixture"}
     third = _run(photographs, tmp_path / "3", "joint", "--init", str(tmp_path / "2/cic-sr-t.safetensors"))
-    assert not _changed(second, third)
+    assert _changed(second, third) == {"mixture"}, "which calibration measures anew"
 
 
 def test_a_run_of_a_stage_ends_with_an_evaluation_of_what_it_makes(photographs, tmp_path, monkeypatch):
