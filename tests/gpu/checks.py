@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from bench import require
 
+from condic.errors import BackendError
 from condic.runtime.codec import Codec
 from condic.runtime.cuda.pipeline import WORKSPACES
 from condic.runtime.cuda.program import Format
@@ -35,9 +36,13 @@ FLOAT_TOLERANCE = 0.05
 
 def check_known_answers(codec: Codec) -> Facts:
     """Every graph loads; every exact one gives its known answer."""
-    start = time.perf_counter()
+    start, problems = time.perf_counter(), []
     for graph in codec.bundle.manifest.graphs:
-        codec.graphs.load(graph.role)
+        try:
+            codec.graphs.load(graph.role)
+        except BackendError as error:
+            problems.append(f"{graph.role}: {error}")
+    require(not problems, f"{len(problems)} graphs are refused: {'; '.join(problems)}")
     exact = sum(graph.precision == "exact" for graph in codec.bundle.manifest.graphs)
     return {"graphs": len(codec.bundle.manifest.graphs), "known_answers": exact, "seconds": time.perf_counter() - start}
 

@@ -1,7 +1,8 @@
 """Everything that needs a GPU, in one go: builds engines, checks, measures, and writes it all down.
 
-    python tests/gpu/run.py [--python PYTHON]... [--bundle BUNDLE] [--profiles 512,1080p,4k] [--sizes 512,1080p,4k]
-                            [--only kernels,tensorrt,...] [--limit SECONDS] [--out RESULTS.json]
+    python tests/gpu/run.py [--python PYTHON]... [--bundle BUNDLE] [--profiles 512,1080p,4k | --shapes MIN,USUAL,MAX]
+                            [--builders N] [--sizes 512,1080p,4k] [--only kernels,tensorrt,...] [--limit SECONDS]
+                            [--out RESULTS.json]
 
 Needs condic installed in each PYTHON (by default the one that runs this), pycuda, and TensorRT or onnxruntime-gpu;
 engines also need onnx and rich, training PyTorch and safetensors. What a PYTHON lacks is written down and the rest goes
@@ -25,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -72,9 +74,11 @@ def main() -> int:
             for stages in ("kernels", *BACKENDS, "training checks", *(f"training {way}" for way in TRAINING)):
                 if stages.split()[0] not in options.only:
                     continue
-                command = [python, __file__, "--stages", stages, "--bundle", bundle, "--sizes", options.sizes,
-                           "--profiles", options.profiles]  # fmt: skip
-                passed = results.add(python, _process(stages, command, limit))
+                command = [python, __file__, "--bundle", bundle, "--sizes", options.sizes, "--profiles",
+                           options.profiles, "--shapes", options.shapes, "--stages"]  # fmt: skip
+                if stages == "tensorrt":
+                    results.add(python, _engines(command, bundle, options.builders, limit))
+                passed = results.add(python, _process(stages, [*command, stages], limit))
                 if passed and stages in BACKENDS:
                     results.add(python, [_throughput(python, stages, bundle, options.sizes, Path(folder), limit)])
         for python in pythons if "sanitizers" in options.only else ():
@@ -91,6 +95,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--profiles", default="512,1080p,4k", help="sizes to build engines for; 4k takes all others too"
     )
+    parser.add_argument(
+        "--shapes", default="", help="sizes that engines take, as condic-export has it, instead of profiles"
+    )
+    parser.add_argument("--builders", type=int, default=1, help="engines to build at once, which disturb each other")
     parser.add_argument("--sizes", default="512,1080p,4k", help="sizes to measure")
     parser.add_argument(
         "--only", type=_parts, default=PARTS, metavar="PART,...", help=f"what to do of {', '.join(PARTS)}; default: all"
@@ -147,8 +155,11 @@ def _work(options: argparse.Namespace) -> int:
         _kernel_stages(stage, options.bundle, [] if options.stages == "kernels-once" else sizes)
     elif options.stages.startswith("training "):
         _training_stages(stage, options.stages.split()[1])
+    elif options.stages.startswith("engine "):
+        role = options.stages.split()[1]
+        stage(options.stages, lambda: _build_engine(options.bundle, role, options.profiles, options.shapes))
     else:
-        _backend_stages(stage, options.stages, options.bundle, options.profiles, sizes)
+        _backend_stages(stage, options.stages, options.bundle, sizes)
     return 1 if failed else 0
 
 
@@ -191,16 +202,13 @@ def _kernel_stages(stage: Stage, model: str, sizes: Sequence[str]) -> None:
     driver.close()
 
 
-def _backend_stages(stage: Stage, backend: str, model: str, profiles: str, sizes: Sequence[str]) -> None:
+def _backend_stages(stage: Stage, backend: str, model: str, sizes: Sequence[str]) -> None:
     from condic.benchmarks.photographs import find_photographs, parse_resolution, scaled
     from condic.runtime.bundle import read_bundle
     from condic.runtime.codec import Codec
     from condic.runtime.shipped import find_bundle
 
-    bundle = read_bundle(find_bundle(model))
-    if backend == "tensorrt" and stage("engines", lambda: _build_engines(bundle, profiles)) is None:
-        return
-    opened: list[Codec] = []
+    bundle, opened = read_bundle(find_bundle(model)), list[Codec]()
 
     def open_codec() -> Facts:
         opened.append(Codec(bundle, backend))
@@ -259,30 +267,28 @@ def checks() -> Any:
     return checks
 
 
-def _build_engines(bundle: Any, profiles: str) -> Facts:
+def _build_engine(model: str, role: str, profiles: str, shapes: str) -> Facts:
+    """The engines of one graph."""
     from condic.engines.build import Built, Order, build_engines
     from condic.engines.gpu import first_gpu
-    from condic.engines.profiles import named_profiles
+    from condic.engines.profiles import named_profiles, profile_of_shapes
+    from condic.runtime.bundle import read_bundle
     from condic.runtime.engine_cache import engine_folder
+    from condic.runtime.shipped import find_bundle
     from condic.runtime.tensorrt_library import find_tensorrt
 
-    trt, gpu, built, problems = find_tensorrt(), first_gpu(), list[Built](), list[str]()
-    order = Order(engine_folder(), named_profiles(profiles))
-    for graph in bundle.manifest.graphs:  # one by one: what fails keeps no other from being built
-        alone = replace(bundle, manifest=replace(bundle.manifest, graphs=(graph,)))
-        try:
-            build_engines(alone, order, trt, gpu, built.append, lambda graph, profile: lambda phase, done: True)
-        except Exception as error:
-            problems.append(f"{graph.role}: {type(error).__name__}: {error}")
-    if problems:
-        raise RuntimeError(f"{len(built)} engines built, {len(problems)} graphs failed: {'; '.join(problems)}")
-    attention = [verdict for x in built for verdict in x.attention]
+    trt, built, bundle = find_tensorrt(), list[Built](), read_bundle(find_bundle(model))
+    graphs = tuple(graph for graph in bundle.manifest.graphs if graph.role == role)
+    alone = replace(bundle, manifest=replace(bundle.manifest, graphs=graphs))
+    order = Order(engine_folder(), [profile_of_shapes(shapes)] if shapes else named_profiles(profiles))
+    build_engines(alone, order, trt, first_gpu(), built.append, lambda graph, profile: lambda phase, done: True)
     return {
-        "tensorrt": str(trt), "engines": len(built), "seconds": sum(x.seconds for x in built),
-        "bytes": sum(x.bytes for x in built), "attention": len(attention),
-        "fused": sum(verdict.fused == "fused" for verdict in attention),
-        "not_fused": sorted({verdict.reason for verdict in attention if verdict.fused != "fused"}),
-        "slowest": {x.key.role: round(x.seconds, 2) for x in sorted(built, key=lambda x: -x.seconds)[:5]},
+        "tensorrt": str(trt),
+        "engines": [
+            {"profile": str(x.key.profile), "precision": x.key.precision, "done": x.done, "bytes": x.bytes,
+             "seconds": round(x.seconds, 2), "attention": [asdict(verdict) for verdict in x.attention]}
+            for x in built
+        ],
     }  # fmt: skip
 
 
@@ -346,6 +352,21 @@ def _process(stages: str, command: Sequence[str], limit: float) -> Iterator[Fact
             yield outcome
     if (error := run.error()) and not failed:
         yield _outcome(stages, "process", error, {}, time.perf_counter() - start)
+
+
+def _engines(command: Sequence[str], model: str, builders: int, limit: float) -> Iterator[Facts]:
+    """Engines are built, several graphs at once: one that fails, or crashes, keeps no other from being built."""
+    from condic.runtime.bundle import read_bundle
+    from condic.runtime.shipped import find_bundle
+
+    def build(role: str) -> list[Facts]:
+        return list(_process(f"engine {role}", [*command, f"engine {role}"], limit))
+
+    graphs = read_bundle(find_bundle(model)).manifest.graphs
+    slowest_first = sorted(graphs, key=lambda graph: (graph.precision != "float", "synthesis" not in graph.role))
+    with ThreadPoolExecutor(builders) as pool:
+        for done in as_completed([pool.submit(build, graph.role) for graph in slowest_first]):
+            yield from done.result()
 
 
 def _throughput(python: str, backend: str, bundle: str, sizes: str, folder: Path, limit: float) -> Facts:

@@ -88,7 +88,7 @@ def test_every_stage_of_a_backend_passes_on_a_device_that_works(
     measure = run.checks().measure_images
     monkeypatch.setattr(run.checks(), "measure_images", lambda codec, image: measure(codec, image, runs=2))
     stages = Stages()
-    run._backend_stages(stages, "fake", str(bundle_path), "512", ["512"])  # type: ignore[arg-type]
+    run._backend_stages(stages, "fake", str(bundle_path), ["512"])  # type: ignore[arg-type]
     assert stages.names() == [
         "open", "known answers", "graphs", "cross decoding", "repetition", "cross decoding 512", "images 512"
     ]  # fmt: skip
