@@ -50,12 +50,15 @@ def in_order(options: Iterable[Option]) -> tuple[Option, ...]:
 
 @dataclass(frozen=True)
 class Order:
-    """What to build: the profiles, the options, where to, and whether attention must come out fused."""
+    """What to build: the profiles, the options, where to, whether attention must come out fused, and how long TensorRT
+    looks for fast kernels (0 to 5; None: as long as it does by itself, or did).
+    """
 
     folder: Path
     profiles: Sequence[Profile]
     options: tuple[Option, ...] = ()
     require_fused: bool = False
+    optimization_level: int | None = None
 
     def __post_init__(self) -> None:
         """However options are given, an engine with the same ones is the same."""
@@ -126,7 +129,7 @@ class _Work:
         path = engine_path(self.order.folder, self.key)
         try:
             engine = read_engine(path)
-            reason = "" if engine.notes.get("graph") == self._digest else "the graph has changed"
+            reason = self._why_again(engine)
         except BackendError as error:
             engine, reason = None, str(error) if path.exists() else self._stale()
         if engine is not None and not reason:
@@ -165,6 +168,7 @@ class _Work:
         notes = {
             "graph": self._digest,
             "build_seconds": time.perf_counter() - start,
+            "optimization_level": self.order.optimization_level,
             "source": plan.source,
             "layers": [asdict(x) for x in plan.layers],
             "attention": [asdict(x) for x in attention],
@@ -175,6 +179,7 @@ class _Work:
         turing = self.key.target.flavour == "tensorrt-rtx" and bool(self.key.target.gpu)
         return build_plan(
             self.trt, data, _shapes(self.graph, self.key.profile), self.key.precision, self.key.options,
+            optimization_level=self.order.optimization_level,
             capability=self.key.target.compute_capability if turing else None,
             inspect=self.key.target.flavour == "tensorrt",  # RTX makes its kernels only when an engine is loaded
             timing_cache=timings, progress=progress,
@@ -200,6 +205,15 @@ class _Work:
                 raise BackendError(
                     f"{self.graph.role}: attention {k} is not known to be one kernel ({verdict.reason}){hint}"
                 )
+
+    def _why_again(self, engine: Engine) -> str:
+        """Why an engine that is there and whole has to be built again; empty if it need not."""
+        if engine.notes.get("graph") != self._digest:
+            return "the graph has changed"
+        ordered, level = self.order.optimization_level, engine.notes.get("optimization_level")
+        if ordered not in (None, level):
+            return f"it was built at {'no particular' if level is None else 'another'} optimization level"
+        return ""
 
     def _stale(self) -> str:
         """Why an engine of the same graph that is there will not do: of another GPU or TensorRT."""

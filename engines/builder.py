@@ -26,6 +26,8 @@ _FLAGS: Mapping[Option, tuple[str, ...]] = {
 }
 _OUR_MEMORY = "REQUIRE_USER_ALLOCATION"
 """TensorRT-RTX has it: without it engines allocate, which a CUDA graph cannot record."""
+_SEVERAL_CONTEXTS = "PROFILE_SHARING_0806"
+"""What TensorRT 8.6 calls it that an engine has several contexts at a time; later versions always allow that."""
 _SHAPELESS = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "SHUFFLE", "SLICE", "CONCATENATION")
 """Layers of TensorRT 8.6 that compute nothing: their precision follows from their inputs."""
 
@@ -93,6 +95,7 @@ def build_plan(
     precision: Precision,
     options: Sequence[Option] = (),
     *,
+    optimization_level: int | None = None,
     capability: str | None = None,
     inspect: bool = False,
     timing_cache: bytes = b"",
@@ -100,9 +103,10 @@ def build_plan(
 ) -> Plan:
     """Builds the plan of a graph that `for_tensorrt` made.
 
-    `shapes` are smallest, usual and largest by input, of inputs whose shape varies. `capability` names the compute
-    capability to build for, where TensorRT-RTX is not to build for all from 8.0 on. `inspect` asks the finished engine
-    for its layers, which needs the GPU that it is for. Raises BackendError with TensorRT's own reason.
+    `shapes` are smallest, usual and largest by input, of inputs whose shape varies. `optimization_level`, 0 to 5, is
+    how long TensorRT looks for fast kernels; None leaves it to TensorRT. `capability` names the compute capability to
+    build for, where TensorRT-RTX is not to build for all from 8.0 on. `inspect` asks the finished engine for its
+    layers, which needs the GPU that it is for. Raises BackendError with TensorRT's own reason.
     """
     api = trt.api
     check_options(trt, options)
@@ -128,6 +132,10 @@ def build_plan(
         _allow_half(trt, network, config)
     if hasattr(api.BuilderFlag, _OUR_MEMORY):
         config.set_flag(getattr(api.BuilderFlag, _OUR_MEMORY))
+    if trt.flavour == "tensorrt" and trt.version.startswith("8."):
+        config.set_preview_feature(getattr(api.PreviewFeature, _SEVERAL_CONTEXTS), True)
+    if optimization_level is not None:
+        config.builder_optimization_level = optimization_level
     for option in options:
         for name in _FLAGS.get(option, ()):
             config.set_flag(getattr(api.BuilderFlag, name))

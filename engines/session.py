@@ -141,6 +141,7 @@ def run_inspect(path: Path) -> None:
                    f"largest {_size(key.profile.largest)})",
         "runs on": str(key.target),
         "options": ", ".join(key.options) or "none",
+        "level": "TensorRT's own" if (level := engine.notes.get("optimization_level")) is None else str(level),
         "plan": f"{len(engine.plan):,} bytes, built in {engine.notes['build_seconds']:.1f} s",
     }.items():  # fmt: skip
         console.print(f"{name:10} {value}", highlight=False, soft_wrap=True)

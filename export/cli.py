@@ -13,7 +13,7 @@ from condic.errors import InputError
 Role = Literal["image", "condition"]
 
 CODECS = ("dcic-sgp", "cic-sr")
-_OF_ENGINES = ("profile", "shapes", "options", "require_fused")
+_OF_ENGINES = ("profile", "shapes", "options", "require_fused", "optimization_level")
 _OF_WEIGHTS = ("preset", "weights", "lr_weights", "sr_weights", "query", "half", "out")
 
 
@@ -44,6 +44,8 @@ _OF_WEIGHTS = ("preset", "weights", "lr_weights", "sr_weights", "query", "half",
               help="Engines that all GPUs from Ampere on run.")  # fmt: skip
 @click.option("--strip-weights", "options", multiple=True, is_flag=True, flag_value="weight-stripped",
               help="Small engines without weights, to be completed where they run.")  # fmt: skip
+@click.option("--optimization-level", type=click.IntRange(0, 5),
+              help="How long TensorRT looks for fast kernels: 0 to 5; its own level is 3.")  # fmt: skip
 @click.option("--require-fused", is_flag=True, help="Fail if attention is not known to be one fused kernel.")
 @click.pass_context
 def export(context: click.Context, /, model: str | None, out: Path | None, engines: str | None, **given: Any) -> None:
@@ -135,7 +137,8 @@ def _engine_session(context: click.Context, folder: str, given: dict[str, Any]) 
     else:
         profiles = named_profiles(given["profile"])
     where = Path(folder) if folder else engine_folder()
-    return open_session(Order(where, profiles, tuple(given["options"]), given["require_fused"]))
+    options, fused, level = tuple(given["options"]), given["require_fused"], given["optimization_level"]
+    return open_session(Order(where, profiles, options, fused, level))
 
 
 def _refuse_given(context: click.Context, names: tuple[str, ...], why: str) -> None:

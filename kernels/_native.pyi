@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 from condic.kernels.coder import Buffer
 
+GROUP_BYTES: int
+
 class Tables:
     def __init__(self, cdf: NDArray[np.uint16], radius: NDArray[np.int32]) -> None: ...
     def arrays(self) -> tuple[bytes, ...]: ...

@@ -199,6 +199,7 @@ NB_MODULE(_native, m) {
   using condic::Decoder;
   using condic::Tables;
   m.doc() = "Native kernels; condic.kernels documents them.";
+  m.attr("GROUP_BYTES") = condic::kGroupBytes;
 
   nb::class_<Tables>(m, "Tables")
       .def("__init__",

@@ -52,28 +52,72 @@ inline LooksOfTable looks_of_table(const Tables& tables, size_t table, uint32_t 
   return result;
 }
 
-// Shares kMaxLooks out: of the tables that may have twice as many, the one whose looks leave out most gets them.
+// Looks of one table by their number, as a logarithm; each made when it is first asked for.
+class LooksByNumber {
+ public:
+  LooksByNumber(const Tables& tables, size_t table) : tables_(&tables), table_(table) {}
+
+  const LooksOfTable& operator[](uint32_t log2) {
+    LooksOfTable& found = made_[log2];
+    if (found.looks.empty()) found = looks_of_table(*tables_, table_, log2);
+    return found;
+  }
+
+ private:
+  const Tables* tables_;
+  size_t table_;
+  LooksOfTable made_[kProbabilityBits + 1];
+};
+
+// The frequency of the commonest symbol of a table.
+inline uint32_t highest_frequency(const Tables& tables, size_t table) {
+  const auto first = tables.intervals().begin() + tables.first()[table];
+  const auto higher = [](const Interval& a, const Interval& b) { return a.end - a.start < b.end - b.start; };
+  const Interval highest = *std::max_element(first, first + 2 * tables.radius()[table] + 1, higher);
+  return static_cast<uint32_t>(highest.end) - highest.start;
+}
+
+// Shares kMaxLooks out, time and again to the table that then leaves out least for each look it gets. It may get up to
+// eight times as many at once, since twice as many may be no better. The further a table's symbols spread, the rarer
+// they are in photographs; so tables count by the frequency of their commonest symbol.
 inline Looks make_looks(const Tables& tables) {
   constexpr uint32_t kLeast = 4;  // as a logarithm; 256 tables have room for that
+  constexpr uint32_t kMostDoublings = 3;
   std::vector<uint32_t> log2(tables.count(), kLeast);
-  std::vector<LooksOfTable> shared;
-  for (size_t t = 0; t < tables.count(); ++t) shared.push_back(looks_of_table(tables, t, kLeast));
+  std::vector<uint32_t> weight;
+  std::vector<LooksByNumber> choice;
+  for (size_t t = 0; t < tables.count(); ++t) {
+    weight.push_back(highest_frequency(tables, t));
+    choice.emplace_back(tables, t);
+  }
   for (size_t used = 2 + (tables.count() << kLeast);;) {
-    size_t most = tables.count();
+    size_t best = 0;
+    uint32_t number = 0;
+    double most = 0;
     for (size_t t = 0; t < tables.count(); ++t) {
-      const bool fits = log2[t] < kProbabilityBits && used + shared[t].looks.size() <= kMaxLooks;
-      if (fits && shared[t].left_out > (most < tables.count() ? shared[most].left_out : 0)) most = t;
+      const uint32_t now = log2[t], highest = std::min(kProbabilityBits, now + kMostDoublings);
+      for (uint32_t more = now + 1; more <= highest; ++more) {
+        const size_t added = (size_t{1} << more) - (size_t{1} << now);
+        if (used + added > kMaxLooks || choice[t][now].left_out <= choice[t][more].left_out) continue;
+        const double gain = static_cast<double>(choice[t][now].left_out - choice[t][more].left_out) *
+                            weight[t] / static_cast<double>(added);
+        if (gain <= most) continue;
+        best = t;
+        number = more;
+        most = gain;
+      }
     }
-    if (most == tables.count()) break;
-    used += shared[most].looks.size();
-    shared[most] = looks_of_table(tables, most, ++log2[most]);
+    if (most == 0) break;
+    used += (size_t{1} << number) - (size_t{1} << log2[best]);
+    log2[best] = number;
   }
   Looks result;
   result.all = {{0, 0, kTotal, 0}, {}};
   for (size_t t = 0; t < tables.count(); ++t) {
     result.of_table.push_back(table_looks(static_cast<uint32_t>(result.all.size()), kProbabilityBits - log2[t],
                                           static_cast<uint32_t>(t)));
-    result.all.insert(result.all.end(), shared[t].looks.begin(), shared[t].looks.end());
+    const std::vector<Look>& looks = choice[t][log2[t]].looks;
+    result.all.insert(result.all.end(), looks.begin(), looks.end());
   }
   return result;
 }

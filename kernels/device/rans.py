@@ -13,6 +13,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from condic.kernels._native import GROUP_BYTES
 from condic.kernels.coder import Tables
 from condic.kernels.device.chunks import RESULT
 from condic.kernels.device.launch import Address, Launch, check_positive, fill, launch, struct, tiles_of
@@ -22,7 +23,6 @@ MAX_CHUNKS = 64
 
 _MAX_GROUPS = 256
 _MAX_LANES = 32
-_GROUP_BYTES = 68 << 10  # kGroupBytes in kernels/rans_payload.h
 _GROUP_BLOCKS = 32  # blocks of eight warps, a warp for each group
 _PARTS = 16  # blocks that pack a group
 
@@ -162,7 +162,7 @@ class Stream:
     @property
     def _groups(self) -> int:
         """The most that `choose_lanes` in kernels/rans_payload.h can choose."""
-        return min(_MAX_GROUPS, max(1, (self.size + _GROUP_BYTES // 2) // _GROUP_BYTES))
+        return min(_MAX_GROUPS, max(1, (self.size + GROUP_BYTES // 2) // GROUP_BYTES))
 
     @property
     def _tiles(self) -> int:

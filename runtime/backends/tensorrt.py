@@ -80,10 +80,7 @@ class _Engines:
             if engine.key not in self._loaded:
                 self._loaded[engine.key] = self._tested(self._load(engine))
                 self._build_seconds[engine.key] = engine.notes.get("build_seconds", 0.0)
-            # An engine of TensorRT 8 has one context for each of its profiles, which is one.
-            shared = hasattr(self._library.api, _STRATEGY)
-            loaded = self._loaded[engine.key] if shared else self._load(engine)
-            return _Execution(self._graph, self._library, loaded, size)
+            return _Execution(self._graph, self._library, self._loaded[engine.key], size)
 
     def takes(self, size: Size) -> bool:
         """Whether there is an engine for a size; found out once."""

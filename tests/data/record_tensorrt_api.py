@@ -18,7 +18,7 @@ from typing import Any
 ENUMS = (
     "BuilderFlag", "ComputeCapability", "DataType", "DynamicShapesKernelSpecializationStrategy",
     "ExecutionContextAllocationStrategy", "HardwareCompatibilityLevel", "LayerInformationFormat", "LayerType",
-    "NetworkDefinitionCreationFlag", "ProfilingVerbosity", "SerializationFlag",
+    "NetworkDefinitionCreationFlag", "PreviewFeature", "ProfilingVerbosity", "SerializationFlag",
 )  # fmt: skip
 CLASSES = (
     "Builder", "EngineInspector", "IBuilderConfig", "ICudaEngine", "IExecutionContext", "ILayer", "ILogger",

@@ -108,6 +108,10 @@ def _classes(played: SimpleNamespace, enums: dict[str, Any]) -> dict[str, type[A
     class IBuilderConfig:
         def __init__(self) -> None:
             self._flags = {enums["BuilderFlag"].TF32}
+            self._previews: set[str] = set()
+
+        def set_preview_feature(self, feature: Any, on: bool) -> None:
+            self._previews = self._previews | {feature.name} if on else self._previews - {feature.name}
 
         def set_flag(self, flag: Any) -> None:
             self._flags.add(flag)
@@ -130,7 +134,7 @@ def _classes(played: SimpleNamespace, enums: dict[str, Any]) -> dict[str, type[A
             self._capability = capability
 
         num_compute_capabilities = 0
-        profiling_verbosity = hardware_compatibility_level = progress_monitor = None
+        profiling_verbosity = hardware_compatibility_level = progress_monitor = builder_optimization_level = None
 
     class ITimingCache:
         def serialize(self) -> bytes:

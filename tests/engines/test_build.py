@@ -135,6 +135,16 @@ def test_timings_are_kept_between_builds(run: Run, played: SimpleNamespace):
     assert played.old_timing == b"", "another GPU has timings of its own"
 
 
+def test_another_optimization_level_builds_again_and_none_in_particular_does_not(run: Run, played: SimpleNamespace):
+    assert [x.done for x in run()] == ["built"] * 2
+    again = run(optimization_level=2)
+    assert [x.reason for x in again] == ["it was built at no particular optimization level"] * 2
+    assert played.config.builder_optimization_level == 2
+    assert [x.done for x in run(optimization_level=2) + run()] == ["kept"] * 4
+    assert run(optimization_level=0)[0].reason == "it was built at another optimization level"
+    assert played.config.builder_optimization_level == 0
+
+
 def test_unfused_attention_fails_under_require_fused_and_is_not_kept(run: Run, played: SimpleNamespace):
     assert [x.fused for x in run(require_fused=True)[1].attention] == ["fused"]
     layers = [

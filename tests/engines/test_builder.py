@@ -50,6 +50,16 @@ def test_networks_are_strongly_typed_by_the_value_that_the_version_has(
     assert played.network._flags == {"8": 1 << 0, "10": 1 << 1, "11": 1 << 0, "rtx": 1 << 0}[major(recorded)]
 
 
+def test_engines_have_several_contexts_and_the_level_that_was_asked_for(
+    recorded: Record, play: Play, played: SimpleNamespace
+):
+    build_plan(play(recorded), b"", SHAPES, "exact")
+    assert played.config._previews == ({"PROFILE_SHARING_0806"} if major(recorded) == "8" else set())
+    assert played.config.builder_optimization_level is None
+    build_plan(play(recorded), b"", SHAPES, "exact", optimization_level=0)
+    assert played.config.builder_optimization_level == 0
+
+
 @pytest.mark.parametrize(("precision", "tf32"), [("exact", True), ("guarded", False), ("fp16", True), ("fp32", True)])
 def test_only_guarded_graphs_do_without_tf32(
     recorded: Record, play: Play, played: SimpleNamespace, precision: Any, tf32: bool

@@ -127,7 +127,7 @@ def test_bad_models_and_options_are_one_line(
     assert "Missing option '--model'" in refused("--engines", "--profile", "5k")
     assert "'--out' (or '--engines')" in refused("--model", "dcic-sgp")
     assert "--model jpeg: no such codec" in refused("--model", "jpeg", "--out", tmp_path / "x")
-    for words in (["--profile", "512"], ["--require-fused"], ["--strip-weights"]):
+    for words in (["--profile", "512"], ["--require-fused"], ["--strip-weights"], ["--optimization-level", "2"]):
         assert "is for engines; give --engines" in refused("--model", "dcic-sgp", "--out", tmp_path / "x", *words)
 
 

@@ -114,11 +114,7 @@ def check_repetition(codec: Codec, image: Pixels) -> Facts:
         require(other.decode(first).latents_sha256() == latents, "the host's coder gives other latents")
     finally:
         other.close()
-    programs = _programs(codec)
-    return {
-        "programs": len(programs), "captured": sum(program.captured for program in programs),
-        "not_captured": sorted({str(program.refusal) for program in programs if program.refusal}),
-    }  # fmt: skip
+    return _captured(codec)
 
 
 def mosaic(image: Pixels, height: int, width: int) -> Pixels:
@@ -127,8 +123,8 @@ def mosaic(image: Pixels, height: int, width: int) -> Pixels:
     return np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="symmetric")[:height, :width]
 
 
-def measure_images(codec: Codec, image: Pixels, level: int = 32, runs: int = 100) -> Facts:
-    """Images per second one at a time and many at once, and where the device's time goes."""
+def measure_single(codec: Codec, image: Pixels, level: int = 32, runs: int = 100) -> Facts:
+    """Images per second, one at a time: medians."""
     data = codec.encode(image, level)
 
     def median(code: Callable[[], object]) -> float:
@@ -140,6 +136,18 @@ def measure_images(codec: Codec, image: Pixels, level: int = 32, runs: int = 100
                 times.append(time.perf_counter() - start)
         return statistics.median(times)
 
+    return {
+        "size": f"{image.shape[1]}x{image.shape[0]}", "bytes": len(data),
+        "encode_per_second": 1 / median(lambda: codec.encode(image, level)),
+        "decode_per_second": 1 / median(lambda: codec.decode(data)),
+        "memory_mib": _memory_of_this_process(), **_captured(codec),
+    }  # fmt: skip
+
+
+def measure_many(codec: Codec, image: Pixels, level: int = 32, runs: int = 100) -> Facts:
+    """Images per second, many at once, three times."""
+    data = codec.encode(image, level)
+
     def rates(code: Callable[[], Any]) -> list[float]:
         results = []
         for _ in range(3):
@@ -147,30 +155,30 @@ def measure_images(codec: Codec, image: Pixels, level: int = 32, runs: int = 100
             results.append(sum(1 for _ in code()) / (time.perf_counter() - start))
         return results
 
-    facts: Facts = {
-        "size": f"{image.shape[1]}x{image.shape[0]}", "bytes": len(data),
-        "encode_per_second": 1 / median(lambda: codec.encode(image, level)),
-        "decode_per_second": 1 / median(lambda: codec.decode(data)),
-    }  # fmt: skip
-    facts["memory_mib"] = _memory_of_this_process()
     for _ in range(3):  # all workspaces at once, until each has set itself up and captured
         for finish in [codec.begin_encoding(image, level) for _ in range(WORKSPACES)]:
             finish()
-    facts["encode_many_per_second"] = rates(lambda: codec.encode_many([image] * runs, level))
     with ThreadPoolExecutor(WORKSPACES) as threads:
         for _ in range(5):
             list(threads.map(lambda _: codec.decode(data), range(WORKSPACES)))
-    facts["decode_many_per_second"] = rates(lambda: codec.decode_many([data] * runs))
-    programs = _programs(codec)
-    facts |= {"programs": len(programs), "captured": sum(program.captured for program in programs)}
+    return {
+        "size": f"{image.shape[1]}x{image.shape[0]}", "bytes": len(data),
+        "encode_per_second": rates(lambda: codec.encode_many([image] * runs, level)),
+        "decode_per_second": rates(lambda: codec.decode_many([data] * runs)),
+        "memory_mib": _memory_of_this_process(), **_captured(codec),
+    }  # fmt: skip
+
+
+def measure_parts(codec: Codec, image: Pixels) -> Facts:
+    """Where the device's time goes, in microseconds; nothing for backends without programs."""
+    facts: Facts = {}
     if codec._device is not None:
         height, width, channels = image.shape
         for kind in ("encode", "decode"):
-            profile = codec._device.profile(Format(kind, height, width, channels, codec._device.host_coder))
             totals: dict[str, float] = {}
-            for name, seconds in profile:
+            for name, seconds in codec._device.profile(Format(kind, height, width, channels, codec._device.host_coder)):
                 totals[name] = totals.get(name, 0.0) + 1e6 * seconds
-            facts[f"{kind}_profile_us"] = totals
+            facts[f"{kind}_us"] = totals
     return facts
 
 
@@ -182,6 +190,15 @@ def _memory_of_this_process() -> int | None:
         return {int(pid): int(mib) for pid, mib in (line.split(",") for line in lines)}.get(os.getpid())
     except (OSError, ValueError, subprocess.CalledProcessError):
         return None
+
+
+def _captured(codec: Codec) -> Facts:
+    """How many programs there are, how many of them are captured, and why others are not."""
+    programs = _programs(codec)
+    return {
+        "programs": len(programs), "captured": sum(program.captured for program in programs),
+        "not_captured": sorted({str(program.refusal) for program in programs if program.refusal}),
+    }  # fmt: skip
 
 
 def _programs(codec: Codec) -> list[LoadedProgram]:

@@ -1,8 +1,8 @@
 """Everything that needs a GPU, in one go: builds engines, checks, measures, and writes it all down.
 
     python tests/gpu/run.py [--python PYTHON]... [--bundle BUNDLE] [--profiles 512,1080p,4k | --shapes MIN,USUAL,MAX]
-                            [--builders N] [--sizes 512,1080p,4k] [--only kernels,tensorrt,...] [--limit SECONDS]
-                            [--out RESULTS.json]
+                            [--optimization-level N] [--builders N] [--sizes 512,1080p,4k]
+                            [--only kernels,tensorrt,...] [--limit SECONDS] [--out RESULTS.json]
 
 Needs condic installed in each PYTHON (by default the one that runs this), pycuda, and TensorRT or onnxruntime-gpu;
 engines also need onnx and rich, training PyTorch and safetensors. What a PYTHON lacks is written down and the rest goes
@@ -75,7 +75,7 @@ def main() -> int:
                 if stages.split()[0] not in options.only:
                     continue
                 command = [python, __file__, "--bundle", bundle, "--sizes", options.sizes, "--profiles",
-                           options.profiles, "--shapes", options.shapes, "--stages"]  # fmt: skip
+                           options.profiles, "--shapes", options.shapes, *_level(options), "--stages"]  # fmt: skip
                 if stages == "tensorrt":
                     results.add(python, _engines(command, bundle, options.builders, limit))
                 passed = results.add(python, _process(stages, [*command, stages], limit))
@@ -98,6 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--shapes", default="", help="sizes that engines take, as condic-export has it, instead of profiles"
     )
+    parser.add_argument("--optimization-level", type=int, help="as condic-export has it")
     parser.add_argument("--builders", type=int, default=1, help="engines to build at once, which disturb each other")
     parser.add_argument("--sizes", default="512,1080p,4k", help="sizes to measure")
     parser.add_argument(
@@ -107,6 +108,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="file, or folder, of the results")
     parser.add_argument("--stages", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _level(options: argparse.Namespace) -> list[str]:
+    return [] if options.optimization_level is None else ["--optimization-level", str(options.optimization_level)]
 
 
 def _parts(text: str) -> list[str]:
@@ -157,7 +162,7 @@ def _work(options: argparse.Namespace) -> int:
         _training_stages(stage, options.stages.split()[1])
     elif options.stages.startswith("engine "):
         role = options.stages.split()[1]
-        stage(options.stages, lambda: _build_engine(options.bundle, role, options.profiles, options.shapes))
+        stage(options.stages, lambda: _build_engine(options, role))
     else:
         _backend_stages(stage, options.stages, options.bundle, sizes)
     return 1 if failed else 0
@@ -227,7 +232,9 @@ def _backend_stages(stage: Stage, backend: str, model: str, sizes: Sequence[str]
     for size in sizes:
         image = photograph(size)
         stage(f"cross decoding {size}", lambda: checks().check_cross_decoding(codec, host, [image], [32]))  # noqa: B023
-        stage(f"images {size}", lambda: checks().measure_images(codec, image))  # noqa: B023
+        stage(f"images {size}", lambda: checks().measure_single(codec, image))  # noqa: B023
+        stage(f"many images {size}", lambda: checks().measure_many(codec, image))  # noqa: B023
+        stage(f"profile {size}", lambda: checks().measure_parts(codec, image))  # noqa: B023
     codec.close()
 
 
@@ -267,7 +274,7 @@ def checks() -> Any:
     return checks
 
 
-def _build_engine(model: str, role: str, profiles: str, shapes: str) -> Facts:
+def _build_engine(options: argparse.Namespace, role: str) -> Facts:
     """The engines of one graph."""
     from condic.engines.build import Built, Order, build_engines
     from condic.engines.gpu import first_gpu
@@ -277,13 +284,16 @@ def _build_engine(model: str, role: str, profiles: str, shapes: str) -> Facts:
     from condic.runtime.shipped import find_bundle
     from condic.runtime.tensorrt_library import find_tensorrt
 
-    trt, built, bundle = find_tensorrt(), list[Built](), read_bundle(find_bundle(model))
+    trt, built, bundle = find_tensorrt(), list[Built](), read_bundle(find_bundle(options.bundle))
     graphs = tuple(graph for graph in bundle.manifest.graphs if graph.role == role)
     alone = replace(bundle, manifest=replace(bundle.manifest, graphs=graphs))
-    order = Order(engine_folder(), [profile_of_shapes(shapes)] if shapes else named_profiles(profiles))
+    shapes, level = options.shapes, options.optimization_level
+    profiles = [profile_of_shapes(shapes)] if shapes else named_profiles(options.profiles)
+    order = Order(engine_folder(), profiles, optimization_level=level)
     build_engines(alone, order, trt, first_gpu(), built.append, lambda graph, profile: lambda phase, done: True)
     return {
         "tensorrt": str(trt),
+        "optimization_level": level,
         "engines": [
             {"profile": str(x.key.profile), "precision": x.key.precision, "done": x.done, "bytes": x.bytes,
              "seconds": round(x.seconds, 2), "attention": [asdict(verdict) for verdict in x.attention]}

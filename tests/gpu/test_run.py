@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from ctypes.util import find_library
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,17 +86,21 @@ def test_every_stage_of_a_backend_passes_on_a_device_that_works(
     fake: FakeDriver, monkeypatch: pytest.MonkeyPatch, bundle_path: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(run.checks(), "LEVELS", (32,))
-    measure = run.checks().measure_images
-    monkeypatch.setattr(run.checks(), "measure_images", lambda codec, image: measure(codec, image, runs=2))
+    for name in ("measure_single", "measure_many"):
+        original = getattr(run.checks(), name)
+        monkeypatch.setattr(run.checks(), name, partial(original, runs=2))
     stages = Stages()
     run._backend_stages(stages, "fake", str(bundle_path), ["512"])  # type: ignore[arg-type]
     assert stages.names() == [
-        "open", "known answers", "graphs", "cross decoding", "repetition", "cross decoding 512", "images 512"
+        "open", "known answers", "graphs", "cross decoding", "repetition", "cross decoding 512", "images 512",
+        "many images 512", "profile 512",
     ]  # fmt: skip
-    assert stages.outcomes[-1]["facts"]["programs"] == stages.outcomes[-1]["facts"]["captured"] > 0
+    for outcome in stages.outcomes[-3:-1]:
+        assert outcome["facts"]["programs"] == outcome["facts"]["captured"] > 0
+    assert stages.outcomes[-1]["facts"]["encode_us"]["encode_chunk"] > 0
     failed = run._outcome("fake", "last", "out of luck", {}, 0)
     results = run.Results(tmp_path, "A GPU (80GB)")
-    for added, count in ((stages.outcomes, 7), ([failed], 8)):  # a run that is cut short leaves what it had
+    for added, count in ((stages.outcomes, 9), ([failed], 10)):  # a run that is cut short leaves what it had
         assert results.add("python", added) == (added is stages.outcomes)
         (path,) = tmp_path.glob("gpu-a-gpu-80gb--*.json")
         facts = json.loads(path.read_text())

@@ -59,7 +59,7 @@ def test_a_large_stream_has_several_groups(tables: Tables) -> None:
     generator = np.random.default_rng(1)
     chunks = [(generator.integers(-2, 3, n, np.int16), generator.integers(0, 3, n, np.uint8)) for n in (999, 130_000)]
     stream = [list(zip(symbols.tolist(), indexes.tolist(), strict=True)) for symbols, indexes in chunks]
-    assert encode(tables, chunks) == reference_encode(CDFS, stream, log2_lanes=5, groups=2)
+    assert encode(tables, chunks) == reference_encode(CDFS, stream, log2_lanes=5, groups=4)
 
 
 @given(streams)

@@ -200,7 +200,7 @@ def test_several_groups_are_those_of_the_host(coder: Callable[..., Coder], gauss
     for size in (999, 170_001, 0, 30_000):
         indexes = generator.integers(58, 64, size).astype(np.uint8)
         chunks.append((np.rint(generator.normal(size=size) * 50).astype(np.int16), indexes))
-    assert kernels.encode(gaussians, chunks)[:2] == bytes([5 | 8 | 16, 2]), "three groups of 32 lanes, and escapes"
+    assert kernels.encode(gaussians, chunks)[:2] == bytes([5 | 8 | 16, 5]), "six groups of 32 lanes, and escapes"
     assert_same(coder(gaussians, order, 3), gaussians, chunks, spare=3000)
 
 

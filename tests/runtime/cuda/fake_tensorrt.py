@@ -72,7 +72,6 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
             self.run = inner.load(graph, bundle)
             self._names = [x.name for x in (*graph.inputs, *graph.outputs)]
             self.num_io_tensors = len(self._names)
-            self._contexts = 0
 
         def get_tensor_name(self, k: int) -> str:
             return self._names[k]
@@ -80,16 +79,15 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
         def get_tensor_dtype(self, name: str) -> str:
             return "float32"
 
-        def _context(self) -> Context | None:
-            self._contexts += 1
+        def _context(self) -> Context:
             module.contexts += 1
-            return None if old and self._contexts > 1 else Context(self)
+            return Context(self)
 
     if old:
         Engine.create_execution_context_without_device_memory = Engine._context  # type: ignore[attr-defined]
     else:
 
-        def create_execution_context(self: Engine, given: Any) -> Context | None:
+        def create_execution_context(self: Engine, given: Any) -> Context:
             if rtx:
                 assert given.strategy == "user"
                 assert given.dynamic_shapes_kernel_specialization_strategy == "eager"
