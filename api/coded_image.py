@@ -58,22 +58,24 @@ class CodedImage:
         width, height = self.size
         return f"<CodedImage {width}x{height} {self.mode}, quality {self.quality}, {len(self.data)} bytes>"
 
-    def decode(self, region: Sequence[int] | None = None) -> Decoded:
-        """The image, uint8 [H, W] or [H, W, 2..4], with its latents. Raises CondicError.
+    def decode(self, region: Sequence[int] | None = None, *, latents: bool = False) -> Decoded:
+        """The image, uint8 [H, W] or [H, W, 2..4], and its latents if they are asked for. Raises CondicError.
 
         `region`: left, top, width and height in pixels of the only part that is wanted.
         """
         with named(self._source):
-            return self._codec().decode(self.data, limits=self._limits, region=region)
+            return self._codec().decode(self.data, limits=self._limits, region=region, latents=latents)
 
-    def preview(self, reduction: int = 1) -> Decoded:
-        """A rough image from the first part of the file alone. Raises CondicError.
+    def preview(self, reduction: int = 1, *, latents: bool = False) -> Decoded:
+        """A rough image from the first part of the file alone, and the latents in that if they are asked for.
+
+        Raises CondicError.
 
         It is as large as the model makes it: dcic-sgp's has the image's size, cic-sr's a quarter of its sides. With a
         `reduction` of n (8, 16 or 32) it has ceil(H / n) rows and ceil(W / n) columns.
         """
         with named(self._source):
-            return self._codec().preview(self.data, limits=self._limits, reduction=reduction)
+            return self._codec().preview(self.data, limits=self._limits, reduction=reduction, latents=latents)
 
     def _codec(self) -> Codec:
         from condic.functions import open_codec

@@ -50,7 +50,7 @@ def measure_matrix(
     cells = []
     for encoder, codec in codecs.items():
         files = [codec.encode(image, level) for image in pixels]
-        own = [codec.decode(data) for data in files]
+        own = [codec.decode(data, latents=True) for data in files]
         hashes = [decoded.latents_sha256() for decoded in own]
         pictures = [decoded.image for decoded in own]
         for decoder, other in codecs.items():
@@ -69,7 +69,7 @@ def _cell(
     difference = 0
     try:
         for data, picture in zip(files, pictures, strict=True):
-            decoded = codec.decode(data)
+            decoded = codec.decode(data, latents=True)
             found.append(decoded.latents_sha256())
             difference = max(difference, int(np.abs(decoded.image.astype(np.int16) - picture).max()))
     except CondicError as error:

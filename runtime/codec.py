@@ -72,7 +72,7 @@ class Quantised:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded file: the image as it was given, its metadata, and the integer latents by name.
+    """A decoded file: the image as it was given, its metadata, and the integer latents by name if they were asked for.
 
     `image` is uint8 [H, W] or [H, W, 2..4], a latent int32 [C, H, W] in 1/16.
     """
@@ -82,7 +82,12 @@ class Decoded:
     latents: Latents
 
     def latents_sha256(self) -> str:
-        """SHA-256 over all integer latents, in coding order, as little-endian int32: equal on every backend."""
+        """SHA-256 over all integer latents, in coding order, as little-endian int32: equal on every backend.
+
+        Raises ValueError where they were not asked for.
+        """
+        if not self.latents:
+            raise ValueError("this was decoded without its latents; ask for them (latents=True)")
         digest = hashlib.sha256()
         for latent in self.latents.values():
             digest.update(np.ascontiguousarray(latent, "<i4").tobytes())
@@ -245,6 +250,8 @@ class Codec:
         limits: Limits | None = None,
         region: Sequence[int] | None = None,
         rounding: Rounding | None = None,
+        *,
+        latents: bool = False,
     ) -> Decoded:
         """Decompresses a file, given as bytes, by path, or open for reading.
 
@@ -252,30 +259,34 @@ class Codec:
         pixels that decoding everything gives there. The latents are decoded whole whatever it is, since the entropy
         coder knows no places; the synthesis runs for the tiles that have a share in it.
 
-        `rounding` takes the place of the file's guard: for measurements.
+        `rounding` takes the place of the file's guard: for measurements. `latents` asks for the integer latents too,
+        several times as many bytes as the image.
 
         Raises InputError if the file cannot be read or has no such region, StreamError or IntegrityError for what is
         wrong with it, BundleError if it was made with another model.
         """
         timings = timings or Timings()
         return _named_begin(
-            source, lambda data: self._begin(data, "decode", timings, limits, region, rounding=rounding)
+            source,
+            lambda data: self._begin(data, "decode", timings, limits, region, rounding=rounding, latents=latents),
         )()
 
-    def decode_many(self, sources: Iterable[Source], limits: Limits | None = None) -> Iterator[Decoded]:
+    def decode_many(
+        self, sources: Iterable[Source], limits: Limits | None = None, *, latents: bool = False
+    ) -> Iterator[Decoded]:
         """`decode` for many files, in order: one is drawn while the entropy decoder works on the next.
 
-        Takes a file when there is room for it, as `encode_many`. With a GPU, the results have no latents.
+        Takes a file when there is room for it, as `encode_many`.
         """
 
         def begin(source: Source) -> Callable[[], Decoded]:
-            return _named_begin(source, lambda data: self._begin(data, "decode", Timings(), limits, latents=False))
+            return _named_begin(source, lambda data: self._begin(data, "decode", Timings(), limits, latents=latents))
 
         return in_order(begin, sources, self._workers)
 
     def preview(
         self, source: Source, timings: Timings | None = None, limits: Limits | None = None, reduction: int = 1,
-        *, large: bool = False,
+        *, large: bool = False, latents: bool = False,
     ) -> Decoded:  # fmt: skip
         """Like `decode`, from the first latents alone (the bundle's preview steps), and perhaps a smaller image.
 
@@ -290,17 +301,16 @@ class Codec:
             raise InputError(f"{self.bundle.source}: this model has one preview only; leave out the super-resolved one")
         kind = "large_preview" if large else "preview"
         timings = timings or Timings()
-        return _named_begin(source, lambda data: self._begin(data, kind, timings, limits, None, reduction))()
+        return _named_begin(
+            source, lambda data: self._begin(data, kind, timings, limits, None, reduction, latents=latents)
+        )()
 
     def _begin(
         self, data: bytes | memoryview, kind: str, timings: Timings, limits: Limits | None,
         region: Sequence[int] | None = None, reduction: int = 1, rounding: Rounding | None = None, *,
-        latents: bool = True,
+        latents: bool,
     ) -> Callable[[], Decoded]:  # fmt: skip
-        """Reads a file and, on the host, decodes its latents; gives a function for the rest, for any thread.
-
-        `latents`: whether they are fetched from a GPU.
-        """
+        """Reads a file and, on the host, decodes its latents; gives a function for the rest, for any thread."""
         stream = read_stream(data, limits)
         self._check_fits(stream)
         header, manifest = stream.header, self.bundle.manifest
@@ -316,7 +326,7 @@ class Codec:
             alpha, metadata = stored_without_loss(stream, limits)
             if alpha is not None:
                 canvas.draw_alpha(reduced(alpha[:, :, None], smaller)[:, :, 0])
-            return Decoded(canvas.image(), metadata, integers)
+            return Decoded(canvas.image(), metadata, integers if latents else {})
 
         def on_host(tile: int | None = None) -> Callable[[], Decoded]:
             evaluation = self._evaluation(header.height, header.width, header.quality, timings, tile)
@@ -342,9 +352,8 @@ class Codec:
             if self._device is not None:
                 with suppress(DeviceMemoryError, SizeError):
                     payloads = [stream.section(k).payload for k in range(sum(step.op == "code" for step in steps))]
-                    result = self._device.decode(kind, header, payloads, timings, latents=latents)
-                    canvas.draw_pixels(result.pixels)
-                    return finish(result.latents)
+                    draw = canvas.draw_pixels
+                    return finish(self._device.decode(kind, header, payloads, draw, timings, latents=latents))
             return _with_smaller_tiles(lambda tile: on_host(tile)())
 
         return on_host_in_halves() if self.graphs.backend.driver is None else on_device

@@ -32,7 +32,7 @@ def verify(setup: Setup, source: Path) -> None:
             header = read_header(data, setup.limits)
             codec = setup.open(header)
             start = time.perf_counter()
-            digest = codec.decode(data, timings, setup.limits).latents_sha256()
+            digest = codec.decode(data, timings, setup.limits, latents=True).latents_sha256()
             seconds = time.perf_counter() - start
     except StreamError as error:
         if isinstance(error, LimitError):

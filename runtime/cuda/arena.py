@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-ALIGNMENT = 256
+ALIGNMENT = 512
+"""Bytes. TensorRT 8.6 takes scratch memory at multiples of a GPU's texture alignment, which this is."""
 
 
 @dataclass(frozen=True)

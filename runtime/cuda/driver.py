@@ -56,7 +56,7 @@ class Driver(Protocol):
         ...
 
     def allocate(self, size: int) -> int:
-        """An address of `size` bytes of device memory, aligned to 256."""
+        """An address of `size` bytes of device memory, a multiple of `ALIGNMENT` (arena)."""
         ...
 
     def release(self, address: int) -> None:

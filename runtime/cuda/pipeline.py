@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +24,10 @@ from condic.runtime.latents import EntropyTables
 from condic.runtime.pictures import Pixels
 from condic.runtime.timings import Timings
 
+Integers = npt.NDArray[np.int32]
+
 WORKSPACES = 4
 """Images that are on the device at the same time, at most."""
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """`pixels`, uint8 [H, W, 1 or 3], and latents, int32 [C, H, W] in 1/16, by name."""
-
-    pixels: Pixels
-    latents: dict[str, npt.NDArray[np.int32]]
 
 
 class DevicePipeline:
@@ -90,12 +83,14 @@ class DevicePipeline:
         return finish
 
     def decode(
-        self, kind: str, header: Header, sections: Sequence[Payload], timings: Timings, *, latents: bool
-    ) -> Reconstruction:
+        self, kind: str, header: Header, sections: Sequence[Payload], draw: Callable[[Pixels], None], timings: Timings,
+        *, latents: bool,
+    ) -> dict[str, Integers]:  # fmt: skip
         """Runs the steps of a kind (`decode`, `preview`) on a file's header and the sections of its first latents.
 
-        `latents`: whether to fetch them. Raises StreamError and IntegrityError for what is wrong with them, and
-        BackendErrors as `begin_encoding`.
+        `draw` is given the pixels, uint8 [H, W, 1 or 3], in memory that is only lent. Gives the latents, int32
+        [C, H, W] in 1/16, by name, if `latents` asks for them. Raises StreamError and IntegrityError for what is wrong
+        with the sections, and BackendErrors as `begin_encoding`.
         """
         channels = 1 if header.flags & Flags.GREY else 3
         for host_coder in (False, True):
@@ -106,7 +101,7 @@ class DevicePipeline:
                     self._decode_on_host(use, sections, timings, latents=latents)
                 elif not self._decode_on_device(use, sections, timings, latents=latents):
                     continue
-                return self._result(use, timings, latents=latents)
+                return _drawn(use.loaded, draw, timings, latents=latents)
         raise AssertionError
 
     def profile(self, format: Format) -> list[tuple[str, float]]:
@@ -159,16 +154,6 @@ class DevicePipeline:
                     by_name[segment.then.latent].decode(segment.then, loaded)
         for each in coded:
             each.finish()
-
-    def _result(self, use: _Use, timings: Timings, *, latents: bool) -> Reconstruction:
-        loaded, program = use.loaded, use.loaded.program
-        with timings.stage("pixels"):
-            integers = {
-                x.name: loaded.staged(x.tensor("latents"), np.int32).reshape(x.shape).copy()
-                for x in program.latents
-                if latents
-            }
-            return Reconstruction(loaded.staged("pixels").reshape(program.image).copy(), integers)
 
     def _acquire(self, format: Format) -> tuple[Workspace, LoadedProgram]:
         """A workspace with the program for a format: an idle one that has it, else an idle one, else a new one."""
@@ -245,6 +230,20 @@ def open_pipeline(
     if driver is None or not runs_on_a_device(bundle.manifest):
         return None
     return DevicePipeline(bundle, graphs, entropy, driver, host_coder=host_coder)
+
+
+def _drawn(
+    loaded: LoadedProgram, draw: Callable[[Pixels], None], timings: Timings, *, latents: bool
+) -> dict[str, Integers]:
+    """Draws what has been decoded, and gives the latents."""
+    program = loaded.program
+    with timings.stage("pixels"):
+        draw(loaded.staged("pixels").reshape(program.image))
+        return {
+            x.name: loaded.staged(x.tensor("latents"), np.int32).reshape(x.shape).copy()
+            for x in program.latents
+            if latents
+        }
 
 
 class _Use:

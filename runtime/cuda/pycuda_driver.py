@@ -16,6 +16,7 @@ import pycuda.driver as cuda
 from condic.errors import BackendError, DeviceLostError, DeviceMemoryError
 from condic.kernels import device
 from condic.kernels.device import Launch
+from condic.runtime.cuda.arena import ALIGNMENT
 from condic.runtime.cuda.arguments import packed
 from condic.runtime.cuda.driver import CPU, Device, find_libcuda
 
@@ -73,11 +74,12 @@ class PycudaDriver:
         return free
 
     def allocate(self, size: int) -> int:
-        """An address of `size` bytes of device memory, aligned to 256."""
+        """An address of `size` bytes of device memory, a multiple of `ALIGNMENT`: CUDA promises 256 alone."""
         with self._said_clearly(f"{size / 2**20:,.0f} MiB"):
-            allocation = cuda.mem_alloc(size)
-        self._memory[int(allocation)] = allocation
-        return int(allocation)
+            allocation = cuda.mem_alloc(size + ALIGNMENT - 256)
+        address = -(-int(allocation) // ALIGNMENT) * ALIGNMENT
+        self._memory[address] = allocation
+        return address
 
     def release(self, address: int) -> None:
         """Frees what `allocate` gave."""

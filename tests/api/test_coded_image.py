@@ -39,7 +39,7 @@ def test_an_opened_file_says_what_it_is(path: Path, codec: Codec, bundle_path: P
     expected = codec.decode(path.read_bytes())
     assert np.array_equal(coded.decode().image, expected.image)
     assert coded.decode().metadata == METADATA
-    assert list(coded.preview().latents) == ["prior"]
+    assert list(coded.preview(latents=True).latents) == ["prior"]
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])

@@ -70,7 +70,7 @@ class FakeExecution:
             assert not self._closed, "an execution ran after it was closed"
             for spec, at in places:
                 driver.check(at, bytes_of(spec, self._size))
-                assert at % 256 == 0, "TensorRT wants addresses that are multiples of 256"
+                assert at % 512 == 0, "TensorRT wants addresses that are multiples of 512"
             if self.scratch:
                 driver.check(scratch, self.scratch)
                 view(scratch, self.scratch, np.uint8).fill(0x5A)

@@ -86,7 +86,7 @@ def test_a_published_model_becomes_a_bundle_whose_files_every_backend_reads(publ
     quantised = encoder.quantise(image, 32)
     data = encoder.pack(quantised)
     for name in backends:
-        latents = Codec(bundle, name, BackendOptions(threads=2)).decode(data).latents
+        latents = Codec(bundle, name, BackendOptions(threads=2)).decode(data, latents=True).latents
         for coded in quantised.latents:
             np.testing.assert_array_equal(latents[coded.name], coded.integers, err_msg=name)
 

@@ -81,7 +81,7 @@ def check_cross_decoding(codec: Codec, host: Codec, images: Sequence[Pixels], le
         for level in levels:
             files = {"GPU": codec.encode(image, level), "CPU": host.encode(image, level)}
             for name, data in files.items():
-                here, there = codec.decode(data), host.decode(data)
+                here, there = codec.decode(data, latents=True), host.decode(data, latents=True)
                 what = f"{image.shape[1]}x{image.shape[0]} at level {level}, written by the {name}"
                 require(here.latents_sha256() == there.latents_sha256(), f"{what}: other latents on the other side")
                 difference = here.image.astype(np.int32) - there.image
@@ -101,17 +101,20 @@ def check_repetition(codec: Codec, image: Pixels) -> Facts:
     from condic.runtime.backends import BackendOptions
 
     first = codec.encode(image, 32)
-    latents = codec.decode(first).latents_sha256()
+    latents = codec.decode(first, latents=True).latents_sha256()
     for k in range(3):
         require(codec.encode(image, 32) == first, f"encoding gives other bytes in run {k + 2}")
-        require(codec.decode(first).latents_sha256() == latents, f"decoding gives other latents in run {k + 2}")
+        require(
+            codec.decode(first, latents=True).latents_sha256() == latents,
+            f"decoding gives other latents in run {k + 2}",
+        )
     require(set(codec.encode_many([image] * 8, 32)) == {first}, "encode_many gives other bytes")
     pictures = [decoded.image for decoded in codec.decode_many([first] * 8)]
     require(all(np.array_equal(x, pictures[0]) for x in pictures), "decode_many gives several pictures")
     other = Codec(codec.bundle, codec.backend_name, BackendOptions(host_coder=True))
     try:
         require(other.encode(image, 32) == first, "the host's coder gives other bytes")
-        require(other.decode(first).latents_sha256() == latents, "the host's coder gives other latents")
+        require(other.decode(first, latents=True).latents_sha256() == latents, "the host's coder gives other latents")
     finally:
         other.close()
     return _captured(codec)

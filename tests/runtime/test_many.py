@@ -68,14 +68,23 @@ def test_an_error_comes_in_its_place_and_is_the_end(where: str) -> None:
     assert list(results) == []
 
 
+def test_latents_come_if_they_are_asked_for(codec: Codec, drawing: Draw) -> None:
+    data = codec.encode(drawing(40, 50), 25)
+    decoded = codec.decode(data)
+    assert decoded.latents == next(codec.decode_many([data])).latents == codec.preview(data).latents == {}
+    with pytest.raises(ValueError, match=r"without its latents; ask for them \(latents=True\)"):
+        decoded.latents_sha256()
+    assert list(codec.decode(data, latents=True).latents) == ["prior", "hyper", "main"]
+
+
 def test_many_images_are_the_files_of_each(codec: Codec, drawing: Draw) -> None:
     images = [drawing(30 + k, 50, channels) for k, channels in enumerate((3, 4, 3, 2))]
     files = list(codec.encode_many(images, 25))
     assert files == [codec.encode(image, 25) for image in images]
-    decoded = list(codec.decode_many(files))
+    decoded = list(codec.decode_many(files, latents=True))
     for each, file in zip(decoded, files, strict=True):
         assert np.array_equal(each.image, codec.decode(file).image)
-        assert each.latents_sha256() == codec.decode(file).latents_sha256()
+        assert each.latents_sha256() == codec.decode(file, latents=True).latents_sha256()
 
 
 def test_a_damaged_file_among_many_is_found_in_its_place(codec: Codec, drawing: Draw) -> None:

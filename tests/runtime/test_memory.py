@@ -91,10 +91,10 @@ def test_a_decoder_short_of_memory_takes_smaller_tiles(
 ) -> None:
     """For latents, and for drawing, when these have been decoded."""
     short, data = Codec(bundle, "ort"), codec.encode(image, 40)
-    whole = short.decode(data)
+    whole = short.decode(data, latents=True)
     memory.is_short_for(role)
     memory.error = error
-    (tiled,) = short.decode_many([data])
+    (tiled,) = short.decode_many([data], latents=True)
     assert memory.refused >= 2
     assert tiled.latents_sha256() == whole.latents_sha256()
     assert np.abs(tiled.image.astype(int) - whole.image).max() <= 1

@@ -59,7 +59,14 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
             return True
 
     if old:
-        Context.device_memory = property(None, lambda self, at: setattr(self, "_memory", (at, SCRATCH)))  # type: ignore[attr-defined]
+
+        def set_memory(self: Context, at: int) -> None:
+            if at % 512:  # which 8.6.0 says on an H200, keeping the memory that it had
+                self._engine.logger.log(ILogger.Severity.ERROR, "setDeviceMemory: memory must be aligned on 512")
+                return
+            self._memory = (at, SCRATCH)
+
+        Context.device_memory = property(None, set_memory)  # type: ignore[attr-defined]
     else:
         Context.update_device_memory_size_for_shapes = lambda self: SCRATCH  # type: ignore[attr-defined]
         Context.set_device_memory = lambda self, at, size: setattr(self, "_memory", (at, size))  # type: ignore[attr-defined]
