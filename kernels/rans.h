@@ -19,6 +19,7 @@ namespace condic {
 constexpr uint32_t kProbabilityBits = 15;
 constexpr uint32_t kTotal = 1u << kProbabilityBits;
 constexpr uint32_t kWordBits = 16;
+constexpr uint32_t kMaxTables = 256;
 constexpr uint32_t kStateLow = 1u << 16;  // lower limit of a state, and the state that encoding starts from
 
 // A symbol to push. `reciprocal` is ceil(2^47 / frequency). A renormalised state is below 2^17 * frequency, which keeps
@@ -86,7 +87,7 @@ struct alignas(8) Look {
   uint16_t after;
   int16_t symbol;
 };
-constexpr uint32_t kMaxLooks = 6144;  // of all tables: 48 KiB, what a block may have on any GPU
+constexpr uint32_t kMaxLooks = 6016;  // of all tables: with a word for each table 48 KiB, a block's share on any GPU
 
 // Where a table's looks are: 16 bits for the number of the first one, 8 for how far to shift a slot to get to the others,
 // 8 for the table's number. Look 0 is of no table: it takes all of [0, 2^15) and changes no state.

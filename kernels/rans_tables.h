@@ -14,7 +14,6 @@
 namespace condic {
 
 constexpr int32_t kMaxRadius = 16383;
-constexpr size_t kMaxTables = 256;
 
 class Tables {
  public:

@@ -35,6 +35,29 @@ CONDIC_DEVICE void store_relaxed(uint64_t* address, uint64_t value) {
 // In a loop that waits for another block.
 CONDIC_DEVICE void wait_a_little() { __nanosleep(20); }
 
+// The same value, in a register from here on: a compiler would rather find out again and again what it can ask the
+// machine, such as a thread's number or where shared memory begins.
+CONDIC_DEVICE uint32_t keep(uint32_t value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
+// Where something lies in shared memory, whose contents do not change any more.
+using SharedAddress = uint32_t;
+CONDIC_DEVICE SharedAddress shared_address(const void* pointer) {
+  return keep(static_cast<uint32_t>(__cvta_generic_to_shared(pointer)));
+}
+CONDIC_DEVICE uint32_t load_shared_4(SharedAddress address) {
+  uint32_t value;
+  asm("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(address));
+  return value;
+}
+CONDIC_DEVICE uint64_t load_shared_8(SharedAddress address) {
+  unsigned long long value;
+  asm("ld.shared.u64 %0, [%1];" : "=l"(value) : "r"(address));
+  return value;
+}
+
 }  // namespace condic
 
 #endif
@@ -42,6 +65,8 @@ CONDIC_DEVICE void wait_a_little() { __nanosleep(20); }
 // Four blocks fit on a multiprocessor: up to 64 registers a thread, and a chunk at 1080p (405 blocks) runs at once on
 // 102 of them.
 #define CONDIC_KERNEL extern "C" __global__ void __launch_bounds__(condic::kThreads, 4)
+// For a kernel that has few warps, whose steps depend on each other: as many registers as it likes.
+#define CONDIC_SERIAL_KERNEL extern "C" __global__ void __launch_bounds__(condic::kThreads, 1)
 
 namespace condic {
 

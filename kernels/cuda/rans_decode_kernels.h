@@ -31,41 +31,52 @@ struct OpenShared {
   uint64_t of_group[kMaxGroups];
 };
 
-// A group's next words, which a warp holds in registers: lane l has those with numbers l modulo 32, fetched so early
-// that no step waits for memory; the bytes that come are not looked at before they move up. Beyond the group's end
-// there are zeros.
+// A group's next words, which a warp holds in registers: lane l has those with numbers l modulo 32, 64 or more of them,
+// fetched so early that no step waits for memory; the bytes that come are not looked at before they move up. Beyond the
+// group's end there are zeros.
 class WordWindow {
  public:
+  static constexpr uint32_t kHeld = 2 * kLanes;  // words, of which some have been taken
+
   CONDIC_DEVICE WordWindow(const uint8_t* words, uint32_t count, uint32_t next)
-      : words_(words), count_(count), next_(same_in_warp(next)) {
-    const uint32_t number = next - next % kLanes + lane_of_thread();
-    fetch(number);
+      : words_(words),
+        count_(count),
+        lane_(keep(lane_of_thread())),
+        first_(same_in_warp(next) / kLanes * kLanes),
+        taken_(same_in_warp(next) % kLanes) {
+    fetch(first_);
     current_ = coming();
-    fetch(number + kLanes);
+    fetch(first_ + kLanes);
     following_ = coming();
-    fetch(number + 2 * kLanes);
+    fetch(first_ + kHeld);
   }
 
-  // For all lanes: the word that is this lane's, if it voted for one.
-  CONDIC_DEVICE uint32_t take(uint32_t ballot) {
-    const uint32_t at = next_ % kLanes;
-    const uint32_t held = lane_of_thread() >= at ? current_ : following_;
-    const uint32_t word = __shfl_sync(kAllLanes, held, at + votes_below(ballot));  // modulo kLanes
-    const uint32_t taken = __popc(ballot);
-    next_ += taken;
-    if (at + taken >= kLanes) {
+  // For all lanes: the word that is `rank` after the `words` next ones, if it is held.
+  CONDIC_DEVICE uint32_t ahead(uint32_t words, uint32_t rank) const {
+    const uint32_t at = taken_ + words;
+    const uint32_t shown = lane_ >= at ? current_ : following_;  // known long before the rank is
+    return __shfl_sync(kAllLanes, shown, at + rank);  // modulo kLanes
+  }
+  // Whether so many words are held.
+  CONDIC_DEVICE bool holds(uint32_t words) const { return taken_ + words <= kHeld; }
+
+  // Goes on by so many words, all of them held.
+  CONDIC_DEVICE void skip(uint32_t words) {
+#pragma unroll 1
+    for (taken_ += words; taken_ >= kLanes; taken_ -= kLanes) {
+      first_ += kLanes;
       current_ = following_;
       following_ = coming();
-      fetch(next_ - next_ % kLanes + 2 * kLanes + lane_of_thread());
+      fetch(first_ + kHeld);
     }
-    return word;
   }
 
-  CONDIC_DEVICE uint32_t next() const { return next_; }
+  CONDIC_DEVICE uint32_t next() const { return first_ + taken_; }
 
  private:
   CONDIC_DEVICE uint32_t coming() const { return low_ | high_ << 8; }
-  CONDIC_DEVICE void fetch(uint32_t number) {
+  CONDIC_DEVICE void fetch(uint32_t first) {
+    const uint32_t number = first + lane_;
     low_ = high_ = 0;
     if (number >= count_) return;
     const uint8_t* const bytes = words_ + size_t{2} * number;
@@ -74,9 +85,43 @@ class WordWindow {
   }
 
   const uint8_t* words_;
-  uint32_t count_, next_;
+  uint32_t count_, lane_;
+  uint32_t first_;  // number of the first word held
+  uint32_t taken_;  // of those held, less than kLanes
   uint32_t current_, following_, low_, high_;
 };
+
+// A look as it is loaded, 8 bytes at once.
+CONDIC_DEVICE Look look_of(uint64_t loaded) {
+  return {static_cast<uint16_t>(loaded), static_cast<uint16_t>(loaded >> 16), static_cast<uint16_t>(loaded >> 32),
+          static_cast<int16_t>(loaded >> 48)};
+}
+
+// A symbol popped by a look, unless it is in neither of the look's intervals.
+struct Popped {
+  uint32_t state;
+  int16_t symbol;
+  bool missed;
+};
+
+CONDIC_DEVICE Popped pop_by_look(SharedAddress looks, TableLooks table, uint32_t state) {
+  const uint32_t slot = state & (kTotal - 1), quotient = state >> kProbabilityBits;
+  const Look look = look_of(load_shared_8(looks + sizeof(Look) * (first_look(table) + (slot >> look_shift(table)))));
+  const uint32_t beyond = slot - look.middle;
+  // All ones for the first interval, 0 for the next one: what is chosen by bits need not wait for a comparison.
+  const uint32_t own = static_cast<uint32_t>(static_cast<int32_t>(beyond) >> 31);
+  const uint32_t frequency = (look.before & own) | (look.after & ~own);
+  return {frequency * (quotient - own) + beyond, static_cast<int16_t>(look.symbol + 1 + own),
+          beyond + look.before >= uint32_t{look.before} + look.after};
+}
+
+// After a pop, for all lanes: those that must read get the next words. Counts the words. `below` are the lanes below.
+CONDIC_DEVICE uint32_t renormalised(uint32_t popped, const WordWindow& words, uint32_t below, uint32_t& taken) {
+  const uint32_t readers = __ballot_sync(kAllLanes, must_read(popped));
+  const uint32_t word = words.ahead(taken, __popc(readers & below));
+  taken += __popc(readers);
+  return must_read(popped) ? append_word(popped, word) : popped;
+}
 
 }  // namespace condic
 
@@ -134,12 +179,15 @@ CONDIC_KERNEL rans_open(const __grid_constant__ condic::RansOpenTask task) {
 }
 
 // Decodes a chunk's symbols; in place of those that escaped, kEscape. A step, a symbol for each lane, takes as long as
-// what comes from the state and leads to the next one: a look, a ballot, a shuffle. All else is done steps ahead.
-CONDIC_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) {
+// what comes from the state and leads to the next one: a look, a ballot, a shuffle. All else is done steps ahead, or
+// afterwards for several: a jump or a store between two steps would cost a lone warp as much as a look does. So steps are
+// taken as if every symbol were in its look and every word were held; the few times that this is wrong, once more.
+CONDIC_SERIAL_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) {
   using namespace condic;
   constexpr uint32_t kAhead = 4;  // steps whose tables are fetched at once, before they are needed
   struct PopShared {
     alignas(16) Look looks[kMaxLooks];
+    TableLooks of_table[kMaxTables];
   };
   CONDIC_SHARED(PopShared, shared);
   RansDecoder& decoder = *task.decoder;
@@ -154,66 +202,83 @@ CONDIC_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) {
   for (uint32_t i = threadIdx.x; i < task.tables.look_count / 2; i += kThreads) {
     reinterpret_cast<uint4*>(shared.looks)[i] = reinterpret_cast<const uint4*>(task.tables.looks)[i];
   }
+  for (uint32_t i = threadIdx.x; i < kMaxTables; i += kThreads) {
+    shared.of_table[i] = task.tables.table_looks[i < task.tables.count ? i : 0];
+  }
   __syncthreads();
   const uint32_t group = group_of_warp();
   if (group >= groups) return;
 
-  const uint32_t lane = lane_of_thread();
+  const SharedAddress all_looks = shared_address(shared.looks), of_table = shared_address(shared.of_table);
+  const uint32_t lane = lane_of_thread(), below = keep((1u << lane) - 1);
   const uint32_t width = 1u << same_in_warp(decoder.log2_lanes), total = width * groups;
   const RansGroup own = decoder.group[group];
   WordWindow words(decoder.payload + own.first, own.words, own.next);
   uint32_t state = lane < width ? decoder.states[group * width + lane] : kStateLow;
 
-  // A lane without a symbol has no table, which leaves its state as it is.
+  // A lane without a symbol has no table, which leaves its state as it is. Addresses are counted up: computed from the
+  // launch's arguments, they would wait for those to be loaded.
   constexpr uint32_t kNoIndex = 0xFFFFFFFFu;
-  const auto fetch_indexes = [&](uint32_t position, uint32_t (&indexes)[kAhead]) {
+  uint32_t position = lane < width ? group * width + lane : size, fetched = position;
+  const uint8_t* index = task.indexes + position;
+  int16_t* symbol = task.symbols + position;
+  const auto fetch_indexes = [&](uint32_t (&indexes)[kAhead]) {
 #pragma unroll
-    for (uint32_t i = 0; i < kAhead; ++i, position += total) {
-      indexes[i] = lane < width && position + lane < size ? task.indexes[position + lane] : kNoIndex;
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      indexes[i] = fetched < size ? *index : kNoIndex;
+      fetched += total;
+      index += total;
     }
   };
   const auto fetch_looks = [&](const uint32_t (&indexes)[kAhead], TableLooks (&looks)[kAhead]) {
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i) {
-      looks[i] = indexes[i] == kNoIndex ? kNoTable
-                                        : task.tables.table_looks[indexes[i] < task.tables.count ? indexes[i] : 0];
+      looks[i] = indexes[i] == kNoIndex ? kNoTable : load_shared_4(of_table + sizeof(TableLooks) * indexes[i]);
     }
   };
   uint32_t after[kAhead];
   TableLooks looks[kAhead], coming[kAhead];
-  fetch_indexes(group * width, after);
+  fetch_indexes(after);
   fetch_looks(after, coming);
-  fetch_indexes(group * width + kAhead * total, after);
+  fetch_indexes(after);
   for (uint32_t begin = group * width; begin < size; begin += kAhead * total) {
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i) looks[i] = coming[i];
     fetch_looks(after, coming);
-    fetch_indexes(begin + 2 * kAhead * total, after);
+    fetch_indexes(after);
+    int16_t symbols[kAhead];  // stored together: a store amid the steps would hold up the next one
+    const uint32_t before = state;
+    uint32_t taken = 0;
+    bool missed = false;
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i) {
-      const Look* const table = shared.looks + first_look(looks[i]);
-      const uint32_t slot = state & (kTotal - 1), quotient = state >> kProbabilityBits;
-      const Look look = table[slot >> look_shift(looks[i])];
-      const bool next = slot >= look.middle;
-      const uint32_t beyond = slot - look.middle;
-      const bool missed = beyond + look.before >= uint32_t{look.before} + look.after;
-      // Both products, so that neither waits for the comparison.
-      const uint32_t of_own = look.before * (quotient + 1) + beyond, of_next = look.after * quotient + beyond;
-      uint32_t popped = next ? of_next : of_own;
-      int16_t symbol = static_cast<int16_t>(look.symbol + next);
-      uint32_t readers = __ballot_sync(kAllLanes, must_read(popped));
-      if (__any_sync(kAllLanes, missed)) {  // found out while the ballot is on its way
-        if (missed) {
+      const Popped popped = pop_by_look(all_looks, looks[i], state);
+      symbols[i] = popped.symbol;
+      missed = missed || popped.missed;
+      state = renormalised(popped.state, words, below, taken);
+    }
+    if (__any_sync(kAllLanes, missed) || !words.holds(taken)) {
+      state = before;
+#pragma unroll
+      for (uint32_t i = 0; i < kAhead; ++i) {
+        Popped popped = pop_by_look(all_looks, looks[i], state);
+        if (popped.missed) {
           const Interval found = find_interval(task.tables.pop, table_of(looks[i]), state);
-          popped = pop(state, found);
-          symbol = found.symbol;
+          popped = {pop(state, found), found.symbol, false};
         }
-        readers = __ballot_sync(kAllLanes, must_read(popped));
+        symbols[i] = popped.symbol;
+        taken = 0;
+        state = renormalised(popped.state, words, below, taken);
+        words.skip(taken);
       }
-      const uint32_t word = words.take(readers);
-      state = must_read(popped) ? append_word(popped, word) : popped;
-      const uint32_t position = begin + i * total + lane;
-      if (lane < width && position < size) task.symbols[position] = symbol;
+    } else {
+      words.skip(taken);
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < kAhead; ++i) {
+      if (position < size) *symbol = symbols[i];
+      position += total;
+      symbol += total;
     }
   }
 

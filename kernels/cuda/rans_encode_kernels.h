@@ -105,7 +105,7 @@ CONDIC_KERNEL rans_resolve(const __grid_constant__ condic::RansEncodeTask task) 
 }
 
 // Pushes all symbols of each group, the last one first.
-CONDIC_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
+CONDIC_SERIAL_KERNEL rans_push(const __grid_constant__ condic::RansEncodeTask task) {
   using namespace condic;
   constexpr uint32_t kAhead = 4;  // steps whose table entries are fetched at once, before they are needed
   RansEncoder& encoder = *task.encoder;

@@ -110,4 +110,15 @@ inline void store_relaxed(uint64_t* address, uint64_t value) {
 }
 inline void wait_a_little() { condic_emulator::let_others_run(); }
 
+inline uint32_t keep(uint32_t value) { return value; }
+
+using SharedAddress = uintptr_t;
+inline SharedAddress shared_address(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); }
+inline uint32_t load_shared_4(SharedAddress address) { return *reinterpret_cast<const uint32_t*>(address); }
+inline uint64_t load_shared_8(SharedAddress address) {
+  uint64_t value;
+  std::memcpy(&value, reinterpret_cast<const void*>(address), sizeof value);
+  return value;
+}
+
 }  // namespace condic

@@ -15,7 +15,7 @@ SOURCES = Path(condic.kernels.__file__).parent
 KERNELS = {
     name
     for file in (SOURCES / "cuda").glob("*.h")
-    for name in re.findall(r"^CONDIC_KERNEL (\w+)\(", file.read_text(), re.MULTILINE)
+    for name in re.findall(r"^CONDIC_(?:SERIAL_)?KERNEL (\w+)\(", file.read_text(), re.MULTILINE)
 }
 ARCHITECTURES = [75, 80, 86, 87, 89, 90, 100, 120]
 
@@ -92,7 +92,8 @@ def test_nvcc_compiles_every_kernel_without_spilling_registers(architecture: int
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
-    compiled = set(re.findall(r"Compiling entry function '(\w+)'", done.stderr))
-    assert compiled == KERNELS
+    compiled = re.findall(r"Compiling entry function '(\w+)'", done.stderr)
+    assert set(compiled) == KERNELS
     assert re.findall(r"(\d+) bytes spill stores", done.stderr) == ["0"] * len(KERNELS)
-    assert max(int(x) for x in re.findall(r"Used (\d+) registers", done.stderr)) <= 64
+    used = dict(zip(compiled, map(int, re.findall(r"Used (\d+) registers", done.stderr)), strict=True))
+    assert max(used[name] for name in KERNELS - {"rans_pop", "rans_push"}) <= 64, "four blocks fit on a multiprocessor"
