@@ -32,7 +32,7 @@ _SHAPELESS = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "SHUFFLE", "SLICE", "CONC
 """Layers of TensorRT 8.6 that compute nothing: their precision follows from their inputs."""
 
 
-_TRIED: Mapping[str, tuple[str, ...]] = {"tensorrt": (), "tensorrt-rtx": ("1.7",)}
+_TRIED: Mapping[str, tuple[str, ...]] = {"tensorrt": ("8.6",), "tensorrt-rtx": ("1.7",)}
 """Versions that have built every graph of condic."""
 _TYPES = {"half": "fp16", "fp16": "fp16", "float": "fp32", "fp32": "fp32", "bf16": "bf16", "int": "int", "bool": "bool"}
 """How TensorRT writes types, in any of its versions, and how we do."""
