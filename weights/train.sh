@@ -37,6 +37,8 @@ run 1 cic-sr 3618 none --stage low-resolution --crop 512 --learning-rate 1e-3 --
 run 2 cic-sr 821 "1/$sr" --stage super-resolution --learning-rate 1e-3 --seed 52
 run 3 cic-sr 1196 "2/$sr" --stage conditional --learning-rate 1e-3 --seed 63
 run 4 cic-sr 7985 "3/$sr" --stage joint --learning-rate 8e-4 --seed 64
-ship 4 cic-sr cic-sr-s
-run ms-ssim cic-sr 1000 "4/$sr" --stage joint --loss ms-ssim --learning-rate 4e-4 --seed 94
+run 5 cic-sr 875 "4/$sr" --stage joint --batch 64 --learning-rate 1.5e-3 --no-compile --seed 101
+run 6 cic-sr 1555 "5/$sr" --stage joint --learning-rate 2e-4 --seed 107
+ship 6 cic-sr cic-sr-s
+run ms-ssim cic-sr 1000 "5/$sr" --stage joint --loss ms-ssim --learning-rate 4e-4 --seed 108
 ship ms-ssim cic-sr cic-sr-s-ms-ssim
