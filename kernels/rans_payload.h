@@ -31,8 +31,8 @@ constexpr uint32_t kGroupBytes = 30 << 10;
 
 // A GPU decodes the faster the more lanes there are, one symbol of each at a time; a CPU decodes 32 as fast as more. A
 // lane costs about 3 bytes, and the arithmetic loses about 0.045 %, so lanes are given by information. A payload of up
-// to 8 lanes stays within 0.1 % plus 64 bytes of what its symbols hold, one of 32 within 0.2 % plus 64 bytes, one of
-// several groups within 0.4 % plus 64 bytes. Sixteen are left out: what pays for them is about where a GPU's time for a
+// to 8 lanes stays within 0.1 % plus 64 bytes of what its symbols hold, one of 32 within 0.25 % plus 64, one of
+// several groups within 0.4 % plus 64. Sixteen are left out: what pays for them is about where a GPU's time for a
 // latent begins to show beside the networks'.
 CONDIC_HD Lanes choose_lanes(uint64_t symbols, uint64_t information_bytes) {
   Lanes lanes;
