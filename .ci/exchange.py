@@ -22,7 +22,7 @@ def main(photograph: str, folder: Path, machine: str) -> None:
         files.mkdir(exist_ok=True)
         (files / f"{machine}.cdic").write_bytes(codec.encode(image, 32))
         for file in sorted(files.glob("*.cdic")):
-            decoded = codec.decode(file)
+            decoded = codec.decode(file, latents=True)
             result = {"image": decoded.image, **decoded.latents}
             np.savez(file.with_suffix(f".{machine}.npz"), **result)
             for other in sorted(files.glob(f"{file.stem}.*.npz")):

@@ -42,7 +42,7 @@ def decoded(coded: Callable[..., Coded], open_setting: Callable[[str, str], Code
 
     @cache
     def decode(preset: str, encoder: str, decoder: str, photograph: str) -> Decoded:
-        return open_setting(preset, decoder).decode(coded(preset, encoder, photograph).data)
+        return open_setting(preset, decoder).decode(coded(preset, encoder, photograph).data, latents=True)
 
     return decode
 

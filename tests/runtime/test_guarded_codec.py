@@ -166,7 +166,7 @@ def test_images_of_any_size_come_back_in_their_size(size: tuple[int, int], drawi
     codec = codec_of("t", "ort-1-thread")
     data = codec.encode(drawing(*size), 40)
     assert codec.decode(data).image.shape == (*size, 3)
-    small, large = codec.preview(data), codec.preview(data, large=True)
+    small, large = codec.preview(data, latents=True), codec.preview(data, large=True)
     assert small.image.shape == (-(-size[0] // 4), -(-size[1] // 4), 3)
     assert large.image.shape == (*size, 3)
     assert list(small.latents) == ["lr_hyper", "lr"]
