@@ -132,7 +132,7 @@ def build_plan(
         _allow_half(trt, network, config)
     if hasattr(api.BuilderFlag, _OUR_MEMORY):
         config.set_flag(getattr(api.BuilderFlag, _OUR_MEMORY))
-    if trt.flavour == "tensorrt" and trt.version.startswith("8."):
+    if not is_strongly_typed(trt):
         config.set_preview_feature(getattr(api.PreviewFeature, _SEVERAL_CONTEXTS), True)
     if optimization_level is not None:
         config.builder_optimization_level = optimization_level

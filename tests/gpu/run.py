@@ -160,9 +160,8 @@ def _work(options: argparse.Namespace) -> int:
         _kernel_stages(stage, options.bundle, [] if options.stages == "kernels-once" else sizes)
     elif options.stages.startswith("training "):
         _training_stages(stage, options.stages.split()[1])
-    elif options.stages.startswith("engine "):
-        role = options.stages.split()[1]
-        stage(options.stages, lambda: _build_engine(options, role))
+    elif options.stages.startswith("engines "):
+        _engine_stages(stage, options, options.stages.split()[1:])
     else:
         _backend_stages(stage, options.stages, options.bundle, sizes)
     return 1 if failed else 0
@@ -274,6 +273,15 @@ def checks() -> Any:
     return checks
 
 
+def _engine_stages(stage: Stage, options: argparse.Namespace, roles: Sequence[str]) -> None:
+    """Graphs' engines: TensorRT takes half a minute to start, so that a process builds several."""
+    from condic.runtime.tensorrt_library import find_tensorrt
+
+    if stage("TensorRT", lambda: {"tensorrt": str(find_tensorrt())}) is not None:
+        for role in roles:
+            stage(f"engine {role}", partial(_build_engine, options, role))
+
+
 def _build_engine(options: argparse.Namespace, role: str) -> Facts:
     """The engines of one graph."""
     from condic.engines.build import Built, Order, build_engines
@@ -292,7 +300,6 @@ def _build_engine(options: argparse.Namespace, role: str) -> Facts:
     order = Order(engine_folder(), profiles, optimization_level=level)
     build_engines(alone, order, trt, first_gpu(), built.append, lambda graph, profile: lambda phase, done: True)
     return {
-        "tensorrt": str(trt),
         "optimization_level": level,
         "engines": [
             {"profile": str(x.key.profile), "precision": x.key.precision, "done": x.done, "bytes": x.bytes,
@@ -365,17 +372,19 @@ def _process(stages: str, command: Sequence[str], limit: float) -> Iterator[Fact
 
 
 def _engines(command: Sequence[str], model: str, builders: int, limit: float) -> Iterator[Facts]:
-    """Engines are built, several graphs at once: one that fails, or crashes, keeps no other from being built."""
+    """Engines are built, by several processes at once: a graph that fails keeps no other from being built."""
     from condic.runtime.bundle import read_bundle
     from condic.runtime.shipped import find_bundle
 
-    def build(role: str) -> list[Facts]:
-        return list(_process(f"engine {role}", [*command, f"engine {role}"], limit))
+    def build(share: Sequence[Any]) -> list[Facts]:
+        stages = " ".join(["engines", *(graph.role for graph in share)])
+        return list(_process(stages, [*command, stages], limit))
 
     graphs = read_bundle(find_bundle(model)).manifest.graphs
     slowest_first = sorted(graphs, key=lambda graph: (graph.precision != "float", "synthesis" not in graph.role))
     with ThreadPoolExecutor(builders) as pool:
-        for done in as_completed([pool.submit(build, graph.role) for graph in slowest_first]):
+        shares = [slowest_first[k::builders] for k in range(min(builders, len(graphs)))]
+        for done in as_completed([pool.submit(build, share) for share in shares]):
             yield from done.result()
 
 

@@ -55,7 +55,7 @@ def test_without_a_gpu_it_says_so_and_ends_with_code_2() -> None:
     assert "no NVIDIA driver here" in done.stderr
 
 
-@pytest.mark.parametrize("stages", ["tensorrt", "ort-cuda", "kernels", "training checks"])
+@pytest.mark.parametrize("stages", ["tensorrt", "engines synthesis analysis", "ort-cuda", "kernels", "training checks"])
 def test_a_process_without_a_gpu_reports_what_fails_and_goes_on(stages: str, bundle_path: Path) -> None:
     if find_library("cuda"):
         pytest.skip("an NVIDIA driver is installed")
