@@ -294,6 +294,8 @@ def _build_engine(options: argparse.Namespace, role: str) -> Facts:
 
     trt, built, bundle = find_tensorrt(), list[Built](), read_bundle(find_bundle(options.bundle))
     graphs = tuple(graph for graph in bundle.manifest.graphs if graph.role == role)
+    if not graphs:
+        raise ValueError(f"the model has no graph {role}")
     alone = replace(bundle, manifest=replace(bundle.manifest, graphs=graphs))
     shapes, level = options.shapes, options.optimization_level
     profiles = [profile_of_shapes(shapes)] if shapes else named_profiles(options.profiles)

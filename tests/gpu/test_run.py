@@ -55,7 +55,7 @@ def test_without_a_gpu_it_says_so_and_ends_with_code_2() -> None:
     assert "no NVIDIA driver here" in done.stderr
 
 
-@pytest.mark.parametrize("stages", ["tensorrt", "engines synthesis analysis", "ort-cuda", "kernels", "training checks"])
+@pytest.mark.parametrize("stages", ["tensorrt", "ort-cuda", "kernels", "training checks"])
 def test_a_process_without_a_gpu_reports_what_fails_and_goes_on(stages: str, bundle_path: Path) -> None:
     if find_library("cuda"):
         pytest.skip("an NVIDIA driver is installed")
@@ -63,6 +63,20 @@ def test_a_process_without_a_gpu_reports_what_fails_and_goes_on(stages: str, bun
     outcomes = list(run._process(stages, command, 100))
     assert not outcomes[-1]["ok"]
     assert outcomes[-1]["error"]
+
+
+def test_a_graph_that_fails_keeps_its_builder_from_no_other(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT-RTX, which builds without a GPU")
+    monkeypatch.setenv("CONDIC_ENGINES", str(tmp_path))
+    stages = "engines transform analysis"
+    command = [sys.executable, str(SCRIPT), "--bundle", str(bundle_path), "--profiles", "512", "--stages", stages]
+    _, failed, built = run._process(stages, command, 100)
+    assert (failed["stage"], failed["error"]) == ("engine transform", "ValueError: the model has no graph transform")
+    assert built["stage"] == "engine analysis"
+    assert [engine["done"] for engine in built["facts"]["engines"]] == ["built"]
+    assert len(list(tmp_path.rglob("analysis-*.engine"))) == 1
 
 
 def test_a_process_that_crashes_or_is_none_is_an_outcome() -> None:
