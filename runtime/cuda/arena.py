@@ -1,8 +1,8 @@
-"""Where the tensors of a sequence of operations lie in one block of memory: those alive at the same time, apart."""
+"""Where the tensors of a program lie in one block of memory: those alive at the same time, apart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 ALIGNMENT = 512
@@ -17,25 +17,37 @@ class Layout:
     size: int
 
 
-def lay_out(uses: Sequence[Sequence[str]], sizes: Mapping[str, int]) -> Layout:
-    """A tensor lives from the first to the last operation that uses it; `uses` names, per operation, those it does.
+def lay_out(
+    strands: Sequence[Sequence[Sequence[str]]], before: Sequence[Container[int]], sizes: Mapping[str, int]
+) -> Layout:
+    """Tensors lie apart, unless every use of the one comes before every use of the other.
 
-    `sizes` are in bytes. The largest are placed first, each at the lowest offset where it overlaps none of those placed
-    that live when it does (greedy by size: Pisarchyk and Lee, arXiv 2001.03288).
+    `strands` name, per operation of each, the tensors that it uses; `before` are, per strand, those that are over when
+    it begins. `sizes` are in bytes. The largest are placed first, each at the lowest offset where it overlaps none of
+    those placed that have to lie apart from it (greedy by size: Pisarchyk and Lee, arXiv 2001.03288).
     """
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for number, names in enumerate(uses):
-        for name in names:
-            first.setdefault(name, number)
-            last[name] = number
+    lives: dict[str, dict[int, tuple[int, int]]] = {}
+    for strand, operations in enumerate(strands):
+        for number, names in enumerate(operations):
+            for name in names:
+                life = lives.setdefault(name, {})
+                life[strand] = life.get(strand, (number, number))[0], number
+
+    def over(name: str, other: str) -> bool:
+        """Whether one is used for the last time before another is for the first."""
+        return all(
+            last < first if mine == its else mine in before[its]
+            for mine, (_, last) in lives[name].items()
+            for its, (first, _) in lives[other].items()
+        )
+
     offsets: dict[str, int] = {}
     ends: dict[str, int] = {}
-    for name in sorted(first, key=lambda name: (-sizes[name], name)):
+    for name in sorted(lives, key=lambda name: (-sizes[name], name)):
         size = -(-sizes[name] // ALIGNMENT) * ALIGNMENT
-        beside = [x for x in offsets if first[x] <= last[name] and first[name] <= last[x]]
+        apart = [x for x in offsets if not over(x, name) and not over(name, x)]
         at = 0
-        for other in sorted(beside, key=offsets.__getitem__):
+        for other in sorted(apart, key=offsets.__getitem__):
             if at + size <= offsets[other]:
                 break
             at = max(at, ends[other])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,6 @@ from condic.kernels.device.rans import MAX_CHUNKS
 from condic.runtime.cuda.graph import DeviceGraph, bytes_of
 from condic.runtime.cuda.program import (
     Addresses,
-    Aside,
     ChunkSite,
     Clear,
     Copy,
@@ -26,6 +25,7 @@ from condic.runtime.cuda.program import (
     Program,
     Rows,
     Segment,
+    Strand,
 )  # fmt: skip
 from condic.runtime.latents import strided_box
 from condic.runtime.manifest import Latent, Manifest, Step, TensorSpec
@@ -67,17 +67,21 @@ class _Build:
         spec = TensorSpec("image", 3, 1) if self._encoding else manifest.image_spec(steps)
         image = (-(-format.height // spec.stride), -(-format.width // spec.stride), format.channels)
         self.program = Program((size[0], size[1]), image, rows)
-        self._operations: list[Operation | Aside] = []
+        self._strands: list[Strand] = []
+        self._operations: list[Operation] = []
+        """Of the strand that is being made."""
         self._read = {name for step in steps for name in step.inputs} | {
             name for latent in manifest.latents for chunk in latent.chunks for name in chunk.inputs
         }
         try:
-            self._begin(steps, spec)
+            self._begin(spec)
             for step in steps:
+                self._next_strand()
                 if step.op == "run":
                     self._run(step.target, step.inputs, step.outputs)
                 else:
                     self._code(manifest.latent(step.target))
+            self._next_strand()
             self._end(spec)
         except BaseException:
             self._cut(None)
@@ -85,13 +89,8 @@ class _Build:
                 execution.close()
             raise
 
-    def _begin(self, steps: Sequence[Step], spec: TensorSpec) -> None:
-        coded = [self._manifest.latent(step.target) for step in steps if step.op == "code"]
+    def _begin(self, spec: TensorSpec) -> None:
         self._upload("rows", self.program.rows.levels[0].nbytes)
-        self._results = RESULT.itemsize * sum(len(latent.chunks) for latent in coded)
-        self._clear("results", self._results)
-        if self._coder and not self._encoding:
-            self._upload("sizes", 4 * len(coded))
         if self._encoding:
             self._upload("pixels", int(np.prod(self.program.image)))
             self._tensor("image", bytes_of(spec, self.program.size))
@@ -118,16 +117,18 @@ class _Build:
             ))  # fmt: skip
         sizes = [chunk.size for chunk in chunks]
         begun = sum(len(x.chunks) for x in self.program.latents)
-        site = LatentSite(latent.name, len(self.program.latents), shape, tuple(
+        site = LatentSite(latent.name, shape, tuple(
             ChunkSite(latent.name, k, begun + k, sum(sizes[:k]), size) for k, size in enumerate(sizes)
         ))  # fmt: skip
         self.program.latents.append(site)
+        self._clear(site.tensor("results"), site.results_bytes)
         self._tensor(site.tensor("symbols"), 2 * site.elements)
         self._tensor(site.tensor("indexes"), site.elements)
         decoded = [site.tensor(what) for what in ("context", "hat") if site.tensor(what) in self._read]
         if not self._encoding:
             decoded.append(site.tensor("latents"))
             self._open(site)
+            self._next_strand()
         for name in decoded:
             self._clear(name, 4 * int(np.prod(shape)))
         for chunk, place, each in zip(chunks, site.chunks, latent.chunks, strict=True):
@@ -145,20 +146,21 @@ class _Build:
             else:
                 self._decode_chunk(site, place, work)
         if self._encoding:
+            self._next_strand()  # its few warps take as long as many graphs do
             self._encode(site)
         elif self._coder:
             self._kernel("rans_close", (site.tensor("coder"),), lambda at: device.rans_close(at[site.tensor("coder")]))
             self._download(site.tensor("coder"), 4)
+        self._download(site.tensor("results"), site.results_bytes)
 
     def _open(self, site: LatentSite) -> None:
         if not self._coder:
             return
-        payload, coder = site.tensor("payload"), site.tensor("coder")
+        payload, size, coder = (site.tensor(what) for what in ("payload", "size", "coder"))
         self._upload(payload, site.payload_room)
+        self._upload(size, 4)
         self._tensor(coder, DECODER.itemsize)
-        self._kernel("rans_open", (payload, "sizes", coder), lambda at: device.rans_open(
-            at[payload], at["sizes"] + 4 * site.ordinal, at[coder]
-        ))  # fmt: skip
+        self._kernel("rans_open", (payload, size, coder), lambda at: device.rans_open(at[payload], at[size], at[coder]))
 
     def _decode_chunk(self, site: LatentSite, place: ChunkSite, work: _ChunkWork) -> None:
         self._kernel("chunk_indexes", work.uses, work.find_indexes)
@@ -172,7 +174,7 @@ class _Build:
             return
         self._operations += [
             Copy(site.tensor("indexes"), place.size, up=False, begin=place.begin),
-            Copy("results", self._results, up=False),
+            Copy(site.tensor("results"), site.results_bytes, up=False),
         ]
         self._cut(place)
         self._operations.append(Copy(site.tensor("symbols"), 2 * place.size, up=True, begin=2 * place.begin))
@@ -187,26 +189,22 @@ class _Build:
         rooms = tuple(chunk.size for chunk in site.chunks)
         stream = Stream(rooms, 0, 0, 0)
         payload, coder, tables = site.tensor("payload"), site.tensor("coder"), self._coder
-        before, self._operations = self._operations, []
         self._clear(coder, stream.zero_bytes)
         self._tensor(coder, stream.workspace_bytes)
         self._tensor(payload, stream.payload_bytes)
-        results = RESULT.itemsize * site.chunks[0].ordinal
+        results = site.tensor("results")
 
         def launches(at: Addresses) -> tuple[Launch, ...]:
-            stream = Stream(rooms, at[symbols], at[indexes], at["results"] + results)
+            stream = Stream(rooms, at[symbols], at[indexes], at[results])
             return stream.encode(tables, workspace=at[coder], payload=at[payload])
 
         for k, name in enumerate(("rans_resolve", "rans_push", "rans_pack")):
-            uses = (symbols, indexes, "results", coder, payload)
+            uses = (symbols, indexes, results, coder, payload)
             self._kernel(name, uses, lambda at, k=k: launches(at)[k])  # type: ignore[misc]
         self._download(coder, ENCODER_HEAD)
         self._download(payload, min(site.payload_room, stream.payload_bytes))
-        # Its few warps take as long as many graphs do: the next latent does not wait for them.
-        self._operations = [*before, Aside(tuple(x for x in self._operations if not isinstance(x, Aside)))]
 
     def _end(self, spec: TensorSpec) -> None:
-        self._download("results", self._results)
         if not self._encoding:
             rows, columns = (side // spec.stride for side in self.program.size)
             self._tensor("pixels", int(np.prod(self.program.image)))
@@ -219,9 +217,15 @@ class _Build:
             )
         self._cut(None)
 
-    def _cut(self, then: ChunkSite | None) -> None:
-        self.program.segments.append(Segment(tuple(self._operations), then))
+    def _next_strand(self) -> None:
+        """What comes now needs not wait for what has come, but for tensors."""
+        self._strands.append(Strand(tuple(self._operations)))
         self._operations = []
+
+    def _cut(self, then: ChunkSite | None) -> None:
+        self._next_strand()
+        self.program.segments.append(Segment(tuple(self._strands), then))
+        self._strands = []
 
     def _tensor(self, name: str, size: int) -> None:
         self.program.sizes[name] = max(self.program.sizes.get(name, 0), size)
@@ -257,8 +261,7 @@ class _ChunkWork:
     @property
     def uses(self) -> tuple[str, ...]:
         return (
-            self.source, self.scan, "results", self.latent.tensor("symbols"), self.latent.tensor("indexes"),
-            *self.decoded,
+            self.source, self.scan, *map(self.latent.tensor, ("results", "symbols", "indexes")), *self.decoded,
         )  # fmt: skip
 
     def symbols(self, at: Addresses) -> int:
@@ -268,7 +271,7 @@ class _ChunkWork:
         return at[self.latent.tensor("indexes")] + self.place.begin
 
     def result(self, at: Addresses) -> int:
-        return at["results"] + RESULT.itemsize * self.place.ordinal
+        return at[self.latent.tensor("results")] + RESULT.itemsize * self.place.number
 
     def encode(self, at: Addresses) -> Launch:
         return device.encode_chunk(

@@ -71,8 +71,8 @@ class Driver(Protocol):
         """Frees what `allocate_pinned` gave."""
         ...
 
-    def create_stream(self) -> int:
-        """A stream that does not wait for the default one."""
+    def create_stream(self, *, urgent: bool = False) -> int:
+        """A stream that does not wait for the default one. Kernels of `urgent` ones go before those of others."""
         ...
 
     def destroy_stream(self, stream: int) -> None:
@@ -81,10 +81,6 @@ class Driver(Protocol):
 
     def synchronise(self, stream: int) -> None:
         """Waits for everything on a stream; other Python threads run meanwhile."""
-        ...
-
-    def follow(self, stream: int, other: int) -> None:
-        """What is queued on `stream` from now on waits for what is on `other` now."""
         ...
 
     def create_event(self) -> int:
@@ -97,6 +93,10 @@ class Driver(Protocol):
 
     def record(self, event: int, stream: int) -> None:
         """Queues an event."""
+        ...
+
+    def wait(self, stream: int, event: int) -> None:
+        """What is queued on `stream` from now on waits for an event, as it was queued last."""
         ...
 
     def elapsed(self, first: int, last: int) -> float:

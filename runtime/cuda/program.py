@@ -1,7 +1,8 @@
 """A bundle's step list as operations on named device tensors, for one size of image.
 
 A program is cut into segments, and the host waits at the end of each. There is one, unless the host is to decode
-symbols: then a segment ends wherever the device has found the tables that a chunk's symbols are decoded with.
+symbols: then a segment ends wherever the device has found the tables that a chunk's symbols are decoded with. The
+operations of a segment come in strands, which may run at the same time where none needs what the other makes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from condic.kernels.device import Launch
+from condic.kernels.device import RESULT, Launch
 from condic.runtime.cuda.arena import ALIGNMENT
 from condic.runtime.cuda.graph import Execution, Size
 
@@ -46,7 +47,12 @@ class Graph:
     @property
     def uses(self) -> tuple[str, ...]:
         """Tensors that it reads or writes."""
-        return (*self.inputs, *self.outputs, self.scratch)
+        return (*self.inputs, *self.writes)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Tensors that it writes."""
+        return (*self.outputs, self.scratch)
 
     @property
     def scratch(self) -> str:
@@ -56,11 +62,16 @@ class Graph:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Launches a kernel once addresses are known."""
+    """Launches a kernel once addresses are known. It is taken to write all tensors that it uses."""
 
     name: str
     uses: tuple[str, ...]
     launch: Callable[[Addresses], Launch]
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The tensors."""
+        return self.uses
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,11 @@ class Copy:
         """The tensor."""
         return (self.name,)
 
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The tensor, on the way up."""
+        return (self.name,) if self.up else ()
+
 
 @dataclass(frozen=True)
 class Clear:
@@ -90,6 +106,11 @@ class Clear:
         """The tensor."""
         return (self.name,)
 
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The tensor."""
+        return (self.name,)
+
 
 PAYLOAD_ROOM = 1
 """Bytes of payload per element of a latent that are always copied: 0.75 elements a pixel make that 6 bits a pixel."""
@@ -98,15 +119,21 @@ Operation = Graph | Kernel | Copy | Clear
 
 
 @dataclass(frozen=True)
-class Aside:
-    """Operations beside those that follow: they begin when all before them is done, and end with the segment."""
+class Strand:
+    """Operations one after the other."""
 
     operations: tuple[Operation, ...]
 
-    @property
-    def uses(self) -> tuple[str, ...]:
-        """Their tensors."""
-        return tuple(name for x in self.operations for name in x.uses)
+    def needs(self, earlier: Strand) -> bool:
+        """Whether it has to come after a strand that is before it in a program."""
+        uses, writes = self._tensors()
+        used, written = earlier._tensors()
+        return not (writes.isdisjoint(used) and uses.isdisjoint(written))
+
+    def _tensors(self) -> tuple[set[str], set[str]]:
+        """Those that it uses, and those among them that it writes."""
+        uses = {name for x in self.operations for name in x.uses}
+        return uses, {name for x in self.operations for name in x.writes}
 
 
 @dataclass(frozen=True)
@@ -131,7 +158,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class ChunkSite:
-    """A chunk: its latent, its number there, its result's place, and its elements among those of the latent."""
+    """A chunk: its latent, its number there and among all, and its elements among those of the latent."""
 
     latent: str
     number: int
@@ -142,14 +169,14 @@ class ChunkSite:
 
 @dataclass(frozen=True)
 class LatentSite:
-    """A latent's tensors: of all elements, in coding order, `symbols` (int16) and `indexes` (uint8).
+    """A latent's tensors: of all elements, in coding order, `symbols` (int16) and `indexes` (uint8), and the chunks'
+    `results`.
 
-    Where the device codes, `payload` (uint8, see `PAYLOAD_ROOM`) is the coder's, `coder` its state; `sizes`, uint32,
-    one for each latent, has the payloads' at `ordinal` when decoding.
+    Where the device codes, `payload` (uint8, see `PAYLOAD_ROOM`) is the coder's, `coder` its state, and `size`, when
+    decoding, the payload's, uint32.
     """
 
     name: str
-    ordinal: int
     shape: tuple[int, int, int]
     chunks: tuple[ChunkSite, ...]
 
@@ -157,6 +184,11 @@ class LatentSite:
     def elements(self) -> int:
         """Of all chunks."""
         return sum(chunk.size for chunk in self.chunks)
+
+    @property
+    def results_bytes(self) -> int:
+        """Of all chunks."""
+        return RESULT.itemsize * len(self.chunks)
 
     @property
     def payload_room(self) -> int:
@@ -170,19 +202,15 @@ class LatentSite:
 
 @dataclass(frozen=True)
 class Segment:
-    """Operations, and the chunk whose symbols the host decodes once they are done."""
+    """Strands, and the chunk whose symbols the host decodes once they are done."""
 
-    operations: tuple[Operation | Aside, ...]
+    strands: tuple[Strand, ...]
     then: ChunkSite | None = None
 
-    def each(self) -> list[Operation]:
-        """Operations in order, as if none were beside another."""
-        return [y for x in self.operations for y in (x.operations if isinstance(x, Aside) else (x,))]
-
-    def uses(self) -> list[tuple[str, ...]]:
-        """Tensors per operation; those of operations aside are in use to the end."""
-        aside = [x.uses for x in self.operations if isinstance(x, Aside)]
-        return [x.uses for x in self.operations] + aside
+    @property
+    def operations(self) -> list[Operation]:
+        """All, in an order in which they can run one after the other."""
+        return [x for strand in self.strands for x in strand.operations]
 
 
 @dataclass
@@ -203,15 +231,14 @@ class Program:
 
     def executions(self) -> list[Execution]:
         """Of all graphs, to be closed."""
-        return [x.execution for segment in self.segments for x in segment.each() if isinstance(x, Graph)]
+        return [x.execution for segment in self.segments for x in segment.operations if isinstance(x, Graph)]
 
-    def uses(self) -> list[tuple[str, ...]]:
-        """Tensors per operation, in order; rows of tables are part of one tensor."""
-        uses = [names for segment in self.segments for names in segment.uses()] + [x.uses for x in self.last]
-        return [tuple("rows" if name in self.rows.offsets else name for name in names) for names in uses]
+    def tensors(self, operation: Operation) -> tuple[str, ...]:
+        """Those that an operation uses; rows of tables are part of one."""
+        return tuple("rows" if name in self.rows.offsets else name for name in operation.uses)
 
     def staged(self) -> dict[str, int]:
         """Tensors that are copied, and how much of them."""
-        operations = [x for segment in self.segments for x in segment.each()] + list(self.last)
+        operations = [x for segment in self.segments for x in segment.operations] + list(self.last)
         copies = [x for x in operations if isinstance(x, Copy)]
         return {x.name: max(y.begin + y.size for y in copies if y.name == x.name) for x in copies}

@@ -21,6 +21,8 @@ from condic.runtime.cuda.arguments import packed
 from condic.runtime.cuda.driver import CPU, Device, find_libcuda
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
+_PRIORITY, _STREAM_PRIORITY_SINCE = 8, (12, 0)  # CU_LAUNCH_ATTRIBUTE_PRIORITY, and since when streams take it
+_NODE_PRIORITY, _NODE_PRIORITY_SINCE = 8, (11, 7)  # CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY: kernels keep theirs
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _CAPTURE_ERRORS = 900  # CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED and those after it
 
@@ -98,12 +100,18 @@ class PycudaDriver:
         with self._said_clearly():
             self._memory.pop(array.ctypes.data).free()
 
-    def create_stream(self) -> int:
-        """A stream that does not wait for the default one."""
+    def create_stream(self, *, urgent: bool = False) -> int:
+        """A stream that does not wait for the default one. Kernels of `urgent` ones go before those of others."""
         with self._said_clearly():
             stream = cuda.Stream(1)  # CU_STREAM_NON_BLOCKING
-        self._objects[int(stream.handle)] = stream
-        return int(stream.handle)
+        handle = int(stream.handle)
+        self._objects[handle] = stream
+        if urgent and self.device.cuda >= _STREAM_PRIORITY_SINCE:
+            least, greatest = ctypes.c_int(), ctypes.c_int()
+            self._call("cuCtxGetStreamPriorityRange", ctypes.byref(least), ctypes.byref(greatest))
+            value = (ctypes.c_int * 16)(greatest.value)  # a CUlaunchAttributeValue has 64 bytes
+            self._call("cuStreamSetAttribute", ctypes.c_void_p(handle), ctypes.c_int(_PRIORITY), ctypes.byref(value))
+        return handle
 
     def destroy_stream(self, stream: int) -> None:
         """Lets a stream go; it must be idle."""
@@ -113,13 +121,6 @@ class PycudaDriver:
         """Waits for everything on a stream; other Python threads run meanwhile."""
         with self._said_clearly():
             self._objects[stream].synchronize()
-
-    def follow(self, stream: int, other: int) -> None:
-        """What is queued on `stream` from now on waits for what is on `other` now."""
-        with self._said_clearly():
-            event = cuda.Event(cuda.event_flags.DISABLE_TIMING)
-            event.record(self._objects[other])
-            self._objects[stream].wait_for_event(event)
 
     def create_event(self) -> int:
         """An event that takes the time."""
@@ -137,6 +138,11 @@ class PycudaDriver:
         """Queues an event."""
         with self._said_clearly():
             self._objects[event].record(self._objects[stream])
+
+    def wait(self, stream: int, event: int) -> None:
+        """What is queued on `stream` from now on waits for an event, as it was queued last."""
+        with self._said_clearly():
+            self._objects[stream].wait_for_event(self._objects[event])
 
     def elapsed(self, first: int, last: int) -> float:
         """Seconds between two events that have passed."""
@@ -197,8 +203,9 @@ class PycudaDriver:
         """Ends the recording, even after an error; gives a graph that can be launched."""
         recorded, graph = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(recorded))
+        flags = ctypes.c_ulonglong(_NODE_PRIORITY if self.device.cuda >= _NODE_PRIORITY_SINCE else 0)
         try:
-            self._call("cuGraphInstantiateWithFlags", ctypes.byref(graph), recorded, ctypes.c_ulonglong(0))
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(graph), recorded, flags)
         finally:
             self._call("cuGraphDestroy", recorded)
         assert graph.value is not None

@@ -20,8 +20,8 @@ Payload = bytes | memoryview
 def coded_on_host(latent: LatentSite, loaded: LoadedProgram, tables: kernels.Tables) -> bytes:
     """The section of a latent whose symbols have been fetched."""
     symbols, indexes = loaded.staged(latent.tensor("symbols"), np.int16), loaded.staged(latent.tensor("indexes"))
-    results = loaded.staged("results", RESULT)
-    spans = [slice(x.begin, x.begin + int(results[x.ordinal]["coded"])) for x in latent.chunks]
+    results = loaded.staged(latent.tensor("results"), RESULT)
+    spans = [slice(x.begin, x.begin + int(result["coded"])) for x, result in zip(latent.chunks, results, strict=True)]
     return _checksums(latent, loaded) + kernels.encode(tables, [(symbols[span], indexes[span]) for span in spans])
 
 
@@ -35,8 +35,7 @@ def coded_on_device(latent: LatentSite, loaded: LoadedProgram) -> bytes | None:
 
 
 def _checksums(latent: LatentSite, loaded: LoadedProgram) -> bytes:
-    results = loaded.staged("results", RESULT)
-    return b"".join(CHECKSUM.pack(int(results[x.ordinal]["checksum"])) for x in latent.chunks)
+    return b"".join(CHECKSUM.pack(int(x["checksum"])) for x in loaded.staged(latent.tensor("results"), RESULT))
 
 
 class Decoding:
@@ -52,12 +51,12 @@ class Decoding:
 
     def check(self, loaded: LoadedProgram, before: ChunkSite | None = None) -> None:
         """Compares the checksums of chunks that the device has decoded: those before one, or all."""
-        results = loaded.staged("results", RESULT)
+        results = loaded.staged(self.latent.tensor("results"), RESULT)
         while self._unchecked and (before is None or self._unchecked[0].ordinal < before.ordinal):
             chunk = self._unchecked.pop(0)
             stored = self._checksums[CHECKSUM.size * chunk.number : CHECKSUM.size * (chunk.number + 1)]
             what = f"chunk {chunk.number} of latent {self.latent.name}"
-            check_checksum(int(results[chunk.ordinal]["checksum"]), stored, what)
+            check_checksum(int(results[chunk.number]["checksum"]), stored, what)
 
 
 class HostDecoding(Decoding):
@@ -71,7 +70,7 @@ class HostDecoding(Decoding):
 
     def decode(self, chunk: ChunkSite, loaded: LoadedProgram) -> None:
         """Decodes a chunk's symbols, with the tables that the device has found."""
-        coded = int(loaded.staged("results", RESULT)[chunk.ordinal]["coded"])
+        coded = int(loaded.staged(self.latent.tensor("results"), RESULT)[chunk.number]["coded"])
         span = slice(chunk.begin, chunk.begin + coded)
         with self._errors():
             symbols = self._decoder.decode(loaded.staged(self.latent.tensor("indexes"))[span])
@@ -102,7 +101,7 @@ class DeviceDecoding(Decoding):
         """Puts the payload where the device takes it from."""
         payload = np.frombuffer(self.payload, np.uint8)
         loaded.staged(self.latent.tensor("payload"))[: payload.size] = payload
-        loaded.staged("sizes", np.uint32)[self.latent.ordinal] = payload.size
+        loaded.staged(self.latent.tensor("size"), np.uint32)[0] = payload.size
 
     def finish(self, loaded: LoadedProgram) -> None:
         """Raises StreamError for a payload that the coder rejects, IntegrityError for a checksum."""

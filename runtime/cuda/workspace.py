@@ -1,10 +1,10 @@
-"""Programs at work: a stream, device memory and page-locked memory, for one image at a time."""
+"""Programs at work: streams, device memory and page-locked memory, for one image at a time."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from condic.errors import BackendError, DeviceLostError, DeviceMemoryError
 from condic.runtime.cuda.arena import ALIGNMENT, lay_out
 from condic.runtime.cuda.driver import Driver, delays
-from condic.runtime.cuda.program import Aside, Clear, Copy, Format, Graph, Kernel, Operation, Program, Segment
+from condic.runtime.cuda.program import Clear, Copy, Format, Graph, Kernel, Operation, Program, Segment
+from condic.runtime.cuda.schedule import Turn, take_turns
 
 _MOST_PROGRAMS = 8
 _ONE_AT_A_TIME = threading.RLock()
@@ -37,7 +38,8 @@ class Workspace:
         self._address = 0
         self._staging: npt.NDArray[np.uint8] | None = None
         self._size = 0
-        self.stream, self._aside = driver.create_stream(), driver.create_stream()
+        self._streams = [driver.create_stream(urgent=True)]
+        """The first has a program's longest way, which kernels beside it are not to hold up."""
 
     def program(self, format: Format, build: Callable[[Format], Program]) -> LoadedProgram:
         """The program for a format, ready to run. Raises BackendError; DeviceMemoryError leaves an empty one."""
@@ -61,7 +63,7 @@ class Workspace:
 
     def wait(self) -> None:
         """Until everything that was queued is done."""
-        self._driver.synchronise(self.stream)
+        self._driver.synchronise(self._streams[0])
 
     def clear(self) -> None:
         """Lets go of all programs and memory."""
@@ -75,15 +77,17 @@ class Workspace:
 
     def close(self) -> None:
         """Lets go of everything."""
-        self._driver.synchronise(self._aside)  # a program that was not queued to its end has not waited for it
+        for stream in self._streams:  # a program that was not queued to its end has not waited for all
+            self._driver.synchronise(stream)
         self.clear()
-        self._driver.destroy_stream(self._aside)
-        self._driver.destroy_stream(self.stream)
+        while self._streams:
+            self._driver.destroy_stream(self._streams.pop())
 
     def _load(self, program: Program) -> LoadedProgram:
-        layout = lay_out(program.uses(), program.sizes)
+        turns = [take_turns(segment.strands) for segment in program.segments]
+        layout = lay_out(*_uses(program, turns), program.sizes)
         staged = program.staged()
-        places = lay_out([list(staged)], staged)
+        places = lay_out([[list(staged)]], [()], staged)
         if layout.size > self._size or self._staging is None or places.size > self._staging.size:
             size = max(layout.size, self._size, ALIGNMENT)
             pinned = max(places.size, 0 if self._staging is None else self._staging.size)
@@ -94,20 +98,23 @@ class Workspace:
         at = {name: self._address + offset for name, offset in layout.offsets.items()}
         at |= {name: at["rows"] + offset for name, offset in program.rows.offsets.items()}
         staging = {name: self._staging[offset : offset + staged[name]] for name, offset in places.offsets.items()}
-        return LoadedProgram(program, at, staging, self._driver, (self.stream, self._aside))
+        while len(self._streams) <= max(turn.stream for each in turns for turn in each):
+            self._streams.append(self._driver.create_stream())
+        return LoadedProgram(program, turns, at, staging, self._driver, self._streams)
 
 
 class LoadedProgram:
     """A program with its addresses."""
 
     def __init__(
-        self, program: Program, at: Mapping[str, int], staging: Mapping[str, npt.NDArray[np.uint8]], driver: Driver,
-        streams: tuple[int, int],
+        self, program: Program, turns: Sequence[Sequence[Turn]], at: Mapping[str, int],
+        staging: Mapping[str, npt.NDArray[np.uint8]], driver: Driver, streams: Sequence[int],
     ) -> None:  # fmt: skip
-        """`streams`: of the program, and of what is done aside."""
+        """`turns`: of each segment's strands."""
         self.program, self._at, self._staging = program, at, staging
-        self._driver, (self._stream, self._aside) = driver, streams
-        self._segments = [self._queueing(each) for each in program.segments]
+        self._driver, self._streams, self._stream = driver, streams, streams[0]
+        self._events: list[int] = []
+        self._segments = [self._queueing(*each) for each in zip(program.segments, turns, strict=True)]
         self._last = [self._bound(x, self._stream) for x in program.last]
         self._capturable = all(execution.capturable for execution in program.executions())
         self._runs = [0] * len(program.segments)
@@ -138,7 +145,7 @@ class LoadedProgram:
 
     def profile(self) -> list[tuple[str, float]]:
         """Runs every operation once more on whatever is there: names and seconds, in order."""
-        operations = [x for segment in self.program.segments for x in segment.each()]
+        operations = [x for segment in self.program.segments for x in segment.operations]
         bound = [self._bound(x, self._stream) for x in operations]
         events = [self._driver.create_event() for _ in range(len(operations) + 1)]
         try:
@@ -161,10 +168,12 @@ class LoadedProgram:
         return len(self._graphs) == len(self._segments)
 
     def close(self) -> None:
-        """Lets go of graphs and executions."""
+        """Lets go of graphs, events and executions."""
         for graph in self._graphs.values():
             self._driver.destroy_graph(graph)
         self._graphs = {}
+        while self._events:
+            self._driver.destroy_event(self._events.pop())
         for execution in self.program.executions():
             execution.close()
 
@@ -194,17 +203,19 @@ class LoadedProgram:
             raise failure
         self._capturable, self.refusal = False, failure
 
-    def _queueing(self, segment: Segment) -> list[Callable[[], None]]:
+    def _queueing(self, segment: Segment, turns: Sequence[Turn]) -> list[Callable[[], None]]:
         """What queues a segment, in order."""
         works: list[Callable[[], None]] = []
-        for x in segment.operations:
-            if isinstance(x, Aside):
-                works.append(partial(self._driver.follow, self._aside, self._stream))
-                works += [self._bound(each, self._aside) for each in x.operations]
-            else:
-                works.append(self._bound(x, self._stream))
-        if any(isinstance(x, Aside) for x in segment.operations):
-            works.append(partial(self._driver.follow, self._stream, self._aside))
+        events: dict[int, int] = {}
+        awaited = {number for turn in turns for number in turn.after}
+        for number, (strand, turn) in enumerate(zip(segment.strands, turns, strict=True)):
+            stream = self._streams[turn.stream]
+            works += [partial(self._driver.wait, stream, events[earlier]) for earlier in turn.after]
+            works += [self._bound(x, stream) for x in strand.operations]
+            if number in awaited:
+                events[number] = self._driver.create_event()
+                self._events.append(events[number])
+                works.append(partial(self._driver.record, events[number], stream))
         return works
 
     def _bound(self, operation: Operation, stream: int) -> Callable[[], None]:
@@ -223,6 +234,22 @@ class LoadedProgram:
                 )
             case Kernel():
                 return partial(driver.launch, operation.launch(at), stream)
+
+
+def _uses(
+    program: Program, turns: Sequence[Sequence[Turn]]
+) -> tuple[list[list[tuple[str, ...]]], list[frozenset[int]]]:
+    """For `lay_out`: the tensors of each strand, by operation, and the strands before it, earlier segments' too."""
+    uses: list[list[tuple[str, ...]]] = []
+    before: list[frozenset[int]] = []
+    for segment, each in zip(program.segments, turns, strict=True):
+        begun = len(uses)
+        for strand, turn in zip(segment.strands, each, strict=True):
+            uses.append([program.tensors(x) for x in strand.operations])
+            before.append(frozenset(range(begun)) | {begun + k for k in turn.before})
+    before.append(frozenset(range(len(uses))))
+    uses.append([program.tensors(x) for x in program.last])
+    return uses, before
 
 
 def _name_of(operation: Operation) -> str:

@@ -1,8 +1,9 @@
 """A CUDA that is none: device memory on the host, streams that do nothing until they must, and a strict eye on both.
 
 What is queued on a stream happens when someone synchronises it, no sooner: whoever reads a result too early, or writes
-into a staging buffer that is still to be read, gets other bytes than on the CPU. Freed memory is never used again.
-Addresses are checked when something is queued and again when it happens; every use needs the context.
+into a staging buffer that is still to be read, gets other bytes than on the CPU. Other streams that it waits for go on
+as late as they may, or as early (`hasty`). Freed memory is never used again. Addresses are checked when something is
+queued and again when it happens; every use needs the context.
 """
 
 from __future__ import annotations
@@ -33,15 +34,43 @@ class MisuseError(AssertionError):
     """Something that would be undefined behaviour on a GPU."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Stream:
-    """What is still to happen, and whether it is being recorded instead."""
+    """What is still to happen: work, marks to be reached, and marks of others to be waited for."""
 
-    queue: list[Work] = field(default_factory=list)
-    recording: list[Work] | None = None
-    recorder: int = 0
-    joined: bool = False
-    """Whether it is recorded as part of the capture of another."""
+    queue: list[Work | Mark | Wait] = field(default_factory=list)
+    capture: Capture | None = None
+
+
+@dataclass(eq=False)
+class Mark:
+    """An event as it was recorded once, on a stream or in a capture."""
+
+    stream: Stream
+    capture: Capture | None
+    time: float | None = None
+    """When it was reached."""
+
+
+@dataclass
+class Wait:
+    """A stream goes on when a mark has been reached."""
+
+    mark: Mark
+
+
+@dataclass(eq=False)
+class Capture:
+    """What is recorded, by stream, the first of which is the one that was asked for; by which thread."""
+
+    streams: dict[Stream, list[Work | Mark | Wait]]
+    thread: int
+    ended: bool = False
+
+    def is_joined(self) -> bool:
+        """Whether all other streams have been waited for when the first ends."""
+        awaited = [x.mark for queue in self.streams.values() for x in queue if isinstance(x, Wait)]
+        return all(not queue or queue[-1] in awaited for queue in list(self.streams.values())[1:])
 
 
 class FakeDriver:
@@ -52,6 +81,7 @@ class FakeDriver:
         fail: called with the name of whatever is done, before; may raise.
         refuse_captures: whether every capture fails at its end.
         eager: whether everything happens at once, for libraries that do not know these streams.
+        hasty: whether streams go on as early as they may while one is synchronised, those made last first.
     """
 
     def __init__(self, emulator: Emulator, memory: DeviceMemory, size: int = 2**40, order: Order = "forward") -> None:
@@ -59,14 +89,16 @@ class FakeDriver:
         self.counts: Counter[str] = Counter()
         self.fail: Callable[[str], None] = lambda name: None
         self.refuse_captures = False
-        self.eager = False
+        self.eager = self.hasty = False
         self._emulator, self._memory, self._order = emulator, memory, order
         self._depth = threading.local()
         self._allocations: dict[int, int] = {}
         self._pinned: dict[int, npt.NDArray[np.uint8]] = {}
         self._streams: dict[int, Stream] = {}
-        self._events: dict[int, list[float]] = {}
-        self._graphs: dict[int, list[Work]] = {}
+        self._launched: list[Stream] = []
+        """Of graphs that have been launched."""
+        self._events: dict[int, Mark | None] = {}
+        self._graphs: dict[int, Capture] = {}
         self._numbers = itertools.count(1)
         self._clock = itertools.count()
         self._one_kernel = threading.Lock()
@@ -112,7 +144,7 @@ class FakeDriver:
             raise MisuseError("page-locked memory was freed twice, or never allocated")
         array.fill(_POISON)
 
-    def create_stream(self) -> int:
+    def create_stream(self, *, urgent: bool = False) -> int:
         self._check_context("create_stream")
         number = next(self._numbers)
         self._streams[number] = Stream()
@@ -127,41 +159,41 @@ class FakeDriver:
     def synchronise(self, stream: int) -> None:
         self._check_context("synchronise")
         found = self._stream(stream)
-        if found.recording is not None:
+        if found.capture is not None:
             raise MisuseError("a stream was synchronised while it is being captured")
         while found.queue:
-            found.queue.pop(0)()
+            if self.hasty:
+                for other in [*reversed(self._launched), *reversed(self._streams.values())]:
+                    while other is not found and self._go_on(other):
+                        pass
+            self._catch_up(found)
 
-    def follow(self, stream: int, other: int) -> None:
-        self._check_context("follow")
-        mine, theirs = self._stream(stream), self._stream(other)
-        if theirs.recording is not None and mine.recording is None:
-            mine.recording, mine.recorder, mine.joined = [], theirs.recorder, True
-        elif mine.recording is not None and theirs.joined:  # it happens as late as it may
-            self.queue(stream, self._all_of(theirs.recording or []))
-            theirs.recording, theirs.joined = None, False
-        else:
-            reached: list[bool] = []
-            self.queue(other, lambda: reached.append(True))
-
-            def catch_up() -> None:
-                while not reached:
-                    theirs.queue.pop(0)()
-
-            self.queue(stream, catch_up)
-
-    @staticmethod
-    def _all_of(works: list[Work]) -> Work:
-        def run() -> None:
-            for work in works:
+    def _go_on(self, stream: Stream) -> bool:
+        """Does what is next on a stream, if it need not wait."""
+        if not stream.queue or (isinstance(stream.queue[0], Wait) and stream.queue[0].mark.time is None):
+            return False
+        match stream.queue.pop(0):
+            case Wait():
+                pass
+            case Mark() as mark:
+                mark.time = next(self._clock) * 1e-6
+            case work:
                 work()
+        return True
 
-        return run
+    def _catch_up(self, stream: Stream) -> None:
+        """Does what is next on a stream, and before that what it waits for."""
+        while not self._go_on(stream):
+            if not stream.queue:
+                raise MisuseError("a stream waits for what never happens")
+            waiting = stream.queue[0]
+            assert isinstance(waiting, Wait)
+            self._catch_up(waiting.mark.stream)
 
     def create_event(self) -> int:
         self._check_context("create_event")
         number = next(self._numbers)
-        self._events[number] = []
+        self._events[number] = None
         return number
 
     def destroy_event(self, event: int) -> None:
@@ -170,13 +202,27 @@ class FakeDriver:
 
     def record(self, event: int, stream: int) -> None:
         self._check_context("record")
-        times = self._events[event]
-        self.queue(stream, lambda: times.append(next(self._clock) * 1e-6))
+        found = self._stream(stream)
+        self._events[event] = mark = Mark(found, found.capture)
+        self._queue(found, mark)
+
+    def wait(self, stream: int, event: int) -> None:
+        self._check_context("wait")
+        found, mark = self._stream(stream), self._events[event]
+        if mark is None:
+            raise MisuseError("a stream waits for an event that has not been recorded")
+        if found.capture is None and mark.capture is not None and not mark.capture.ended:
+            found.capture = mark.capture  # it joins
+            mark.capture.streams[found] = []
+        if found.capture is not mark.capture:
+            raise MisuseError("a stream that is captured and one that is not wait for each other")
+        self._queue(found, Wait(mark))
 
     def elapsed(self, first: int, last: int) -> float:
-        if not (self._events[first] and self._events[last]):
+        begin, end = self._events[first], self._events[last]
+        if begin is None or end is None or begin.time is None or end.time is None:
             raise MisuseError("the time between events that have not passed was asked for")
-        return self._events[last][-1] - self._events[first][-1]
+        return end.time - begin.time
 
     def upload(self, address: int, array: npt.NDArray[Any], stream: int) -> None:
         self._check_context("upload")
@@ -213,27 +259,38 @@ class FakeDriver:
     def begin_capture(self, stream: int) -> None:
         self._check_context("begin_capture")
         found = self._stream(stream)
-        found.recording, found.recorder = [], threading.get_ident()
+        found.capture = Capture({found: []}, threading.get_ident())
 
     def end_capture(self, stream: int) -> int:
         self._check_context("end_capture")
-        found, number = self._stream(stream), next(self._numbers)
-        if found.recording is None:
+        capture, number = self._stream(stream).capture, next(self._numbers)
+        if capture is None:
             raise MisuseError("a capture was ended that had not begun")
-        recorded, found.recording = found.recording, None
-        for each in self._streams.values():
-            if each.joined and each.recorder == found.recorder:
-                each.recording, each.joined = None, False
-                raise BackendError("a stream that joined the capture has not been waited for")
+        capture.ended = True
+        for each in capture.streams:
+            each.capture = None
+        if not capture.is_joined():
+            raise BackendError("a stream that joined the capture has not been waited for")
         if self.refuse_captures:
             raise BackendError("something was done that cannot be captured")
-        self._graphs[number] = recorded
+        self._graphs[number] = capture
         return number
 
     def launch_graph(self, graph: int, stream: int) -> None:
         self._check_context("launch_graph")
-        for work in self._graphs[graph]:
-            self.queue(stream, work)
+        found, captured = self._stream(stream), self._graphs[graph].streams
+        streams = {each: Stream() for each in captured}
+        marks = {x: Mark(streams[x.stream], None) for queue in captured.values() for x in queue if isinstance(x, Mark)}
+        for each, queue in captured.items():
+            for x in queue:
+                again = Wait(marks[x.mark]) if isinstance(x, Wait) else marks[x] if isinstance(x, Mark) else x
+                streams[each].queue.append(again)
+        first = next(iter(streams.values()))
+        begin, end = Mark(found, None), Mark(first, None)
+        first.queue = [Wait(begin), *first.queue, end]
+        self._launched = [x for x in self._launched if x.queue] + list(streams.values())
+        self._queue(found, begin)
+        self._queue(found, Wait(end))
 
     def destroy_graph(self, graph: int) -> None:
         self._check_context("destroy_graph")
@@ -246,15 +303,17 @@ class FakeDriver:
 
     def queue(self, stream: int, work: Work) -> None:
         """Queues or records something."""
-        found = self._stream(stream)
-        if found.recording is None and self.eager:
-            work()
-        elif found.recording is None:
-            found.queue.append(work)
-        elif found.recorder != threading.get_ident():
+        self._queue(self._stream(stream), work)
+
+    def _queue(self, stream: Stream, what: Work | Mark | Wait) -> None:
+        if stream.capture is None:
+            stream.queue.append(what)
+            if self.eager:
+                self._catch_up(stream)
+        elif stream.capture.thread != threading.get_ident():
             raise MisuseError("another thread used a stream that is being captured")
         else:
-            found.recording.append(work)
+            stream.capture.streams[stream].append(what)
 
     def check(self, address: int, size: int = 1) -> None:
         """Raises MisuseError unless `size` bytes of live device memory are there."""

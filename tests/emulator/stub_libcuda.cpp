@@ -23,6 +23,7 @@ using Work = std::function<void()>;
 
 struct Stream {
   std::vector<Work>* recording = nullptr;
+  int priority = 0;
 };
 struct Event {
   double milliseconds = 0;
@@ -36,6 +37,7 @@ int64_t live = 0;
 size_t memory_left = size_t{1} << 40;
 std::map<void*, size_t> memory;
 std::set<std::string> kernels;
+std::map<std::vector<Work>*, std::set<Stream*>> joined;  // streams that are recorded as part of another's capture
 double now = 0;
 int failing = kSuccess;
 
@@ -129,17 +131,23 @@ API int cuEventRecord(void* event, void* stream) {
   recorded.milliseconds = ++now;
   return ready();
 }
-// A stream that waits for one that is being captured joins it; when the other way round, it leaves.
+// A stream that waits for one that is being captured joins it, until the capture ends.
 API int cuStreamWaitEvent(void* stream, void* event, unsigned) {
-  auto& recording = static_cast<Stream*>(stream)->recording;
+  auto& waiting = *static_cast<Stream*>(stream);
   Stream* const other = static_cast<Event*>(event)->captured;
-  if (other && !recording) {
-    recording = other->recording;
-  } else if (other && recording == other->recording) {
-    other->recording = nullptr;
+  if (other && !waiting.recording) {
+    waiting.recording = other->recording;
+    joined[waiting.recording].insert(&waiting);
   }
   return ready();
 }
+API int cuCtxGetStreamPriorityRange(int* least, int* greatest) { return *least = 0, *greatest = -5, ready(); }
+API int cuStreamSetAttribute(void* stream, int attribute, const void* value) {
+  if (attribute != 8) return kInvalidValue;
+  std::memcpy(&static_cast<Stream*>(stream)->priority, value, sizeof(int));
+  return ready();
+}
+API int stub_priority(void* stream) { return static_cast<Stream*>(stream)->priority; }
 API int cuEventElapsedTime_v2(float* milliseconds, void* first, void* last) {
   *milliseconds = static_cast<float>(static_cast<Event*>(last)->milliseconds - static_cast<Event*>(first)->milliseconds);
   return ready();
@@ -187,11 +195,14 @@ API int cuStreamBeginCapture_v2(void* stream, int) {
 API int cuStreamEndCapture(void* stream, void** graph) {
   auto& recording = static_cast<Stream*>(stream)->recording;
   *graph = recording;
+  for (Stream* const each : joined[recording]) each->recording = nullptr;
+  joined.erase(recording);
   recording = nullptr;
   ++live;
   return ready();
 }
-API int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
+API int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long flags) {
+  if (flags != 8) return kInvalidValue;
   *executable = new std::vector<Work>(*static_cast<std::vector<Work>*>(graph));
   ++live;
   return ready();

@@ -104,19 +104,35 @@ def check_codec(bundle: Bundle) -> None:
 
 
 def check_graphs(driver: Driver) -> None:
-    """What was captured is done by each launch, and not before."""
+    """What was captured, on a stream and one that follows it, is done by each launch, and not before."""
     with Bench(driver) as bench:
         pixels, tensor = bench.put(np.full((4, 4, 3), 255, np.uint8)), bench.zeros(3 * 16 * 4)
-        stream = driver.create_stream()
-        driver.begin_capture(stream)
-        driver.launch(pixels_to_tensor(pixels, (4, 4, 3), tensor, (4, 4)), stream)
-        graph = driver.end_capture(stream)
+        streams, events = [driver.create_stream() for _ in range(2)], [driver.create_event() for _ in range(2)]
+        driver.begin_capture(streams[0])
+        driver.record(events[0], streams[0])
+        driver.wait(streams[1], events[0])
+        driver.launch(pixels_to_tensor(pixels, (4, 4, 3), tensor, (4, 4)), streams[1])
+        driver.record(events[1], streams[1])
+        driver.wait(streams[0], events[1])
+        graph = driver.end_capture(streams[0])
         assert not bench.get(tensor, 48, np.float32).any()
-        driver.launch_graph(graph, stream)
-        driver.synchronise(stream)
+        driver.launch_graph(graph, streams[0])
+        driver.synchronise(streams[0])
         assert (bench.get(tensor, 48, np.float32) == 1).all()
         driver.destroy_graph(graph)
-        driver.destroy_stream(stream)
+        for event in events:
+            driver.destroy_event(event)
+        for stream in streams:
+            driver.destroy_stream(stream)
+
+
+def check_priorities(driver: Driver) -> None:
+    """Only what is urgent goes first."""
+    with driver.entered():
+        for urgent, priority in ((False, 0), (True, -5)):
+            stream = driver.create_stream(urgent=urgent)
+            assert STUB.stub_priority(ctypes.c_void_p(stream)) == priority
+            driver.destroy_stream(stream)
 
 
 def check_refusals(driver: Driver) -> None:
@@ -150,6 +166,7 @@ def main(bundle_path: str) -> None:
     assert measure_kernels(driver, 100, 128, runs=2)["elements"] == 192 * 8 * 8 // 4
     check_codec(bundle)
     check_graphs(driver)
+    check_priorities(driver)
     check_refusals(driver)
     driver.close()
     driver.close()
