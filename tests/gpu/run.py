@@ -234,6 +234,8 @@ def _backend_stages(stage: Stage, backend: str, model: str, sizes: Sequence[str]
         stage(f"images {size}", lambda: checks().measure_single(codec, image))  # noqa: B023
         stage(f"many images {size}", lambda: checks().measure_many(codec, image))  # noqa: B023
         stage(f"profile {size}", lambda: checks().measure_parts(codec, image))  # noqa: B023
+        if backend == "tensorrt":
+            stage(f"layers {size}", lambda: checks().measure_layers(codec, image))  # noqa: B023
     codec.close()
 
 

@@ -24,10 +24,14 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
     class ILogger:
         Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
 
+    class IProfiler:
+        pass
+
     class Context:
         def __init__(self, engine: Engine) -> None:
             self._engine, self._shapes, self._addresses = engine, {}, {}
             self._memory = (0, 0)
+            self.profiler: Any = None
 
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
             self._shapes[name] = shape
@@ -56,6 +60,9 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
                     view(addresses[spec.name], result.shape, np.float32)[...] = result + module.error
 
             driver.queue(stream, work)
+            if self.profiler is not None:
+                for name in ("first", "second"):
+                    self.profiler.report_layer_time(f"{graph.role}: {name}", 0.5)
             return True
 
     if old:
@@ -123,8 +130,8 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
             return Engine(bundle.manifest.graph(plan.decode()), self._logger)
 
     module = SimpleNamespace(
-        __version__=version, ILogger=ILogger, Runtime=Runtime, DataType=SimpleNamespace(FLOAT="float32"), plans=[],
-        contexts=0, failing=False, error=0, largest=2**16,
+        __version__=version, ILogger=ILogger, IProfiler=IProfiler, Runtime=Runtime,
+        DataType=SimpleNamespace(FLOAT="float32"), plans=[], contexts=0, failing=False, error=0, largest=2**16,
     )  # fmt: skip
     if not old:
         module.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from checks import measure_layers
 from cuda_emulator import DeviceMemory, Emulator
 from fake_driver import FakeDriver
 
@@ -78,6 +79,15 @@ def test_images_of_two_profiles_are_the_hosts(library: Library, bundle: Bundle, 
     device.close()
 
 
+def test_layers_are_measured_for_every_graph(library: Library, bundle: Bundle, drawing: Draw) -> None:
+    library.write()
+    device = Codec(bundle, "tensorrt")
+    facts = measure_layers(device, drawing(90, 100), most=1)
+    assert set(facts) == {graph.role for graph in bundle.manifest.graphs}
+    assert facts["synthesis"] == {"us": 1000, "layers": 2, "longest": {"synthesis: first": 500}}
+    device.close()
+
+
 def test_threads_have_contexts_of_their_own(library: Library, bundle: Bundle, codec: Codec, drawing: Draw) -> None:
     library.write()
     device, images = Codec(bundle, "tensorrt"), [drawing(90, 100 + k) for k in range(5)]
@@ -138,3 +148,4 @@ def test_every_recorded_version_has_the_members_that_are_used(line: str) -> None
         } <= set(api["classes"]["IRuntimeConfig"])  # fmt: skip
         assert {"update_device_memory_size_for_shapes", "set_device_memory"} <= set(api["classes"]["IExecutionContext"])
     assert "FLOAT" in api["enums"]["DataType"]
+    assert "profiler" in api["classes"]["IExecutionContext"]
