@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from condic.benchmarks.process_memory import peak
 from condic.command_line import run_program
 from condic.errors import BackendError, OutOfMemoryError
 from condic.runtime import cli, image_files
@@ -125,6 +128,33 @@ def test_other_failures_of_a_graph_are_not_taken_for_a_lack_of_memory(
     with pytest.raises(RuntimeError, match="a shape that does not fit"):
         Codec(bundle, "ort").encode(image, 40)
     assert memory.refused == 1
+
+
+def test_graphs_take_turns_with_memory(bundle_path: Path) -> None:
+    """Of which each would keep its own otherwise."""
+    pytest.importorskip("onnxruntime")
+    if not peak():
+        pytest.skip("this system does not say how much memory a process takes")
+    program = """if True:
+        import sys
+        import numpy as np
+        from condic.benchmarks.process_memory import peak
+        from condic.runtime.backends import ort
+        from condic.runtime.codec import load_codec
+
+        if sys.argv[2] == "apart":
+            ort._share_memory = lambda: None
+        codec = load_codec(sys.argv[1], "ort")
+        image = np.random.default_rng(1).integers(0, 256, (700, 900, 3), np.uint8)
+        before = peak()
+        codec.decode(codec.encode(image, 0))
+        print(peak() - before)
+    """
+    taken = {}
+    for way in ("together", "apart"):
+        command = [sys.executable, "-c", program, str(bundle_path), way]
+        taken[way] = int(subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout)
+    assert 0 < taken["together"] < 0.75 * taken["apart"]
 
 
 @pytest.mark.parametrize(
