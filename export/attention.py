@@ -1,8 +1,9 @@
 """How ONNX graphs express windowed attention (`condic.models.blocks.attend_in_windows`).
 
-Windows are cut and joined by SpaceToDepth and DepthToSpace, so that a graph holds no arithmetic on its dynamic shape.
-Arguments are onnxscript values: query, key, value [B, H, W, C], position [heads, n, n], n being the pixels of a window,
-and optionally mask [B, H, W, 1]; the result is [B, H, W, C].
+Windows are cut, and joined again, by reshapes, which move nothing, and one transpose. Reshapes that copy one side (0)
+and find out another (-1) leave no arithmetic on its dynamic shape in a graph. Arguments are onnxscript values: query,
+key, value [1, H, W, C], position [heads, n, n], n being the pixels of a window, and optionally mask [1, H, W, 1]; the
+result is [1, H, W, C].
 """
 
 from __future__ import annotations
@@ -12,35 +13,41 @@ from typing import Any
 
 from onnxscript import opset20, opset23
 
+_PIXELS_FIRST, _PIXELS_LAST = [0, 2, 4, 1, 3, 5], [0, 2, 4, 5, 1, 3]
+"""Of rows of windows, rows in a window, columns of windows, columns in a window, heads, channels."""
+_JOINED = [0, 3, 1, 4, 2, 5]
+"""The other way round, from pixels first."""
+
 
 def attention_decomposed(query: Any, key: Any, value: Any, position: Any, mask: Any = None) -> Any:
     """MatMul, Softmax and MatMul: opset 20, for every backend."""
     heads, pixels, size = _sizes(query, position)
-    windows = _windows(query, pixels)
-    q = _heads(windows, pixels, heads, size, [0, 2, 1, 3])
-    k = _heads(_windows(key, pixels), pixels, heads, size, [0, 2, 3, 1])
-    v = _heads(_windows(value, pixels), pixels, heads, size, [0, 2, 1, 3])
+    windows = _windows(query, pixels, heads, size)
+    q = _as(windows, [-1, heads, pixels, size])
+    k = _as(_windows(key, pixels, heads, size, _PIXELS_LAST), [-1, heads, size, pixels])
+    v = _as(_windows(value, pixels, heads, size), [-1, heads, pixels, size])
     scores = opset20.Mul(opset20.MatMul(q, k), opset20.Constant(value_float=size**-0.5))
     scores = opset20.Add(scores, position)
     if mask is not None:
-        scores = opset20.Add(scores, _heads(_windows(mask, pixels), pixels, 1, 1, [0, 2, 3, 1]))
+        scores = opset20.Add(scores, _as(_windows(mask, pixels, 1, 1), [-1, 1, 1, pixels]))
     weights = opset20.Softmax(scores, axis=-1)
-    return _from_heads(opset20.MatMul(weights, v), windows, pixels)
+    return _joined(opset20.MatMul(weights, v), windows, heads * size)
 
 
 def attention_fused(query: Any, key: Any, value: Any, position: Any, mask: Any = None) -> Any:
     """One `Attention` node: opset 23, for engines that have a fused kernel for it."""
     heads, pixels, size = _sizes(query, position)
-    windows = _windows(query, pixels)
+    windows = _windows(query, pixels, heads, size)
     q, k, v = (
-        _heads(x, pixels, heads, size, [0, 2, 1, 3]) for x in (windows, _windows(key, pixels), _windows(value, pixels))
+        _as(x, [-1, heads, pixels, size])
+        for x in (windows, _windows(key, pixels, heads, size), _windows(value, pixels, heads, size))
     )
     batch_axis: Any = opset23.Constant(value_ints=[0])
     bias = opset23.Unsqueeze(position, batch_axis)
     if mask is not None:
-        bias = opset23.Add(bias, _heads(_windows(mask, pixels), pixels, 1, 1, [0, 2, 3, 1]))
+        bias = opset23.Add(bias, _as(_windows(mask, pixels, 1, 1), [-1, 1, 1, pixels]))
     attended, *_ = opset23.Attention(q, k, v, bias, scale=size**-0.5)
-    return _from_heads(attended, windows, pixels)
+    return _joined(attended, windows, heads * size)
 
 
 def _sizes(query: Any, position: Any) -> tuple[int, int, int]:
@@ -49,18 +56,19 @@ def _sizes(query: Any, position: Any) -> tuple[int, int, int]:
     return heads, pixels, query.shape[-1] // heads
 
 
-def _windows(x: Any, pixels: int) -> Any:
-    """[B, H, W, C] to [B, H/side, W/side, pixels * C], pixels before channels."""
-    x = opset20.SpaceToDepth(opset20.Transpose(x, perm=[0, 3, 1, 2]), blocksize=math.isqrt(pixels))
-    return opset20.Transpose(x, perm=[0, 2, 3, 1])
+def _windows(x: Any, pixels: int, heads: int, size: int, order: list[int] = _PIXELS_FIRST) -> Any:
+    """[1, H, W, heads * size] to [H / side, W / side, heads, side, side, size]."""
+    side = math.isqrt(pixels)
+    x = _as(_as(x, [-1, side, 0, heads * size]), [0, 0, -1, side, heads, size])
+    return opset20.Transpose(x, perm=order)
 
 
-def _heads(x: Any, pixels: int, heads: int, size: int, perm: list[int]) -> Any:
-    shape: Any = opset20.Constant(value_ints=[-1, pixels, heads, size])
-    return opset20.Transpose(opset20.Reshape(x, shape), perm=perm)
+def _joined(x: Any, windows: Any, channels: int) -> Any:
+    """[n, heads, pixels, size], as many as there are `windows`, to [1, H, W, channels]."""
+    x = opset20.Transpose(opset20.Reshape(x, opset20.Shape(windows)), perm=_JOINED)
+    return _as(_as(x, [0, 0, -1, channels]), [1, -1, 0, channels])
 
 
-def _from_heads(x: Any, windows: Any, pixels: int) -> Any:
-    x = opset20.Reshape(opset20.Transpose(x, perm=[0, 2, 1, 3]), opset20.Shape(windows))
-    x = opset20.DepthToSpace(opset20.Transpose(x, perm=[0, 3, 1, 2]), blocksize=math.isqrt(pixels), mode="DCR")
-    return opset20.Transpose(x, perm=[0, 2, 3, 1])
+def _as(x: Any, shape: list[int]) -> Any:
+    constant: Any = opset20.Constant(value_ints=shape)
+    return opset20.Reshape(x, constant)
