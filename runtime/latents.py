@@ -65,16 +65,8 @@ class _State:
         height, width = evaluation.size
         self._unit = evaluation.alignment // latent.stride
         self.integers = np.zeros((latent.channels, height // latent.stride, width // latent.stride), np.int32)
-        evaluation.sources[f"{latent.name}.context"] = self._context
+        _give_context(latent, self.integers, evaluation)
         give_hat(latent.name, self.integers, evaluation)
-
-    def _context(self, region: Region) -> Tensor:
-        rows, columns = region.slices(self._unit)
-        with self._evaluation.timings.stage("copies"):
-            return kernels.context_inputs(
-                self.integers, (rows.start, rows.stop), (columns.start, columns.stop),
-                self._latent.context_shift, self._latent.context_limit,
-            )[None]  # fmt: skip
 
     def distribution(self, chunk: Chunk, boxes: npt.NDArray[np.int32]) -> Distribution:
         """The chunk's distribution, gathered tile by tile from its graph's output or its table's row."""
@@ -139,13 +131,32 @@ class _State:
         return np.array([strided_box(box, height, width) for box in chunk.boxes], np.int32)
 
 
+# What is given to an evaluation holds nothing that holds the evaluation: an image's tensors would else wait for Python
+# to look for cycles, which it seldom does.
+
+
+def _give_context(latent: Latent, integers: npt.NDArray[np.int32], evaluation: Evaluation) -> None:
+    """Makes the tensor `NAME.context` from a latent's integers, [C, H, W] in 1/16, on demand."""
+    unit, timings = integers.shape[1] // evaluation.whole.bottom, evaluation.timings
+
+    def context(region: Region) -> Tensor:
+        rows, columns = region.slices(unit)
+        with timings.stage("copies"):
+            return kernels.context_inputs(
+                integers, (rows.start, rows.stop), (columns.start, columns.stop),
+                latent.context_shift, latent.context_limit,
+            )[None]  # fmt: skip
+
+    evaluation.sources[f"{latent.name}.context"] = context
+
+
 def give_hat(name: str, integers: npt.NDArray[np.int32], evaluation: Evaluation) -> None:
     """Makes the tensor `NAME.hat` from a latent's integers, [C, H, W] in 1/16, on demand."""
-    unit = integers.shape[1] // evaluation.whole.bottom
+    unit, timings = integers.shape[1] // evaluation.whole.bottom, evaluation.timings
 
     def hat(region: Region) -> Tensor:
         rows, columns = region.slices(unit)
-        with evaluation.timings.stage("copies"):
+        with timings.stage("copies"):
             reals = integers[None, :, rows, columns].astype(np.float32)
             reals *= np.float32(1 / 16)
         return reals

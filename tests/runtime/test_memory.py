@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from condic.command_line import run_program
 from condic.errors import BackendError, OutOfMemoryError
 from condic.runtime import cli, image_files
 from condic.runtime.backends import Array, Runner
-from condic.runtime.bundle import Bundle
+from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.codec import Codec
 from condic.runtime.manifest import Graph
+from condic.runtime.tiles import Evaluation
 
 Drawing = Callable[..., np.ndarray]
 
@@ -128,6 +130,26 @@ def test_other_failures_of_a_graph_are_not_taken_for_a_lack_of_memory(
     with pytest.raises(RuntimeError, match="a shape that does not fit"):
         Codec(bundle, "ort").encode(image, 40)
     assert memory.refused == 1
+
+
+@pytest.mark.parametrize("model", ["dcic-sgp-t", "cic-sr-t"])
+def test_what_an_image_took_is_let_go_at_once(model: str, data_folder: Path, drawing: Drawing) -> None:
+    """And not when Python happens to look for cycles."""
+    pytest.importorskip("onnxruntime")
+    codec, image = Codec(read_bundle(data_folder / f"{model}.condic"), "ort"), drawing(140, 150)
+    data = codec.encode(image, 20)
+    uses = (
+        lambda: codec.encode(image, 20), lambda: codec.decode(data), lambda: codec.preview(data),
+        lambda: codec.decode(data, region=(3, 4, 5, 6)), lambda: codec.reconstruct(codec.quantise(image, 20)),
+    )  # fmt: skip
+    for use in uses:
+        gc.collect()
+        gc.disable()
+        try:
+            use()
+            assert not [x for x in gc.get_objects() if isinstance(x, Evaluation)]
+        finally:
+            gc.enable()
 
 
 def test_graphs_take_turns_with_memory(bundle_path: Path) -> None:
