@@ -147,7 +147,7 @@ def test_what_an_image_took_is_let_go_at_once(model: str, data_folder: Path, dra
         gc.disable()
         try:
             use()
-            assert not [x for x in gc.get_objects() if isinstance(x, Evaluation)]
+            assert not [x for x in gc.get_objects() if type(x) is Evaluation]
         finally:
             gc.enable()
 
