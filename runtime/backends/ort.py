@@ -18,7 +18,7 @@ def _share_memory() -> None:
     """Makes an arena for all sessions of this process, which keeps what the largest image took.
 
     Graphs run one after the other: with an arena each, every session would keep its own peak. With none, tensors of
-    large images would come from the system each time, page by page: a sixth of the time at 4K, and more memory.
+    large images would come from the system each time, page by page: a fifth of the time at 4K, and more memory.
     """
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
