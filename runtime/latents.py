@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,37 +131,44 @@ class _State:
         return np.array([strided_box(box, height, width) for box in chunk.boxes], np.int32)
 
 
-# What is given to an evaluation holds nothing that holds the evaluation: an image's tensors would else wait for Python
-# to look for cycles, which it seldom does.
-
-
 def _give_context(latent: Latent, integers: npt.NDArray[np.int32], evaluation: Evaluation) -> None:
     """Makes the tensor `NAME.context` from a latent's integers, [C, H, W] in 1/16, on demand."""
-    unit, timings = integers.shape[1] // evaluation.whole.bottom, evaluation.timings
 
-    def context(region: Region) -> Tensor:
-        rows, columns = region.slices(unit)
-        with timings.stage("copies"):
-            return kernels.context_inputs(
-                integers, (rows.start, rows.stop), (columns.start, columns.stop),
-                latent.context_shift, latent.context_limit,
-            )[None]  # fmt: skip
+    def context(rows: slice, columns: slice) -> Tensor:
+        return kernels.context_inputs(
+            integers, (rows.start, rows.stop), (columns.start, columns.stop),
+            latent.context_shift, latent.context_limit,
+        )[None]  # fmt: skip
 
-    evaluation.sources[f"{latent.name}.context"] = context
+    _give(f"{latent.name}.context", integers, evaluation, context)
 
 
 def give_hat(name: str, integers: npt.NDArray[np.int32], evaluation: Evaluation) -> None:
     """Makes the tensor `NAME.hat` from a latent's integers, [C, H, W] in 1/16, on demand."""
-    unit, timings = integers.shape[1] // evaluation.whole.bottom, evaluation.timings
 
-    def hat(region: Region) -> Tensor:
-        rows, columns = region.slices(unit)
-        with timings.stage("copies"):
-            reals = integers[None, :, rows, columns].astype(np.float32)
-            reals *= np.float32(1 / 16)
+    def hat(rows: slice, columns: slice) -> Tensor:
+        reals = integers[None, :, rows, columns].astype(np.float32)
+        reals *= np.float32(1 / 16)
         return reals
 
-    evaluation.sources[f"{name}.hat"] = hat
+    _give(f"{name}.hat", integers, evaluation, hat)
+
+
+def _give(
+    name: str, integers: npt.NDArray[np.int32], evaluation: Evaluation, make: Callable[[slice, slice], Tensor]
+) -> None:
+    """Gives an evaluation a tensor that is made from rows and columns of a latent's integers.
+
+    Nothing in it may hold the evaluation: an image's tensors would wait for Python to look for cycles, which it seldom
+    does.
+    """
+    unit, timings = integers.shape[1] // evaluation.whole.bottom, evaluation.timings
+
+    def source(region: Region) -> Tensor:
+        with timings.stage("copies"):
+            return make(*region.slices(unit))
+
+    evaluation.sources[name] = source
 
 
 def encode_latent(
