@@ -95,7 +95,7 @@ $(VENV)/.tools: $(BIN)/python
 
 dist/.built: $(VENV)/.tools $(SOURCES)
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build -C cmake.define.CONDIC_WARNINGS_AS_ERRORS=ON --outdir dist .
 	touch $@
 
 # PyTorch first, so that its build is the one that was asked for; then the wheel that was built, with its extras.

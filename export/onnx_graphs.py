@@ -12,6 +12,7 @@ import onnx
 import torch
 
 from condic.export.attention import attention_decomposed, attention_fused
+from condic.export.parts import compute_in_parts
 from condic.export.source import SourceGraph
 
 OPSET, FUSED_OPSET = 20, 23
@@ -47,6 +48,7 @@ def export_graph(source: SourceGraph, *, fused_attention: bool = False) -> onnx.
     assert program is not None
     model = program.model_proto
     _strip(model, source)
+    compute_in_parts(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 

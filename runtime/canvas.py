@@ -11,6 +11,7 @@ import numpy.typing as npt
 from condic.errors import InputError
 from condic.runtime.bitstream import Flags
 from condic.runtime.pictures import Pixels, grey_of
+from condic.runtime.pixels import as_pixels
 from condic.runtime.tiles import Region
 
 Tensor = npt.NDArray[np.float32]
@@ -80,10 +81,7 @@ class Canvas:
         top, left = max(row, self.wanted.top), max(column, self.wanted.left)
         bottom = min(region.bottom * self._alignment, self.wanted.top + self.wanted.height)
         right = min(region.right * self._alignment, self.wanted.left + self.wanted.width)
-        scaled = tensor[0, :, top - row : bottom - row, left - column : right - column] * np.float32(255)
-        scaled += np.float32(0.5)
-        np.clip(scaled, 0, 255, out=scaled)
-        rgb = scaled.astype(np.uint8).transpose(1, 2, 0)
+        rgb = as_pixels(tensor[0, :, top - row : bottom - row, left - column : right - column])
         self._put(grey_of(rgb) if self._grey else rgb, top - self.wanted.top, left - self.wanted.left)
 
     def draw_pixels(self, pixels: Pixels) -> None:

@@ -13,6 +13,8 @@ Tensor = npt.NDArray[np.float32]
 
 IMAGE = TensorSpec("image", 3, 1)
 """What every codec starts from and ends with."""
+_ROWS = 32
+"""Rows of pixels that are converted at a time: what is made of them on the way stays in the processor's cache."""
 
 
 class PixelSource:
@@ -31,3 +33,16 @@ class PixelSource:
         tensor[0, :, :h, w:] = tensor[0, :, :h, w - 1 : w]
         tensor[0, :, h:, :] = tensor[0, :, h - 1 : h, :]
         return tensor
+
+
+def as_pixels(tensor: Tensor) -> Pixels:
+    """Colours around 0..1, float32 [3, h, w], as pixels: uint8 [h, w, 3], rounded half up and clipped."""
+    _, height, width = tensor.shape
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _ROWS):
+        rows = slice(top, top + _ROWS)
+        scaled = tensor[:, rows] * np.float32(255)
+        scaled += np.float32(0.5)
+        np.clip(scaled, 0, 255, out=scaled)
+        np.stack(scaled.astype(np.uint8), axis=-1, out=pixels[rows])
+    return pixels

@@ -28,7 +28,7 @@ Source = Callable[["Region"], Tensor]
 TILE = 2048
 """Side of a tile in pixels."""
 UNTILED_PIXELS = 3840 * 2176
-"""Images up to 4K (padded) are one tile; with preset s they take 1.0 GB to encode and 1.5 GB to decode."""
+"""Images up to 4K (padded) are one tile; with dcic-sgp's preset s a process takes 0.9 GB for one."""
 
 
 @dataclass(frozen=True)
@@ -126,29 +126,29 @@ class Evaluation:
         return self.kept[name]
 
     def assemble(self, step: Step, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-        """Outputs of a step over the whole image, computed tile by tile.
+        """Outputs of a step over the whole image, computed tile by tile; of a single tile they are what the graph gave.
 
         Float graphs' as float32, exact graphs', which are integers of 16 bits, as int16 (BundleError if they are not).
         """
         graph = self._manifest.graph(step.target)
+        exact = graph.precision == "exact"
         specs = dict(zip(step.outputs, graph.outputs, strict=True))
-        dtype = np.int16 if graph.precision == "exact" else np.float32
-        result = {}
-        for name in names:
-            unit = self._unit(specs[name])
-            shape = (1, specs[name].channels, self.whole.bottom * unit, self.whole.right * unit)
-            result[name] = np.empty(shape, dtype)
+        whole: dict[str, npt.NDArray[Any]] = {}
         for tile in self.tiles(self.whole):
             parts = self.run(step, tile)
-            for name, whole in result.items():
-                rows, columns = tile.slices(self._unit(specs[name]))
+            for name in names:
                 with self.timings.stage("copies"):
-                    target = whole[:, :, rows, columns]
-                    with np.errstate(invalid="ignore"):
-                        target[...] = parts[name]
-                    if dtype == np.int16 and not np.array_equal(target, parts[name]):
-                        raise BundleError(f"graph {graph.role} is called exact but gives more than 16-bit integers")
-        return result
+                    part = _as_int16(parts[name], graph.role) if exact else parts[name]
+                    if tile == self.whole:
+                        whole[name] = part
+                        continue
+                    unit = self._unit(specs[name])
+                    if name not in whole:
+                        shape = (1, specs[name].channels, self.whole.bottom * unit, self.whole.right * unit)
+                        whole[name] = np.empty(shape, part.dtype)
+                    rows, columns = tile.slices(unit)
+                    whole[name][:, :, rows, columns] = part
+        return whole
 
     def get(self, name: str, spec: TensorSpec, region: Region) -> Tensor:
         """A tensor over a region; `spec` says its stride."""
@@ -190,6 +190,15 @@ class Evaluation:
                     if name in wanted or name in self._read
                 }
         return memo[key]
+
+
+def _as_int16(values: Tensor, role: str) -> npt.NDArray[np.int16]:
+    """What an exact graph gave. Raises BundleError where it is more than integers of 16 bits."""
+    with np.errstate(invalid="ignore"):
+        integers = values.astype(np.int16)
+    if not np.array_equal(integers, values):
+        raise BundleError(f"graph {role} is called exact but gives more than 16-bit integers")
+    return integers
 
 
 _Memo = dict[tuple[str, Region], Mapping[str, Tensor]]

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 Runner = Callable[[Sequence[Array]], list[Array]]
-"""Runs a graph on its inputs, float32 in the order of `Graph.inputs`; gives its outputs. Safe to call from threads."""
+"""Runs a graph on its inputs, float32 in the order of `Graph.inputs`; gives its outputs, which are the caller's.
+
+Safe to call from threads.
+"""
 
 PREFERENCE = ("ort", "openvino", "torch")
 """What `auto` tries, in this order: by the time to the first picture.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +67,25 @@ def test_the_tiles_that_meet_a_region_cover_it_once(bundle: Bundle) -> None:
         assert (times[within.top : within.bottom, within.left : within.right] == 1).all()
     assert len(list(evaluation.tiles(Region(3, 6, 0, 3)))) == 1
     assert list(evaluation.tiles(Region(7, 8, 9, 10))) == [Region(6, 8, 9, 10)]
+
+
+@pytest.mark.parametrize("tile", [None, 128, 256])
+def test_tiles_are_put_together_and_a_single_one_is_not_copied(bundle: Bundle, tile: int | None) -> None:
+    (step,) = (x for x in bundle.manifest.encode if "prior.y" in x.outputs)
+    (latent,) = bundle.manifest.graph(step.target).outputs
+    image = np.random.default_rng(4).random((1, 3, 384, 512), np.float32)
+    made: list[np.ndarray] = []
+
+    def every_32nd_pixel(_: str, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        made.append(inputs[0][:, :1, ::32, ::32].repeat(latent.channels, axis=1))
+        return [made[-1]]
+
+    evaluation = Evaluation(bundle.manifest, every_32nd_pixel, 384, 512, tile=tile)
+    evaluation.sources["image"] = lambda region: image[(..., *region.slices(128))]
+    evaluation.give("quality.prior_gain", np.ones((1, latent.channels, 1, 1), np.float32))
+    evaluation.note(step)
+    assert np.array_equal(evaluation.keep("prior.y"), image[:, :1, ::32, ::32].repeat(latent.channels, axis=1))
+    assert any(evaluation.keep("prior.y") is x for x in made) == (tile is None)
 
 
 def test_cutting_respects_strides_and_origins() -> None:
