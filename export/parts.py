@@ -27,10 +27,11 @@ def compute_in_parts(model: onnx.ModelProto) -> None:
     nodes: list[NodeProto] = []
     for node in graph.node:
         layer = _layer_before(node, constants, producers, readers)
-        nodes = [x for x in nodes if not any(x is y for y in layer)]
         if not layer:
             nodes.append(node)
-        for k, output in enumerate(node.output if layer else ()):
+            continue
+        nodes = [x for x in nodes if all(x is not y for y in layer)]
+        for k, output in enumerate(node.output):
             nodes += _part(graph, constants, layer, k, len(node.output), output)
     del graph.node[:]
     graph.node.extend(nodes)
