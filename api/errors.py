@@ -28,7 +28,8 @@ class BundleError(CondicError):
 
 
 class BackendError(CondicError):
-    """A backend that is not installed, failed its known-answer test, or ran out of memory (also a `MemoryError`)."""
+    """A backend that is not installed, failed its known-answer test, gave infinity or NaN, or ran out of memory (also a
+    `MemoryError`)."""
 
 
 class OutOfMemoryError(BackendError, MemoryError):

@@ -145,7 +145,6 @@ def unpack(data: bytes | memoryview) -> Iterator[tuple[int, bool]]:
 
 
 def _around(values: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Codes]:
-    """Values plus 1/2, the integer nearest to each of these, and their floor: half up. NaN counts as 0."""
-    shifted = np.nan_to_num(values.astype(np.float64), posinf=_LARGEST_CODE, neginf=-_LARGEST_CODE)
-    shifted = np.clip(shifted, -_LARGEST_CODE, _LARGEST_CODE) + 0.5
+    """Values plus 1/2, the integer nearest to each of these, and their floor: half up."""
+    shifted = np.clip(values.astype(np.float64), -_LARGEST_CODE, _LARGEST_CODE) + 0.5
     return shifted, np.rint(shifted), np.floor(shifted).astype(np.int32)

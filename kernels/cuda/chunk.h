@@ -48,6 +48,7 @@ struct ChunkTask {
   struct Scan* scan;    // zero before the launch that counts coded elements
   struct Scan* escape_scan;     // zero before decode_chunk
   struct RansDecoder* decoder;  // null where the host decodes the symbols
+  uint32_t* not_finite;         // becomes 1 where y is not; null where nobody asks
   uint32_t size;        // number of elements
   uint32_t rows, columns;  // of the latent
   int32_t scales, first_coded;

@@ -118,8 +118,13 @@ CONDIC_KERNEL encode_chunk(const __grid_constant__ condic::ChunkTask task) {
   const Items items(task, shared.coded.tile);
   const Means means(task, items);
   float y[kItems];
+  bool finite = true;
 #pragma unroll
-  for (uint32_t i = 0; i < kItems; ++i) y[i] = items.inside[i] ? task.y[items.place[i].latent] : 0.0f;
+  for (uint32_t i = 0; i < kItems; ++i) {
+    y[i] = items.inside[i] ? task.y[items.place[i].latent] : 0.0f;
+    finite &= is_finite(y[i]);
+  }
+  if (!finite && task.not_finite != nullptr) atomicOr(task.not_finite, 1u);
   const Ranks ranks(items.coded);
   share_counts(task.scan, shared.coded, ranks.of_warp);
 

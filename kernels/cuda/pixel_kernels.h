@@ -11,6 +11,7 @@ constexpr int32_t kQuad = 4;  // pixels of a thread, side by side in a row
 struct PixelTask {
   uint8_t* pixels;
   float* tensor;
+  uint32_t* not_finite;    // becomes 1 where the tensor is not; null where nobody asks
   int32_t height, width;   // of the image, or of the part of it that is there
   int32_t rows, columns;   // of the tensor; columns a multiple of 4
   int32_t top, left;       // of the tensor's first element in the image; negative where the tensor begins before it
@@ -85,6 +86,7 @@ CONDIC_KERNEL tensor_to_pixels(const __grid_constant__ condic::PixelTask task) {
   const int32_t row = task.top + quad.row;
   if (!quad.inside || row < 0 || row >= task.height) return;
   uint32_t values[3][kQuad];
+  bool finite = true;
 #pragma unroll
   for (int32_t k = 0; k < 3; ++k) {
     const float4 levels = *quad_of_tensor(task, quad, k);
@@ -92,7 +94,9 @@ CONDIC_KERNEL tensor_to_pixels(const __grid_constant__ condic::PixelTask task) {
     values[k][1] = pixel_of(levels.y);
     values[k][2] = pixel_of(levels.z);
     values[k][3] = pixel_of(levels.w);
+    finite &= is_finite(levels.x) && is_finite(levels.y) && is_finite(levels.z) && is_finite(levels.w);
   }
+  if (!finite && task.not_finite != nullptr) atomicOr(task.not_finite, 1u);
 #pragma unroll
   for (int32_t i = 0; i < kQuad; ++i) {
     const int32_t column = task.left + quad.column + i;

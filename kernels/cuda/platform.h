@@ -85,6 +85,9 @@ CONDIC_DEVICE uint32_t votes_below(uint32_t ballot) { return __popc(ballot & ((1
 // that all lanes are there.
 CONDIC_DEVICE uint32_t same_in_warp(uint32_t value) { return __shfl_sync(kAllLanes, value, 0); }
 
+// Whether a graph gave a number; what is infinite less itself is NaN.
+CONDIC_DEVICE bool is_finite(float value) { return value - value == 0.0f; }
+
 // The sum over a warp's lanes, modulo 2^32, for every lane.
 CONDIC_DEVICE uint32_t sum_of_warp(uint32_t value) {
   for (uint32_t distance = kLanes / 2; distance > 0; distance /= 2) {

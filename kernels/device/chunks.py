@@ -32,9 +32,9 @@ _PREDICTION = struct(
 _TASK = struct(
     ("prediction", _PREDICTION), ("y", np.uint64), ("latents", np.uint64), ("context", np.uint64), ("hat", np.uint64),
     ("symbols", np.uint64), ("indexes", np.uint64), ("result", np.uint64), ("scan", np.uint64),
-    ("escape_scan", np.uint64), ("decoder", np.uint64), ("size", np.uint32), ("rows", np.uint32),
-    ("columns", np.uint32), ("scales", np.int32), ("first_coded", np.int32), ("context_shift", np.int32),
-    ("context_limit", np.int32), ("box_count", np.uint32), ("boxes", _BOX, MAX_BOXES),
+    ("escape_scan", np.uint64), ("decoder", np.uint64), ("not_finite", np.uint64), ("size", np.uint32),
+    ("rows", np.uint32), ("columns", np.uint32), ("scales", np.int32), ("first_coded", np.int32),
+    ("context_shift", np.int32), ("context_limit", np.int32), ("box_count", np.uint32), ("boxes", _BOX, MAX_BOXES),
 )  # fmt: skip
 
 
@@ -104,7 +104,7 @@ class Decoded:
 
 def encode_chunk(
     chunk: Chunk, prediction: Prediction, y: Address, decoded: Decoded, *, symbols: Address, indexes: Address,
-    result: Address, scan: Address,
+    result: Address, scan: Address, not_finite: Address = 0,
 ) -> Launch:  # fmt: skip
     """Quantise a chunk of y (float32 [C, H, W]) as `entropy_step.quantise_chunk` does.
 
@@ -112,10 +112,12 @@ def encode_chunk(
         symbols, indexes: int16 and uint8 with room for every element: the coded ones' q and table, in coding order.
         result: a `RESULT`, zero before the launch: both fields.
         scan: workspace of `chunk.scan_bytes` bytes, zero before the launch.
+        not_finite: uint32 that becomes 1 if y has an infinity or NaN.
     """
     return _launch(
-        "encode_chunk", chunk, prediction, decoded, y=y, symbols=symbols, indexes=indexes, result=result, scan=scan
-    )
+        "encode_chunk", chunk, prediction, decoded, y=y, symbols=symbols, indexes=indexes, result=result, scan=scan,
+        not_finite=not_finite,
+    )  # fmt: skip
 
 
 def chunk_indexes(chunk: Chunk, prediction: Prediction, *, indexes: Address, result: Address, scan: Address) -> Launch:
@@ -145,7 +147,7 @@ def decode_chunk(
 
 def _launch(
     kernel: str, chunk: Chunk, prediction: Prediction, decoded: Decoded, *, y: Address, symbols: Address,
-    indexes: Address, result: Address, scan: Address, decoder: Address = 0,
+    indexes: Address, result: Address, scan: Address, decoder: Address = 0, not_finite: Address = 0,
 ) -> Launch:  # fmt: skip
     channels, rows, columns = chunk.shape
     strides = (1, 0, 0) if prediction.is_row else (rows * columns, columns, 1)
@@ -157,7 +159,7 @@ def _launch(
     task = fill(
         _TASK, prediction=source, y=y, latents=decoded.latents, context=decoded.context, hat=decoded.hat,
         symbols=symbols, indexes=indexes, result=result, scan=scan, escape_scan=scan + scan_bytes(chunk.size),
-        decoder=decoder, size=chunk.size, rows=rows, columns=columns, scales=chunk.scales,
+        decoder=decoder, not_finite=not_finite, size=chunk.size, rows=rows, columns=columns, scales=chunk.scales,
         first_coded=chunk.first_coded, context_shift=chunk.context_shift, context_limit=chunk.context_limit,
         box_count=count, boxes=boxes,
     )  # fmt: skip

@@ -9,8 +9,8 @@ from condic.kernels.device.launch import THREADS, Address, Launch, check_positiv
 _QUAD = 4
 
 _TASK = struct(
-    ("pixels", np.uint64), ("tensor", np.uint64), ("height", np.int32), ("width", np.int32), ("rows", np.int32),
-    ("columns", np.int32), ("top", np.int32), ("left", np.int32), ("channels", np.int32),
+    ("pixels", np.uint64), ("tensor", np.uint64), ("not_finite", np.uint64), ("height", np.int32), ("width", np.int32),
+    ("rows", np.int32), ("columns", np.int32), ("top", np.int32), ("left", np.int32), ("channels", np.int32),
 )  # fmt: skip
 
 
@@ -37,23 +37,24 @@ def pixels_to_tensor(
 
 def tensor_to_pixels(
     tensor: Address, size: tuple[int, int], pixels: Address, image: tuple[int, int, int],
-    origin: tuple[int, int] = (0, 0),
+    origin: tuple[int, int] = (0, 0), *, not_finite: Address = 0,
 ) -> Launch:  # fmt: skip
     """What a graph gives, float32 [3, rows, columns] around 0..1, to pixels: rounded, clipped, and cut to the image.
 
     Args are as above, but that `image` may be a part of an image, in which the tensor begins at `origin`: at a negative
     row or column where the part begins within the tensor. Pixels outside of the tensor stay as they are. With one
-    channel, a pixel is the rounded mean of the three colours. NaN becomes 0.
+    channel, a pixel is the rounded mean of the three colours. NaN becomes 0. `not_finite` is a uint32 that becomes 1 if
+    the tensor has an infinity or NaN in the image's rows.
 
     Raises:
         ValueError: a size is out of range.
     """
-    return _launch("tensor_to_pixels", pixels, image, tensor, size, origin)
+    return _launch("tensor_to_pixels", pixels, image, tensor, size, origin, not_finite)
 
 
 def _launch(
     kernel: str, pixels: Address, image: tuple[int, int, int], tensor: Address, size: tuple[int, int],
-    origin: tuple[int, int],
+    origin: tuple[int, int], not_finite: Address = 0,
 ) -> Launch:  # fmt: skip
     (height, width, channels), (rows, columns), (top, left) = image, size, origin
     check_positive("image", image)
@@ -65,7 +66,7 @@ def _launch(
     if max(abs(top) + rows, abs(left) + columns) >= 2**31:
         raise ValueError(f"origin {origin} is out of range")
     task = fill(
-        _TASK, pixels=pixels, tensor=tensor, height=height, width=width, rows=rows, columns=columns, top=top,
-        left=left, channels=channels,
+        _TASK, pixels=pixels, tensor=tensor, not_finite=not_finite, height=height, width=width, rows=rows,
+        columns=columns, top=top, left=left, channels=channels,
     )  # fmt: skip
     return launch(kernel, -(-rows * columns // (_QUAD * THREADS)), task)

@@ -93,9 +93,9 @@ class LoadedGraphs:
             return self._runners[role]
 
     def run(self, role: str, inputs: Sequence[Array]) -> list[Array]:
-        """Outputs of a graph. Raises OutOfMemoryError and what `load` raises."""
+        """Outputs of a graph. Raises OutOfMemoryError, BackendError for infinity and NaN, and what `load` raises."""
         try:
-            return (self._runners.get(role) or self.load(role))(inputs)
+            outputs = (self._runners.get(role) or self.load(role))(inputs)
         except CondicError:
             raise
         except Exception as error:
@@ -104,6 +104,9 @@ class LoadedGraphs:
             raise OutOfMemoryError(
                 f"backend {self.backend.name} has no memory to run graph {role} ({first_line(error)})"
             ) from error
+        if self._bundle.manifest.graph(role).precision != "exact" and not all(map(_is_finite, outputs)):
+            raise not_finite(f"graph {role}", self.backend.name)
+        return outputs
 
     def close(self) -> None:
         """Gives everything on a device back; no graph runs any more."""
@@ -125,6 +128,19 @@ class LoadedGraphs:
         if graph.precision == "exact":
             check_known_answer(self._bundle, graph, runner, backend.name)
         return runner
+
+
+def not_finite(what: str, backend: str) -> BackendError:
+    """The error about a graph's infinities and NaN, which would be a damaged image in a file that is whole."""
+    return BackendError(
+        f"{what} gives infinity or NaN on backend {backend}, as half precision does where numbers grow too large; "
+        "use a bundle that was exported without --fp16, or another backend"
+    )
+
+
+def _is_finite(values: Array) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())  # the sum is several times as fast
 
 
 def backend_names() -> list[str]:

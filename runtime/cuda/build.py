@@ -13,6 +13,7 @@ from condic.kernels.device.chunks import MAX_BOXES
 from condic.kernels.device.rans import MAX_CHUNKS
 from condic.runtime.cuda.graph import DeviceGraph, bytes_of
 from condic.runtime.cuda.program import (
+    NOT_FINITE,
     Addresses,
     ChunkSite,
     Clear,
@@ -91,6 +92,7 @@ class _Build:
 
     def _begin(self, spec: TensorSpec) -> None:
         self._upload("rows", self.program.rows.levels[0].nbytes)
+        self._clear(NOT_FINITE, 4)
         if self._encoding:
             self._upload("pixels", int(np.prod(self.program.image)))
             self._tensor("image", bytes_of(spec, self.program.size))
@@ -142,7 +144,7 @@ class _Build:
             self._clear(scan, chunk.scan_bytes)
             work = _ChunkWork(site, place, chunk, source, each.graph is None, scan, tuple(decoded))
             if self._encoding:
-                self._kernel("encode_chunk", (*work.uses, site.tensor("y")), work.encode)
+                self._kernel("encode_chunk", (*work.uses, site.tensor("y"), NOT_FINITE), work.encode)
             else:
                 self._decode_chunk(site, place, work)
         if self._encoding:
@@ -208,13 +210,14 @@ class _Build:
         if not self._encoding:
             rows, columns = (side // spec.stride for side in self.program.size)
             self._tensor("pixels", int(np.prod(self.program.image)))
-            self._kernel("pixels", ("image", "pixels"), lambda at: device.tensor_to_pixels(
-                at["image"], (rows, columns), at["pixels"], self.program.image
+            self._kernel("pixels", ("image", "pixels", NOT_FINITE), lambda at: device.tensor_to_pixels(
+                at["image"], (rows, columns), at["pixels"], self.program.image, not_finite=at[NOT_FINITE]
             ))  # fmt: skip
             self._download("pixels", int(np.prod(self.program.image)))
             self.program.last = tuple(
                 Copy(x.tensor("latents"), 4 * int(np.prod(x.shape)), up=False) for x in self.program.latents
             )
+        self._download(NOT_FINITE, 4)
         self._cut(None)
 
     def _next_strand(self) -> None:
@@ -276,7 +279,7 @@ class _ChunkWork:
     def encode(self, at: Addresses) -> Launch:
         return device.encode_chunk(
             self.chunk, self._prediction(at), at[self.latent.tensor("y")], self._targets(at), symbols=self.symbols(at),
-            indexes=self.indexes(at), result=self.result(at), scan=at[self.scan],
+            indexes=self.indexes(at), result=self.result(at), scan=at[self.scan], not_finite=at[NOT_FINITE],
         )  # fmt: skip
 
     def find_indexes(self, at: Addresses) -> Launch:

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from condic.errors import BackendError, DeviceMemoryError, StreamError
 from condic.kernels.device import DeviceTables, tables_image
-from condic.runtime.backends import LoadedGraphs
+from condic.runtime.backends import LoadedGraphs, not_finite
 from condic.runtime.bitstream import Flags, Header
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.build import build_program, codes_on_a_device, runs_on_a_device
 from condic.runtime.cuda.driver import Driver
 from condic.runtime.cuda.graph import DeviceGraph, device_graph
-from condic.runtime.cuda.program import Format, Program, Rows
+from condic.runtime.cuda.program import NOT_FINITE, Format, Program, Rows
 from condic.runtime.cuda.sections import DeviceDecoding, HostDecoding, Payload, coded_on_device, coded_on_host
 from condic.runtime.cuda.workspace import LoadedProgram, Workspace
 from condic.runtime.latents import EntropyTables
@@ -70,6 +70,7 @@ class DevicePipeline:
             with use:
                 with timings.stage("device"):
                     use.workspace.wait()
+                self._check_finite(use.loaded)
                 with timings.stage("coder"):
                     latents, tables = use.loaded.program.latents, self._entropy.coder
                     if host_coder:
@@ -101,6 +102,7 @@ class DevicePipeline:
                     self._decode_on_host(use, sections, timings, latents=latents)
                 elif not self._decode_on_device(use, sections, timings, latents=latents):
                     continue
+                self._check_finite(use.loaded)
                 return _drawn(use.loaded, draw, timings, latents=latents)
         raise AssertionError
 
@@ -154,6 +156,11 @@ class DevicePipeline:
                     by_name[segment.then.latent].decode(segment.then, loaded)
         for each in coded:
             each.finish()
+
+    def _check_finite(self, loaded: LoadedProgram) -> None:
+        """Raises BackendError if what the graphs gave last was not."""
+        if loaded.staged(NOT_FINITE, np.uint32)[0]:
+            raise not_finite("the model", self._graphs.backend.name)
 
     def _acquire(self, format: Format) -> tuple[Workspace, LoadedProgram]:
         """A workspace with the program for a format: an idle one that has it, else an idle one, else a new one."""

@@ -112,6 +112,8 @@ class Clear:
         return (self.name,)
 
 
+NOT_FINITE = "not_finite"
+"""A tensor, uint32: not 0 at the end if what was to be quantised or drawn was infinite or NaN."""
 PAYLOAD_ROOM = 1
 """Bytes of payload per element of a latent that are always copied: 0.75 elements a pixel make that 6 bits a pixel."""
 

@@ -25,6 +25,7 @@ class FakeBackend:
         scratch: bytes of memory that every graph overwrites while it runs.
         capturable: whether its graphs may be captured.
         open: how many executions have not been closed.
+        spoilt: what graphs give, by role, in place of their outputs' first value.
     """
 
     name = "fake"
@@ -32,6 +33,7 @@ class FakeBackend:
     def __init__(self, driver: FakeDriver, largest: int = 2**16) -> None:
         self.driver, self.largest = driver, largest
         self.scratch, self.capturable, self.open = 1000, True, 0
+        self.spoilt: dict[str, float] = {}
         self._inner: Backend = open_backend("ort", BackendOptions(threads=1))
 
     def describe(self) -> str:
@@ -78,6 +80,7 @@ class FakeExecution:
             results = self._run(arrays[: len(inputs)])  # type: ignore[operator]
             for target, result in zip(arrays[len(inputs) :], results, strict=True):
                 target[...] = result
+                target.flat[0] = self._backend.spoilt.get(self._graph.role, target.flat[0])
 
         driver.queue(stream, work)
 

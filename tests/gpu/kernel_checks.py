@@ -68,6 +68,7 @@ def check_kernels(driver: Driver, bundle: Bundle, sides: Sequence[int] = (4, 30,
 
 def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chunk: Chunk) -> None:
     planes, y = _prediction(chunk, chunk.shape[1])
+    y.flat[0] = np.nan
     boxes = np.array(chunk.boxes, np.int32)
     mean, scale = np.empty(chunk.size, np.int16), np.empty(chunk.size, np.uint8)
     kernels.store_distribution(planes, (0, 0), chunk.shape, boxes, chunk.scales, mean, scale)
@@ -78,11 +79,12 @@ def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chun
     what, elements = f"chunk of {chunk.size} elements", int(np.prod(chunk.shape))
     source, result = Prediction(bench.put(planes)), bench.zeros(RESULT.itemsize)
     at_symbols, at_indexes = bench.zeros(2 * chunk.size), bench.zeros(chunk.size)
-    decoded = Decoded(bench.zeros(4 * elements))
+    decoded, not_finite = Decoded(bench.zeros(4 * elements)), bench.zeros(4)
     bench.run(encode_chunk(
         chunk, source, bench.put(y), decoded, symbols=at_symbols, indexes=at_indexes, result=result,
-        scan=bench.zeros(chunk.scan_bytes),
+        scan=bench.zeros(chunk.scan_bytes), not_finite=not_finite,
     ))  # fmt: skip
+    require(bench.get(not_finite, 1, np.uint32)[0] == 1, f"{what}: NaN went unseen")
     coded = bench.get(result, 2, np.uint32).tolist()
     require(coded == [len(symbols), checksum], f"{what}: count and checksum are {coded}")
     require(np.array_equal(bench.get(at_symbols, len(symbols), np.int16), symbols), f"{what}: other symbols")
@@ -119,8 +121,9 @@ def _check_pixels(bench: Bench, height: int, width: int, channels: int) -> None:
     rgb = np.broadcast_to(pixels, (height, width, 3))
     expected = PixelSource(rgb, 128).tensor(Region(0, rows // 128, 0, columns // 128))[0]
     require(np.array_equal(bench.get(tensor, expected.shape, np.float32), expected), f"{what}: another tensor")
-    target = bench.zeros(pixels.size)
-    bench.run(tensor_to_pixels(tensor, (rows, columns), target, pixels.shape))
+    target, not_finite = bench.zeros(pixels.size), bench.zeros(4)
+    bench.run(tensor_to_pixels(tensor, (rows, columns), target, pixels.shape, not_finite=not_finite))
+    require(bench.get(not_finite, 1, np.uint32)[0] == 0, f"{what}: not finite")
     require(np.array_equal(bench.get(target, pixels.shape, np.uint8), pixels), f"{what}: others come back")
 
 

@@ -60,12 +60,13 @@ class Device:
         self.decoded = Decoded(*(self.memory.zeros(4 * elements) for _ in range(3)))
         self.symbols, self.indexes = self.memory.allocate(2 * chunk.size), self.memory.allocate(chunk.size, 1)
         self.result, self.scan = self.memory.zeros(RESULT.itemsize), self.memory.zeros(chunk.scan_bytes)
+        self.not_finite = self.memory.zeros(4)
 
     def encode(self, prediction: Prediction, y: npt.NDArray[np.float32]) -> Results:
         self._emulator.launch(
             encode_chunk(
                 self._chunk, prediction, self.memory.put(y), self.decoded, symbols=self.symbols, indexes=self.indexes,
-                result=self.result, scan=self.scan,
+                result=self.result, scan=self.scan, not_finite=self.not_finite,
             ),
             self._order, self._seed,
         )  # fmt: skip
@@ -205,6 +206,21 @@ def test_nothing_is_written_where_nobody_wants_it(emulator: Emulator) -> None:
     assert view(device.result, 2, np.uint32).tolist() == [len(expected.symbols), expected.checksum]
     assert not view(wanted.latents, shape, np.int32).any()
     device.memory.free_all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
+@pytest.mark.parametrize("first_coded", [0, 64])
+def test_a_latent_that_is_not_finite_is_told(emulator: Emulator, value: float, first_coded: int) -> None:
+    """Whether its element is coded or not, but only by the chunk that has it."""
+    shape = (4, 8, 8)
+    values = np.zeros((2, *shape), np.float32)
+    for channel, told in ((0, True), (3, False)):
+        y = np.zeros(shape, np.float32)
+        y[channel, 1, 1] = value
+        device = Device(emulator, Chunk(shape, ((0, 3, 0, 8, 1, 0, 8, 1),), 64, first_coded, 2, 1023), "random", 1)
+        device.encode(Prediction(device.memory.put(values)), y)
+        assert view(device.not_finite, 1, np.uint32)[0] == (told and not np.isfinite(value))
+        device.memory.free_all()
 
 
 def test_the_chunks_of_a_photograph_are_those_of_the_host(

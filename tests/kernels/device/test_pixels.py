@@ -72,6 +72,17 @@ def test_values_that_are_no_level_become_the_nearest(emulator: Emulator, memory:
     assert view(pixels, (4, 3), np.uint8).tolist() == [[0] * 3, [0] * 3, [255] * 3, [255] * 3]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
+@pytest.mark.parametrize("place", [(0, 0, 0), (1, 2, 6), (2, 15, 15)])
+def test_a_tensor_that_is_not_finite_is_told(
+    emulator: Emulator, memory: DeviceMemory, place: tuple[int, int, int], value: float
+) -> None:
+    tensor, pixels, flag = np.zeros((3, 16, 16), np.float32), memory.allocate(16 * 16 * 3), memory.zeros(4)
+    tensor[place] = value
+    emulator.launch(tensor_to_pixels(memory.put(tensor), (16, 16), pixels, (16, 16, 3), not_finite=flag))
+    assert view(flag, 1, np.uint32)[0] == (not np.isfinite(value))
+
+
 def test_memory_that_is_too_small_is_an_error_of_the_launch(emulator: Emulator, memory: DeviceMemory) -> None:
     tensor, pixels = memory.allocate(3 * 16 * 16 * 4), memory.allocate(15 * 16 * 3)
     with pytest.raises(LaunchError, match=r"pixels_to_tensor: access to 0x[0-9a-f]+, which is not the launch's memory"):

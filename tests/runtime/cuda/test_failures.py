@@ -164,6 +164,27 @@ def test_begun_images_wait_in_workspaces_of_their_own(
     assert bench.driver.left() == {}
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_infinities_and_nan_are_errors_not_images(
+    bench: Bench, bundle: Bundle, drawing: Draw, coder: str, value: float
+) -> None:
+    image, device = drawing(60, 70), bench.codec(bundle, host_coder=coder == "host")
+    data = device.encode(image, 20)
+    decoded = device.decode(data).image
+    for _ in range(2):  # the first time of a program, and captured
+        bench.backend.spoilt = {"analysis": value}
+        with pytest.raises(BackendError, match="the model gives infinity or NaN on backend fake"):
+            device.encode(image, 20)
+        bench.backend.spoilt = {"synthesis": value}
+        with pytest.raises(BackendError, match="the model gives infinity or NaN on backend fake"):
+            device.decode(data)
+        bench.backend.spoilt = {}
+        assert device.encode(image, 20) == data
+        np.testing.assert_array_equal(device.decode(data).image, decoded)
+    device.close()
+    assert (bench.driver.left(), bench.backend.open) == ({}, 0)
+
+
 def test_guarded_codecs_run_on_the_device_graph_by_graph(bench: Bench, data_folder, drawing: Draw) -> None:  # type: ignore[no-untyped-def]
     from condic.runtime.bundle import read_bundle
 
