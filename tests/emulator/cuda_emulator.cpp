@@ -13,6 +13,7 @@
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels.cu"
@@ -235,11 +236,11 @@ const Entry kEntries[] = {
     CONDIC_ENTRY(rans_pack, RansEncodeTask),
 };
 
-const Entry& entry_of(const std::string& name) {
+const Entry& entry_of(std::string_view name) {
   for (const Entry& entry : kEntries) {
     if (name == entry.name) return entry;
   }
-  throw std::runtime_error("no kernel " + name);
+  throw std::runtime_error("no kernel " + std::string(name));
 }
 
 }  // namespace

@@ -476,7 +476,7 @@ def test_a_full_disk_leaves_nothing_behind(
             super().write(bytes(data)[:10])
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "open", lambda path, mode: FullDisk(path, mode))
+    monkeypatch.setattr(Path, "open", lambda path, mode, **_: FullDisk(path, mode))
     check = watch_folder()
     source, target = (picture, tmp_path / "out.cdic") if command == "encode" else (coded, tmp_path / "out.png")
     assert_refused(run(command, source, target), target, "the disk is full")
