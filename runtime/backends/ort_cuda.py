@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from condic.errors import BackendError, DeviceMemoryError
+from condic.errors import BackendError, DeviceMemoryError, SizeError
 from condic.kernels.device.libraries import wheel_libraries
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
@@ -20,6 +20,9 @@ from condic.runtime.cuda.graph import DeviceGraph, Size, shape_of
 from condic.runtime.manifest import Graph
 
 _PROVIDER, _DEVICE = "CUDAExecutionProvider", "cuda"
+_MOST_PIXELS = 2**26
+"""Of an image, padded. ONNX Runtime's kernels count a tensor's elements in 31 bits, and do not say so beyond: that many
+have room for 32 elements a pixel (dcic-sgp's preset l has 12)."""
 _NEEDED = ("cudart", "nvJitLink", "nvrtc", "cublasLt", "cublas", "curand", "cufft", "cudnn")
 """Libraries that the CUDA provider loads by name alone, those first that others need."""
 
@@ -49,7 +52,17 @@ class OrtCudaBackend:
     def load(self, graph: Graph, bundle: Bundle) -> DeviceGraph:
         """The graph; a session is made for each stream that it is run on."""
         sessions = _Sessions(graph, bundle.graphs[graph.role])
-        return DeviceGraph(self.driver, graph, lambda size: _Execution(graph, sessions, size))
+
+        def prepare(size: Size) -> _Execution:
+            if not _takes(size):
+                raise SizeError(f"{size[1]}x{size[0]} pixels are more than ONNX Runtime's kernels count")
+            return _Execution(graph, sessions, size)
+
+        return DeviceGraph(self.driver, graph, prepare, _takes)
+
+
+def _takes(size: Size) -> bool:
+    return size[0] * size[1] <= _MOST_PIXELS
 
 
 @cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from condic.errors import SizeError
 from condic.kernels import device
 from condic.kernels.device import DECODER, RESULT, Chunk, Decoded, DeviceTables, Launch, Prediction, Stream
 from condic.kernels.device.chunks import MAX_BOXES
@@ -34,6 +35,8 @@ from condic.runtime.manifest import Latent, Manifest, Step, TensorSpec
 Load = Callable[[str], DeviceGraph]
 ENCODER_HEAD = 8
 """Bytes of an `ENCODER`: its error and size."""
+_MOST_PIXELS = 2**28
+"""Of an image, padded: kernels count in 31 bits, the coder four times the elements of a latent."""
 
 
 def runs_on_a_device(manifest: Manifest) -> bool:
@@ -51,7 +54,7 @@ def codes_on_a_device(manifest: Manifest) -> bool:
 def build_program(manifest: Manifest, rows: Rows, coder: DeviceTables | None, load: Load, format: Format) -> Program:
     """The program for a format; `load` gives graphs by role, `coder` is the device's where it is to code.
 
-    Raises BackendError where a graph does not take the size.
+    Raises SizeError for an image that is too large for kernels or graphs, and other BackendErrors.
     """
     return _Build(manifest, rows, coder, load, format).program
 
@@ -63,6 +66,8 @@ class _Build:
         self._manifest, self._load, self._coder = manifest, load, None if format.host_coder else coder
         unit = manifest.alignment
         size = tuple(side + -side % unit for side in (format.height, format.width))
+        if size[0] * size[1] > _MOST_PIXELS:
+            raise SizeError(f"{size[1]}x{size[0]} pixels are more than the kernels count")
         self._encoding = format.kind == "encode"
         steps: tuple[Step, ...] = getattr(manifest, format.kind)
         spec = TensorSpec("image", 3, 1) if self._encoding else manifest.image_spec(steps)
@@ -129,6 +134,7 @@ class _Build:
         decoded = [site.tensor(what) for what in ("context", "hat") if site.tensor(what) in self._read]
         if not self._encoding:
             decoded.append(site.tensor("latents"))
+            self.program.kept.append(site.tensor("latents"))
             self._open(site)
             self._next_strand()
         for name in decoded:
@@ -194,6 +200,7 @@ class _Build:
         self._clear(coder, stream.zero_bytes)
         self._tensor(coder, stream.workspace_bytes)
         self._tensor(payload, stream.payload_bytes)
+        self.program.kept.append(payload)
         results = site.tensor("results")
 
         def launches(at: Addresses) -> tuple[Launch, ...]:
@@ -214,9 +221,6 @@ class _Build:
                 at["image"], (rows, columns), at["pixels"], self.program.image, not_finite=at[NOT_FINITE]
             ))  # fmt: skip
             self._download("pixels", int(np.prod(self.program.image)))
-            self.program.last = tuple(
-                Copy(x.tensor("latents"), 4 * int(np.prod(x.shape)), up=False) for x in self.program.latents
-            )
         self._download(NOT_FINITE, 4)
         self._cut(None)
 

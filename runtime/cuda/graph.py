@@ -19,6 +19,9 @@ from condic.runtime.manifest import Graph, TensorSpec
 Array = npt.NDArray[np.float32]
 Size = tuple[int, int]
 """Height and width of a padded image."""
+SETTING_UP = threading.RLock()
+"""Held while executions are made, run for the first time and let go, and while a stream is recorded: as long as one is,
+no thread may wait for the whole device, which libraries may do when they set themselves up."""
 _MOST_SIZES = 4
 
 
@@ -57,7 +60,7 @@ class DeviceGraph:
 
     def prepare(self, size: Size) -> Execution:
         """An execution of the caller's own."""
-        with self.driver.entered():
+        with SETTING_UP, self.driver.entered():
             return self._prepare(size)
 
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
@@ -65,7 +68,12 @@ class DeviceGraph:
         size = _size_of(self.graph, inputs)
         outputs = [np.empty(shape_of(spec, size), np.float32) for spec in self.graph.outputs]
         with self._lock, self.driver.entered():
-            self._run(self._execution(size), inputs, outputs)
+            if size in self._prepared:
+                self._prepared.move_to_end(size)
+                self._run(self._prepared[size], inputs, outputs)
+            else:
+                with SETTING_UP:
+                    self._run(self._make(size), inputs, outputs)
         return outputs
 
     def close(self) -> None:
@@ -77,13 +85,11 @@ class DeviceGraph:
                 self.driver.destroy_stream(self._stream)
             self._stream = 0
 
-    def _execution(self, size: Size) -> Execution:
-        """One from the few last used: an image's tiles have few sizes."""
-        if size not in self._prepared:
-            while len(self._prepared) >= _MOST_SIZES:
-                self._prepared.popitem(last=False)[1].close()
-            self._prepared[size] = self._prepare(size)
-        self._prepared.move_to_end(size)
+    def _make(self, size: Size) -> Execution:
+        """One more, in place of the one that was not used for longest: an image's tiles have few sizes."""
+        while len(self._prepared) >= _MOST_SIZES:
+            self._prepared.popitem(last=False)[1].close()
+        self._prepared[size] = self._prepare(size)
         return self._prepared[size]
 
     def _run(self, execution: Execution, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:

@@ -45,17 +45,15 @@ class DevicePipeline:
         self._free = threading.Semaphore(WORKSPACES)
         self._lock = threading.Lock()
 
-    def begin_encoding(
-        self, pixels: Pixels, quality: int, timings: Timings, *, host_coder: bool = False
-    ) -> Callable[[], list[bytes]]:
+    def begin_encoding(self, pixels: Pixels, quality: int, timings: Timings) -> Callable[[], list[bytes]]:
         """Queues everything that the device does for an image, uint8 [H, W, 1 or 3]; gives a function for the rest.
 
-        That waits for the device, once, and gives the sections of all latents. It must be called, by any thread.
+        That waits for the device, once, and gives the sections of all latents. It must be called, by any thread, and
+        reads nothing of the image.
         Raises DeviceMemoryError and SizeError where the image cannot be coded like this, and other BackendErrors.
         """
-        host_coder = host_coder or self.host_coder
         height, width, channels = pixels.shape
-        use = _Use(self, Format("encode", height, width, channels, host_coder))
+        use = _Use(self, Format("encode", height, width, channels, self.host_coder))
         try:
             with self._driver.entered(), timings.stage("pixels"):
                 use.loaded.staged("pixels").reshape(pixels.shape)[:] = pixels
@@ -66,20 +64,15 @@ class DevicePipeline:
             raise
 
         def finish() -> list[bytes]:
-            sections: list[bytes | None]
             with use:
                 with timings.stage("device"):
                     use.workspace.wait()
                 self._check_finite(use.loaded)
                 with timings.stage("coder"):
                     latents, tables = use.loaded.program.latents, self._entropy.coder
-                    if host_coder:
+                    if self.host_coder:
                         return [coded_on_host(latent, use.loaded, tables) for latent in latents]
-                    sections = [coded_on_device(latent, use.loaded) for latent in latents]
-            whole = [section for section in sections if section is not None]
-            if len(whole) == len(sections):
-                return whole
-            return self.begin_encoding(pixels, quality, timings, host_coder=True)()  # more bits than anyone wants
+                    return [coded_on_device(latent, use.loaded) for latent in latents]
 
         return finish
 
@@ -99,8 +92,8 @@ class DevicePipeline:
             with _Use(self, format) as use:
                 use.loaded.staged("rows", np.float32)[:] = self._rows.levels[header.quality]
                 if format.host_coder:
-                    self._decode_on_host(use, sections, timings, latents=latents)
-                elif not self._decode_on_device(use, sections, timings, latents=latents):
+                    self._decode_on_host(use, sections, timings)
+                elif not self._decode_on_device(use, sections, timings):
                     continue
                 self._check_finite(use.loaded)
                 return _drawn(use.loaded, draw, timings, latents=latents)
@@ -121,7 +114,7 @@ class DevicePipeline:
                 self._driver.release(self._coder.address)
             self._coder = None
 
-    def _decode_on_device(self, use: _Use, sections: Sequence[Payload], timings: Timings, *, latents: bool) -> bool:
+    def _decode_on_device(self, use: _Use, sections: Sequence[Payload], timings: Timings) -> bool:
         """One wait, at the end. False, and nothing done, where payloads are larger than what is made room for."""
         loaded = use.loaded
         coded = [DeviceDecoding(*pair) for pair in zip(loaded.program.latents, sections, strict=True)]
@@ -131,14 +124,12 @@ class DevicePipeline:
             each.stage(loaded)
         with timings.stage("device"):
             loaded.run(0)
-            if latents:
-                loaded.fetch_latents()
             use.workspace.wait()
         for each in coded:
             each.finish(loaded)
         return True
 
-    def _decode_on_host(self, use: _Use, sections: Sequence[Payload], timings: Timings, *, latents: bool) -> None:
+    def _decode_on_host(self, use: _Use, sections: Sequence[Payload], timings: Timings) -> None:
         """One wait for each chunk, and one at the end."""
         loaded, tables = use.loaded, self._entropy.coder
         coded = [HostDecoding(*pair, tables) for pair in zip(loaded.program.latents, sections, strict=True)]
@@ -146,8 +137,6 @@ class DevicePipeline:
         for number, segment in enumerate(loaded.program.segments):
             with timings.stage("device"):
                 loaded.run(number)
-                if segment.then is None and latents:
-                    loaded.fetch_latents()
                 use.workspace.wait()
             for each in coded:
                 each.check(loaded, before=segment.then)
@@ -246,11 +235,11 @@ def _drawn(
     program = loaded.program
     with timings.stage("pixels"):
         draw(loaded.staged("pixels").reshape(program.image))
-        return {
-            x.name: loaded.staged(x.tensor("latents"), np.int32).reshape(x.shape).copy()
-            for x in program.latents
-            if latents
-        }
+    return {
+        x.name: loaded.fetch(x.tensor("latents"), 0, 4 * int(np.prod(x.shape))).view(np.int32).reshape(x.shape)
+        for x in program.latents
+        if latents
+    }
 
 
 class _Use:

@@ -116,6 +116,8 @@ NOT_FINITE = "not_finite"
 """A tensor, uint32: not 0 at the end if what was to be quantised or drawn was infinite or NaN."""
 PAYLOAD_ROOM = 1
 """Bytes of payload per element of a latent that are always copied: 0.75 elements a pixel make that 6 bits a pixel."""
+PIECE = 1 << 22
+"""Bytes of a tensor that is kept which are fetched at a time."""
 
 Operation = Graph | Kernel | Copy | Clear
 
@@ -220,14 +222,14 @@ class Program:
     """Segments, the sizes of tensors in bytes, and what the host needs to know.
 
     `size` is that of the padded image, `image` the shape of tensor `pixels`, uint8, `rows` what tensor `rows` holds.
-    `last` are operations that fetch the latents, for who wants them.
+    Tensors that are `kept` are still there at the end, for who wants them: latents, or payloads that were coded.
     """
 
     size: Size
     image: tuple[int, int, int]
     rows: Rows
     segments: list[Segment] = field(default_factory=list)
-    last: tuple[Operation, ...] = ()
+    kept: list[str] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     latents: list[LatentSite] = field(default_factory=list)
 
@@ -240,7 +242,7 @@ class Program:
         return tuple("rows" if name in self.rows.offsets else name for name in operation.uses)
 
     def staged(self) -> dict[str, int]:
-        """Tensors that are copied, and how much of them."""
-        operations = [x for segment in self.segments for x in segment.operations] + list(self.last)
-        copies = [x for x in operations if isinstance(x, Copy)]
-        return {x.name: max(y.begin + y.size for y in copies if y.name == x.name) for x in copies}
+        """Tensors that are copied, and how much of them at a time."""
+        copies = [x for segment in self.segments for x in segment.operations if isinstance(x, Copy)]
+        copied = {x.name: max(y.begin + y.size for y in copies if y.name == x.name) for x in copies}
+        return {name: min(self.sizes[name], PIECE) for name in self.kept} | copied

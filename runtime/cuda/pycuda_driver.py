@@ -107,11 +107,15 @@ class PycudaDriver:
         handle = int(stream.handle)
         self._objects[handle] = stream
         if urgent and self.device.cuda >= _STREAM_PRIORITY_SINCE:
-            least, greatest = ctypes.c_int(), ctypes.c_int()
-            self._call("cuCtxGetStreamPriorityRange", ctypes.byref(least), ctypes.byref(greatest))
-            value = (ctypes.c_int * 16)(greatest.value)  # a CUlaunchAttributeValue has 64 bytes
-            self._call("cuStreamSetAttribute", ctypes.c_void_p(handle), ctypes.c_int(_PRIORITY), ctypes.byref(value))
+            with suppress(BackendError):  # a hint: everything comes out the same without it
+                self._make_urgent(handle)
         return handle
+
+    def _make_urgent(self, stream: int) -> None:
+        least, greatest = ctypes.c_int(), ctypes.c_int()
+        self._call("cuCtxGetStreamPriorityRange", ctypes.byref(least), ctypes.byref(greatest))
+        value = (ctypes.c_int * 16)(greatest.value)  # a CUlaunchAttributeValue has 64 bytes
+        self._call("cuStreamSetAttribute", ctypes.c_void_p(stream), ctypes.c_int(_PRIORITY), ctypes.byref(value))
 
     def destroy_stream(self, stream: int) -> None:
         """Lets a stream go; it must be idle."""

@@ -25,13 +25,14 @@ def coded_on_host(latent: LatentSite, loaded: LoadedProgram, tables: kernels.Tab
     return _checksums(latent, loaded) + kernels.encode(tables, [(symbols[span], indexes[span]) for span in spans])
 
 
-def coded_on_device(latent: LatentSite, loaded: LoadedProgram) -> bytes | None:
-    """The section of a latent that the device has coded; None if its payload is larger than what was fetched."""
+def coded_on_device(latent: LatentSite, loaded: LoadedProgram) -> bytes:
+    """The section of a latent that the device has coded. What its payload has beyond its room is fetched now."""
     error, size = loaded.staged(latent.tensor("coder"), np.uint32)[:2].tolist()
     if problem := rans_problem(error):
         raise InputError(f"the image cannot be coded: {problem}")
-    payload = loaded.staged(latent.tensor("payload"))
-    return None if size > payload.size else _checksums(latent, loaded) + payload[:size].tobytes()
+    name = latent.tensor("payload")
+    first = loaded.staged(name)[:size].tobytes()
+    return _checksums(latent, loaded) + first + loaded.fetch(name, len(first), size).tobytes()
 
 
 def _checksums(latent: LatentSite, loaded: LoadedProgram) -> bytes:

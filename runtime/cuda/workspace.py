@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,13 +14,11 @@ import numpy.typing as npt
 from condic.errors import BackendError, DeviceLostError, DeviceMemoryError
 from condic.runtime.cuda.arena import ALIGNMENT, lay_out
 from condic.runtime.cuda.driver import Driver, delays
+from condic.runtime.cuda.graph import SETTING_UP
 from condic.runtime.cuda.program import Clear, Copy, Format, Graph, Kernel, Operation, Program, Segment
 from condic.runtime.cuda.schedule import Turn, take_turns
 
 _MOST_PROGRAMS = 8
-_ONE_AT_A_TIME = threading.RLock()
-"""Held while programs are made and run for the first time, and while one is recorded: as long as a stream is, no thread
-may wait for the whole device, which libraries may do when they set themselves up."""
 
 
 class Workspace:
@@ -44,9 +41,9 @@ class Workspace:
     def program(self, format: Format, build: Callable[[Format], Program]) -> LoadedProgram:
         """The program for a format, ready to run. Raises BackendError; DeviceMemoryError leaves an empty one."""
         if format not in self._programs:
-            while len(self._programs) >= _MOST_PROGRAMS:
-                self._programs.popitem(last=False)[1].close()
-            with _ONE_AT_A_TIME:
+            with SETTING_UP:
+                while len(self._programs) >= _MOST_PROGRAMS:
+                    self._programs.popitem(last=False)[1].close()
                 program = build(format)
                 try:
                     self._programs[format] = self._load(program)
@@ -115,7 +112,6 @@ class LoadedProgram:
         self._driver, self._streams, self._stream = driver, streams, streams[0]
         self._events: list[int] = []
         self._segments = [self._queueing(*each) for each in zip(program.segments, turns, strict=True)]
-        self._last = [self._bound(x, self._stream) for x in program.last]
         self._capturable = all(execution.capturable for execution in program.executions())
         self._runs = [0] * len(program.segments)
         self._graphs: dict[int, int] = {}
@@ -128,7 +124,7 @@ class LoadedProgram:
 
     def run(self, segment: int) -> None:
         """Queues a segment."""
-        turn: AbstractContextManager[object] = nullcontext() if self._runs[segment] > 1 else _ONE_AT_A_TIME
+        turn: AbstractContextManager[object] = nullcontext() if self._runs[segment] > 1 else SETTING_UP
         with turn:
             if self._capturable and self._runs[segment] == 1:
                 self._capture(segment)
@@ -138,10 +134,15 @@ class LoadedProgram:
             else:
                 self._queue(segment)
 
-    def fetch_latents(self) -> None:
-        """Queues the copies of the latents."""
-        for work in self._last:
-            work()
+    def fetch(self, name: str, begin: int, end: int) -> npt.NDArray[np.uint8]:
+        """Bytes of a tensor that is kept, once the last segment is done, through its place in page-locked memory."""
+        fetched, place = np.empty(end - begin, np.uint8), self._staging[name]
+        for at in range(0, fetched.size, place.size):
+            piece = place[: min(place.size, fetched.size - at)]
+            self._driver.download(piece, self._at[name] + begin + at, self._stream)
+            self._driver.synchronise(self._stream)
+            fetched[at : at + piece.size] = piece
+        return fetched
 
     def profile(self) -> list[tuple[str, float]]:
         """Runs every operation once more on whatever is there: names and seconds, in order."""
@@ -248,7 +249,7 @@ def _uses(
             uses.append([program.tensors(x) for x in strand.operations])
             before.append(frozenset(range(begun)) | {begun + k for k in turn.before})
     before.append(frozenset(range(len(uses))))
-    uses.append([program.tensors(x) for x in program.last])
+    uses.append([tuple(program.kept)])
     return uses, before
 
 

@@ -413,7 +413,7 @@ def _sanitized(python: str, limit: float) -> Iterator[Facts]:
     for tool in SANITIZERS:
         start = time.perf_counter()
         run = Run([sanitizer, "--tool", tool, "--target-processes", "all", "--error-exitcode", "9", *kernels], limit)
-        summary = next((x for x in reversed(run.said) if "ERROR SUMMARY" in x), "").strip("= \n")
+        summary = next((x for x in reversed(run.said) if " SUMMARY: " in x), "").strip("= \n")
         error = run.error() and (summary or run.error())
         yield _outcome("kernels", f"compute-sanitizer {tool}", error, {"summary": summary}, time.perf_counter() - start)
 

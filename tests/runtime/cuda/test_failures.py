@@ -14,7 +14,9 @@ from fake_driver import MisuseError
 from condic.errors import BackendError, DeviceLostError, DeviceMemoryError, SizeError
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
+from condic.runtime.cuda.build import build_program
 from condic.runtime.cuda.driver import open_driver
+from condic.runtime.cuda.program import Format, Rows
 from condic.runtime.cuda.tiling import reach
 
 from .conftest import Bench
@@ -43,6 +45,15 @@ def test_where_not_even_a_tile_is_taken_the_error_says_what_to_build(
     bench.backend.largest = 512
     with pytest.raises(SizeError, match=r"1536x256 cannot run whole, nor by .*896x256 in all: no engine of"):
         bench.codec(bundle).encode(drawing(130, 1500), 20)
+
+
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+def test_an_image_of_more_pixels_than_kernels_count_is_refused_before_anything_is_made(
+    bundle: Bundle, kind: str
+) -> None:
+    size = Format(kind, 2**14 + 1, 2**14, 3, host_coder=True)
+    with pytest.raises(SizeError, match="16384x16512 pixels are more than the kernels count"):
+        build_program(bundle.manifest, Rows.of(bundle.tables), None, pytest.fail, size)
 
 
 def test_no_graph_runs_beyond_the_reach_of_a_tile(bundle: Bundle, drawing: Draw) -> None:

@@ -45,6 +45,18 @@ def test_images_are_the_hosts(driver: FakeDriver, bundle: Bundle, codec: Codec, 
     assert driver.left() == {}
 
 
+def test_an_image_of_more_pixels_than_its_kernels_count_runs_by_tiles(
+    driver: FakeDriver, bundle: Bundle, codec: Codec, drawing: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort_cuda, "_MOST_PIXELS", 1152 * 256)  # a tile of 128 and what is around it
+    device, image = Codec(bundle, "ort-cuda"), drawing(130, 1500)
+    data = device.encode(image, 20)
+    assert driver.counts["pixels_to_tensor"] == 0
+    decoded = device.decode(data, latents=True)
+    assert decoded.latents_sha256() == codec.decode(data, latents=True).latents_sha256()
+    device.close()
+
+
 def test_without_its_provider_it_says_what_to_install(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_cuda, "_PROVIDER", "CUDAExecutionProvider")
     if "CUDAExecutionProvider" in ort_cuda.onnxruntime.get_available_providers():

@@ -14,6 +14,7 @@ from condic.errors import IntegrityError, StreamError
 from condic.runtime.bitstream import Section, read_stream, write_stream
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
+from condic.runtime.cuda import program
 from condic.runtime.cuda.program import Format, LatentSite
 
 from .conftest import Bench
@@ -168,17 +169,48 @@ def test_damaged_files_are_refused_as_on_the_host(device_codec: Codec, coder: st
     )
 
 
-def test_a_payload_beyond_the_room_for_it_is_coded_by_the_host(
-    bench: Bench, bundle: Bundle, codec: Codec, drawing: Draw, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("room", [16, 1000])
+def test_a_payload_beyond_the_room_for_it_is_fetched_and_decoded_by_the_host(
+    bench: Bench, bundle: Bundle, codec: Codec, drawing: Draw, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     image = drawing(100, 140)
     data = codec.encode(image, 60)
-    monkeypatch.setattr(LatentSite, "payload_room", 16)
+    assert max(len(section.payload) for section in read_stream(data).sections) > room
+    monkeypatch.setattr(LatentSite, "payload_room", room)
     device = bench.codec(bundle)
-    assert device.encode(image, 60) == data
-    assert device.decode(data, latents=True).latents_sha256() == codec.decode(data, latents=True).latents_sha256()
+    for _ in range(3):  # plain, captured, launched
+        assert device.encode(image, 60) == data
+        assert device.decode(data, latents=True).latents_sha256() == codec.decode(data, latents=True).latents_sha256()
     device.close()
     assert bench.driver.left() == {}
+
+
+@pytest.mark.parametrize("room", [16, 10**6])
+def test_the_second_half_of_encoding_reads_nothing_of_the_image(
+    bench: Bench, bundle: Bundle, codec: Codec, drawing: Draw, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    images = [np.roll(drawing(60, 70), 13 * k, axis=1) for k in range(4)]
+    frame = np.empty_like(images[0])
+
+    def frames() -> Iterator[npt.NDArray[np.uint8]]:
+        for image in images:
+            frame[:] = image
+            yield frame
+
+    monkeypatch.setattr(LatentSite, "payload_room", room)
+    device = bench.codec(bundle)
+    assert list(device.encode_many(frames(), 50)) == [codec.encode(image, 50) for image in images]
+    device.close()
+
+
+def test_latents_are_fetched_by_pieces(
+    bench: Bench, bundle: Bundle, codec: Codec, drawing: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "PIECE", 4096)
+    data = codec.encode(drawing(200, 140), 30)
+    decoded, expected = bench.codec(bundle).decode(data, latents=True), codec.decode(data, latents=True)
+    assert decoded.latents.keys() == expected.latents.keys()
+    assert all(np.array_equal(decoded.latents[name], x) for name, x in expected.latents.items())
 
 
 def test_a_profile_names_every_operation(bench: Bench, device_codec: Codec) -> None:
