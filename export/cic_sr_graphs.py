@@ -24,7 +24,7 @@ from condic.runtime.manifest import Box, Chunk, Deltas, Guard, Latent, Step, Ten
 
 FIRST_CODED = 1
 """The smallest scale, 0.11, is not coded: P(q != 0) is below 1e-5."""
-LARGEST_DELTA = 1 / 64
+_FIRST_DELTA = 1 / 64
 """What guards a value until the backends' error is known."""
 
 
@@ -237,7 +237,7 @@ class _LatentGraphs:
             )
             chunks.append(Chunk((box,), f"{prefix}context_{k}", inputs, None, f"{prefix}lrp_{k}", residual_inputs))
         whole = (Chunk((Box((0, self.hyper.channels), 0, 0, 1),), table=f"first.{self.hyper.name}"),)
-        guard = Guard(MEAN_STEP, RESIDUAL_STEP, (0,), (Deltas(LARGEST_DELTA, LARGEST_DELTA, LARGEST_DELTA),))
+        guard = Guard(MEAN_STEP, RESIDUAL_STEP, (0,), (Deltas(_FIRST_DELTA, _FIRST_DELTA, _FIRST_DELTA),))
         common = (FIRST_CODED, 0, 2**20)
         return (
             Latent(self.hyper.name, self.hyper.channels, self.hyper.stride, *common, whole),

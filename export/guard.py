@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from condic.errors import InputError
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle, check_bundle
 from condic.runtime.codec import Codec
-from condic.runtime.guard import Codes, Encoding
+from condic.runtime.guard import LARGEST_DELTA, Codes, Encoding
 from condic.runtime.manifest import Deltas, Guard, Manifest
 
 SAFETY = 10
@@ -57,7 +58,10 @@ class Replay:
 
 
 def guarded(bundle: Bundle, begin: Callable[[str], None]) -> Bundle:
-    """The bundle with deltas measured on random images; `begin` is told of each backend before it runs."""
+    """The bundle with deltas measured on random images; `begin` is told of each backend before it runs.
+
+    Raises InputError where backends are too far apart.
+    """
     differences = largest_differences(bundle, random_images(bundle.manifest.alignment), begin)
     latents = tuple(replace(x, guard=_measured(x.guard, differences[x.name])) if x.guard else x
                     for x in bundle.manifest.latents)  # fmt: skip
@@ -145,7 +149,12 @@ def _rounded(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _measured(guard: Guard, differences: Mapping[int, Deltas]) -> Guard:
     def delta(difference: float) -> float:
-        return min(0.5, max(_SMALLEST, SAFETY * difference))
+        if SAFETY * difference > LARGEST_DELTA:
+            raise InputError(
+                f"backends differ by {difference:.2g} of a step where the entropy path is rounded; a guard is good for "
+                f"{LARGEST_DELTA / SAFETY:g}"
+            )
+        return max(_SMALLEST, SAFETY * difference)
 
     deltas = tuple(Deltas(delta(x.mean), delta(x.index), delta(x.residual)) for x in differences.values())
     return replace(guard, levels=tuple(differences), deltas=deltas)

@@ -31,6 +31,9 @@ using Boxes = nb::ndarray<const int32_t, nb::shape<-1, 8>, nb::c_contig, nb::dev
 template <class T>
 using Array = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
 
+// Of a latent: offsets of its bytes have to fit.
+constexpr double kMaxElements = std::numeric_limits<size_t>::max() / 64;
+
 static_assert(sizeof(Box) == 8 * sizeof(int32_t), "a row of boxes is read as a Box");
 
 // Hands the first `size` values to numpy, which then owns the buffer.
@@ -82,18 +85,23 @@ nb::bytes encode(const Tables& tables, nb::sequence chunks) {
 }
 
 Array<int16_t> decode(Decoder& decoder, Vector<const uint8_t> indexes) {
-  std::unique_ptr<int16_t[]> symbols(new int16_t[indexes.size()]);
+  // A copy, since what has been checked must be what is used, whatever another thread does to the array.
+  const std::vector<uint8_t> own(indexes.data(), indexes.data() + indexes.size());
+  std::unique_ptr<int16_t[]> symbols(new int16_t[own.size()]);
   {
     nb::gil_scoped_release release;
-    decoder.decode(indexes.data(), indexes.size(), symbols.get());
+    decoder.decode(own.data(), own.size(), symbols.get());
   }
-  return to_numpy(std::move(symbols), indexes.size());
+  return to_numpy(std::move(symbols), own.size());
 }
 
 Shape shape_of(size_t channels, size_t rows, size_t columns) {
   const size_t limit = std::numeric_limits<int32_t>::max();
   if (channels > limit || rows > limit || columns > limit)
     throw std::invalid_argument("a latent's sides must be below 2^31");
+  // In floating point, where the product cannot wrap.
+  if (static_cast<double>(channels) * rows * columns > kMaxElements)
+    throw std::invalid_argument("a latent has too many elements");
   return {channels, rows, columns};
 }
 
@@ -110,36 +118,43 @@ void check_inside(size_t origin, size_t size, size_t extent) {
   if (origin > extent || size > extent - origin) throw std::invalid_argument("the part does not lie within the latent");
 }
 
-const Box* data_of(const Boxes& boxes) { return reinterpret_cast<const Box*>(boxes.data()); }
+// A copy, as in `decode`.
+std::vector<Box> copy_of(const Boxes& boxes) {
+  const auto* first = reinterpret_cast<const Box*>(boxes.data());
+  return std::vector<Box>(first, first + boxes.shape(0));
+}
 
 // The number of elements of a chunk, which has so many means and scales.
 template <class Mean, class Scale>
-size_t check_chunk(const Shape& shape, const Boxes& boxes, const Vector<Mean>& mean, const Vector<Scale>& scale) {
-  const size_t size = check_boxes(shape, data_of(boxes), boxes.shape(0));
+size_t check_chunk(const Shape& shape, const std::vector<Box>& boxes, const Vector<Mean>& mean,
+                   const Vector<Scale>& scale) {
+  const size_t size = check_boxes(shape, boxes.data(), boxes.size());
   if (mean.size() != size || scale.size() != size)
     throw std::invalid_argument("a chunk needs one mean and one scale for each element");
   return size;
 }
 
 void store_distribution(Planes params, size_t row, size_t column, std::tuple<size_t, size_t, size_t> shape,
-                        Boxes boxes, int32_t scales, Vector<int16_t> mean, Vector<uint8_t> scale) {
+                        Boxes places, int32_t scales, Vector<int16_t> mean, Vector<uint8_t> scale) {
   check_scales(scales);
   const Shape whole = shape_of(std::get<0>(shape), std::get<1>(shape), std::get<2>(shape));
   const Shape tile = shape_of(params.shape(1), params.shape(2), params.shape(3));
   if (tile.channels != whole.channels) throw std::invalid_argument("params and the latent differ in channels");
   check_inside(row, tile.rows, whole.rows);
   check_inside(column, tile.columns, whole.columns);
+  const std::vector<Box> boxes = copy_of(places);
   check_chunk(whole, boxes, mean, scale);
   nb::gil_scoped_release release;
-  condic::store_distribution(params.data(), tile, row, column, data_of(boxes), boxes.shape(0), scales, mean.data(),
+  condic::store_distribution(params.data(), tile, row, column, boxes.data(), boxes.size(), scales, mean.data(),
                              scale.data());
 }
 
-nb::tuple quantise_chunk(Volume<const float> y, Vector<const int16_t> mean, Vector<const uint8_t> scale, Boxes boxes,
+nb::tuple quantise_chunk(Volume<const float> y, Vector<const int16_t> mean, Vector<const uint8_t> scale, Boxes places,
                          int32_t first_coded, Volume<int32_t> latents) {
   const Shape shape = shape_of(latents);
   if (y.shape(0) != shape.channels || y.shape(1) != shape.rows || y.shape(2) != shape.columns)
     throw std::invalid_argument("y and latents differ in shape");
+  const std::vector<Box> boxes = copy_of(places);
   const size_t size = check_chunk(shape, boxes, mean, scale);
   // One more than is used: what is not coded is written there, then overwritten.
   std::unique_ptr<int16_t[]> symbols(new int16_t[size + 1]);
@@ -147,7 +162,7 @@ nb::tuple quantise_chunk(Volume<const float> y, Vector<const int16_t> mean, Vect
   Quantised quantised;
   {
     nb::gil_scoped_release release;
-    quantised = condic::quantise_chunk(y.data(), {mean.data(), scale.data()}, shape, data_of(boxes), boxes.shape(0),
+    quantised = condic::quantise_chunk(y.data(), {mean.data(), scale.data()}, shape, boxes.data(), boxes.size(),
                                        first_coded, latents.data(), symbols.get(), indexes.get());
   }
   return nb::make_tuple(to_numpy(std::move(symbols), quantised.coded), to_numpy(std::move(indexes), quantised.coded),
@@ -165,12 +180,13 @@ Array<uint8_t> coded_indexes(Vector<const uint8_t> scale, int32_t first_coded) {
 }
 
 uint32_t scatter_symbols(Vector<const int16_t> symbols, Vector<const int16_t> mean, Vector<const uint8_t> scale,
-                         Boxes boxes, int32_t first_coded, Volume<int32_t> latents) {
+                         Boxes places, int32_t first_coded, Volume<int32_t> latents) {
   const Shape shape = shape_of(latents);
+  const std::vector<Box> boxes = copy_of(places);
   check_chunk(shape, boxes, mean, scale);
   nb::gil_scoped_release release;
-  return condic::scatter_symbols(symbols.data(), symbols.size(), {mean.data(), scale.data()}, shape, data_of(boxes),
-                                 boxes.shape(0), first_coded, latents.data());
+  return condic::scatter_symbols(symbols.data(), symbols.size(), {mean.data(), scale.data()}, shape, boxes.data(),
+                                 boxes.size(), first_coded, latents.data());
 }
 
 void context_inputs(Volume<const int32_t> latents, size_t row, size_t column, int32_t shift, int32_t limit,

@@ -177,8 +177,9 @@ class Decoder {
   }
 
   void decode(const uint8_t* indexes, size_t size, int16_t* symbols) {
-    if (size == 0) return;
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (next_escape_ > size_) fail("as was found before");
+    if (size == 0) return;
     for (size_t i = 0, tables = tables_.count(); i < size; ++i) {
       if (indexes[i] >= tables) throw std::invalid_argument("an index names a table that does not exist");
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -23,24 +25,48 @@ def pack_alpha(alpha: Pixels) -> bytes:
 
 
 def unpack_alpha(data: bytes | memoryview, height: int, width: int) -> Pixels:
-    """Reads what `pack_alpha` wrote; IntegrityError if it is not a plane of this size."""
-    _check_chunks(bytes(data))
+    """Reads what `pack_alpha` wrote.
+
+    Raises IntegrityError if it is not a plane of this size, StreamError if it is no such PNG.
+
+    All of it is looked at before Pillow sees it, whose readers of some chunks crash or warn on damaged ones, and which
+    takes rows that are missing for zeros.
+    """
+    _check(bytes(data), height, width)
     try:
         with PngImageFile(io.BytesIO(data)) as image:  # not Image.open, whose limit on pixels is a global of its own
-            if (image.width, image.height, image.mode) != (width, height, "L"):
-                raise IntegrityError(
-                    f"alpha plane is {image.mode} {image.width}x{image.height}, not L {width}x{height}"
-                )
             return np.asarray(image)
     except (OSError, ValueError, SyntaxError) as error:
         raise StreamError(f"alpha plane is not readable ({type(error).__name__})") from error
 
 
-def _check_chunks(png: bytes) -> None:
-    """Refuses chunks that `pack_alpha` does not write: Pillow's readers of some crash or warn on damaged ones."""
+def _check(png: bytes, height: int, width: int) -> None:
+    """Refuses all but a header for 8-bit grey of this size, the data of all rows, and an end."""
+    chunks = list(_chunks(png))
+    kinds = [kind for kind, _ in chunks]
+    if kinds[:1] != [b"IHDR"] or kinds[-1] != b"IEND" or set(kinds[1:-1]) != {b"IDAT"}:
+        raise StreamError("alpha plane is no PNG of a header, image data and an end alone")
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    if chunks[0][1] != header or chunks[-1][1]:
+        raise IntegrityError(f"alpha plane is not one of 8-bit grey, {width}x{height}, not interlaced")
+    size, inflater = height * (width + 1), zlib.decompressobj()
+    try:
+        rows = inflater.decompress(b"".join(data for _, data in chunks[1:-1]), size + 1)
+    except zlib.error as error:
+        raise StreamError("alpha plane has damaged image data") from error
+    if len(rows) != size or not inflater.eof or inflater.unused_data:
+        raise StreamError(f"alpha plane does not have the data of {height} rows of {width} pixels")
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and data of each."""
+    if png[:8] != b"\x89PNG\r\n\x1a\n":
+        raise StreamError("alpha plane is no PNG")
     position = 8
-    while position + 8 <= len(png):
-        length, kind = struct.unpack_from(">I4s", png, position)
-        if kind not in (b"IHDR", b"IDAT", b"IEND"):
-            raise StreamError(f"alpha plane has a chunk {kind!r}; only image data is allowed")
-        position += 12 + length
+    while position < len(png):
+        end = position + 12 + int.from_bytes(png[position : position + 4], "big")
+        kind, data, checksum = png[position + 4 : position + 8], png[position + 8 : end - 4], png[end - 4 : end]
+        if end > len(png) or zlib.crc32(kind + data) != int.from_bytes(checksum, "big"):
+            raise StreamError("alpha plane has a damaged chunk")
+        yield kind, data
+        position = end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -40,7 +41,7 @@ from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.canvas import REDUCTIONS, Canvas, Rectangle, reduced
 from condic.runtime.guard import Decoding, Encoding, Rounding
 from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent, give_hat
-from condic.runtime.manifest import QUALITY_LEVELS, Step, TensorSpec
+from condic.runtime.manifest import QUALITY_LEVELS, Manifest, Step, TensorSpec
 from condic.runtime.many import in_order
 from condic.runtime.metadata import Metadata
 from condic.runtime.pictures import Picture, Pixels, as_picture, kinds_of, stored_without_loss
@@ -361,7 +362,7 @@ class Codec:
     def _decode_latents(self, stream: Stream, kind: str, evaluation: Evaluation, rounding: Rounding | None) -> Latents:
         """Those that the steps of a kind code; every `run` step is noted down."""
         manifest, integers = self.bundle.manifest, Latents()
-        guard = Decoding(stream.section(GUARD).payload if manifest.guarded else b"\0")
+        guard = _guard(stream, evaluation, manifest)
         for step in getattr(manifest, kind):
             if step.op == "run":
                 evaluation.note(step)
@@ -413,6 +414,18 @@ class Codec:
             expected.add(GUARD)
         if {s.kind for s in stream.sections} != expected:
             raise StreamError("the file does not have the sections that its header and model call for")
+
+
+def _guard(stream: Stream, evaluation: Evaluation, manifest: Manifest) -> Decoding:
+    """The file's guard. Raises StreamError if it notes more values than there can be."""
+    if not manifest.guarded:
+        return Decoding(b"\0")
+    elements = (
+        latent.channels * math.prod(side // latent.stride for side in evaluation.size)
+        for latent in manifest.latents
+        if latent.guard
+    )
+    return Decoding(stream.section(GUARD).payload, 3 * sum(elements))  # a mean, a scale index and a residual each
 
 
 def _named_begin(source: Source, begin: Callable[[bytes | memoryview], Callable[[], Decoded]]) -> Callable[[], Decoded]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from condic.runtime.bitstream import ALPHA
+from condic.runtime.guard import LARGEST_DELTA
 from condic.runtime.manifest import QUALITY_LEVELS, Box, Chunk, Latent, Manifest, Step
 
 CODER_BITS = 15
@@ -24,6 +26,8 @@ def _problems(manifest: Manifest, tables: Tables) -> Iterator[str]:
     if len(manifest.bundle_id) != 64 or any(c not in "0123456789abcdef" for c in manifest.bundle_id):
         yield "the bundle id is not a SHA-256"
     roles, names = {g.role for g in manifest.graphs}, {x.name for x in manifest.latents}
+    if len(names) > ALPHA:  # the first kind of section that is no latent's
+        yield f"{len(names)} latents; a file has room for {ALPHA}"
     if len(roles) != len(manifest.graphs) or len(names) != len(manifest.latents):
         yield "a role or latent appears twice"
     if missing := {"cdf", "radius"} - tables.keys():
@@ -98,8 +102,8 @@ def _guard_problems(latent: Latent, chunk: Chunk, manifest: Manifest) -> Iterato
         yield f"latent {latent.name}: its guard has a step below 1/16"
     if not guard.levels or len(guard.levels) != len(guard.deltas) or list(guard.levels) != sorted(set(guard.levels)):
         yield f"latent {latent.name}: its guard does not have one set of deltas for each of some rising levels"
-    if not all(0 <= x <= 0.5 for delta in guard.deltas for x in (delta.mean, delta.index, delta.residual)):
-        yield f"latent {latent.name}: a delta of its guard is not in 0..1/2"
+    if not all(0 <= x <= LARGEST_DELTA for delta in guard.deltas for x in (delta.mean, delta.index, delta.residual)):
+        yield f"latent {latent.name}: a delta of its guard is not in 0..1/4"
     if chunk.graph is None:
         return
     if len(chunk.boxes) != 1:

@@ -33,8 +33,8 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
     cannot decode the image.
     """
     try:
-        deep = _stored_bits(image) > 8  # Pillow forgets it when it decodes
-        _warn_of_losses(image, deep)
+        bits = _stored_bits(image)  # Pillow forgets it when it decodes
+        _warn_of_losses(image, deep=bits > 8)
         image.load()
     except (CondicWarning, MemoryError):
         raise
@@ -46,12 +46,12 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
             image, metadata = ImageOps.exif_transpose(image), metadata.upright()
         if image.mode in ("CMYK", "LAB"):
             image, metadata = _to_srgb(image, metadata.icc_profile), Metadata(b"", metadata.exif, metadata.xmp)
-        return _reduced(image, deep), metadata
+        return _reduced(image, bits), metadata
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise InputError(f"Pillow cannot convert it ({reason(error)})") from error
 
 
-def _warn_of_losses(image: Image.Image, deep: bool) -> None:
+def _warn_of_losses(image: Image.Image, *, deep: bool) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         _warn(image, f"{frames} frames; only one, the {'first' if not image.tell() else 'current'}, is encoded")
@@ -70,8 +70,11 @@ def _stored_bits(image: Image.Image) -> int:
         return int(max(bits))
     for tile in getattr(image, "tile", ()):
         arguments: Any = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        if any(isinstance(x, str) and ";16" in x for x in arguments):
+        modes = [x for x in arguments if isinstance(x, str)]
+        if any(";16" in x for x in modes):
             return 16
+        if image.format == "PNG" and modes in (["L;2"], ["L;4"]):
+            return int(modes[0][-1])
         if tile[0] == "ppm" and isinstance(arguments[-1], int) and arguments[-1] > 255:
             return 16
     return 8
@@ -133,7 +136,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         return image.convert("RGB")
 
 
-def _reduced(image: Image.Image, deep: bool) -> Image.Image:
+def _reduced(image: Image.Image, bits: int) -> Image.Image:
     key = image.info.get("transparency")  # the value, or colour, that is transparent, with as many bits as stored
     if image.mode.startswith("I"):
         values = np.asarray(image)
@@ -141,9 +144,12 @@ def _reduced(image: Image.Image, deep: bool) -> Image.Image:
             image = Image.fromarray(_from_16_bits(values))
             if isinstance(key, int):
                 image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
-    elif deep and isinstance(key, tuple):
+    elif bits > 8 and isinstance(key, tuple):
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif bits < 8 and isinstance(key, int):
+        image = image.copy()
+        image.info["transparency"] = key * 255 // (2**bits - 1)
     if image.mode in ("RGBa", "La"):
         image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
     transparent = "A" in image.getbands() or "transparency" in image.info

@@ -3,7 +3,8 @@
 A float graph on the entropy path gives slightly different numbers elsewhere, which matters only where they are about to
 be rounded near a boundary. The encoder notes each value that lies within `delta` of one, and which side it took; the
 decoder obeys for these and rounds the others as they come. So both agree as long as their numbers differ by less than
-`delta`. Values are counted in the order in which they are rounded, over all guarded latents of a file.
+`delta`, which is at most 1/4: then a decoder that differs by as much still sees which boundary was meant. Values are
+counted in the order in which they are rounded, over all guarded latents of a file.
 
 Noted values travel as a list of gaps in Golomb-Rice code, each with one bit for the side (docs/bitstream.md).
 """
@@ -19,17 +20,19 @@ import numpy.typing as npt
 from condic.errors import StreamError
 
 Codes = npt.NDArray[np.int32]
+LARGEST_DELTA = 0.25
 _LARGEST_CODE = 2**20
 _MOST_REMAINDER_BITS = 40
 _LARGEST_POSITION = 2**62
-_ONE = ord("1")
+_PIECE = 2**14
+_TOO_MANY = "the guard names values that the file does not have"
 
 
 class Rounding(Protocol):
     """Rounds real numbers to integers, one array after the other, as the encoder did or does."""
 
     def round(self, values: npt.NDArray[np.floating], delta: float) -> Codes:
-        """Integers of the shape of `values`; `delta`, 0..1/2, is the distance from a boundary that is guarded."""
+        """Integers of the shape of `values`; `delta`, 0..1/4, is the distance from a boundary that is guarded."""
         ...
 
 
@@ -64,8 +67,12 @@ class Encoding:
 class Decoding:
     """The decoder's side: rounds half up, but where the encoder's list says otherwise."""
 
-    def __init__(self, payload: bytes | memoryview) -> None:
-        """Raises StreamError for what is no list; so do the others, since the list is read as it is needed."""
+    def __init__(self, payload: bytes | memoryview, values: int = _LARGEST_POSITION) -> None:
+        """`values`: how many there are at most. Raises StreamError for a list of more, or what is none; so do the
+        others, since the list is read as it is needed.
+        """
+        if count_noted(payload) > values:
+            raise StreamError(_TOO_MANY)
         self._list = unpack(payload)
         self._next = next(self._list, None)
         self._done = 0
@@ -85,7 +92,7 @@ class Decoding:
     def finish(self) -> None:
         """Raises StreamError if the list goes on beyond the last value: to be called when all latents are decoded."""
         if self._next is not None:
-            raise StreamError("the guard names values that the file does not have")
+            raise StreamError(_TOO_MANY)
 
 
 def pack(positions: Sequence[int], sides: Sequence[bool]) -> bytes:
@@ -114,34 +121,76 @@ def unpack(data: bytes | memoryview) -> Iterator[tuple[int, bool]]:
 
     Raises StreamError, where it comes to it, for anything that `pack` does not give.
     """
-    data = bytes(data)
-    count = position = 0
-    for byte in data:
-        count |= (byte & 127) << 7 * position
-        position += 1
-        if byte < 128 or position == 9:
-            break
-    if not data or data[position - 1] >= 128 or count > 8 * len(data):
-        raise StreamError("the guard is not a list")
+    count, position = _read_count(data)
     if not count:
         if len(data) != position:
             raise StreamError("the guard goes on after its end")
         return
+    digits, last = _Digits(memoryview(data)[position + 1 :]), -1
     k = data[position] if position < len(data) else _MOST_REMAINDER_BITS
-    text = (np.unpackbits(np.frombuffer(data[position + 1 :], np.uint8)) + ord("0")).tobytes()
-    at, last = 0, -1
     for _ in range(count):
-        zero = text.find(b"0", at)
-        end = zero + 1 + k
-        if k >= _MOST_REMAINDER_BITS or zero < 0 or end >= len(text):
+        if k >= _MOST_REMAINDER_BITS:
             raise StreamError("the guard ends early")
-        last += 1 + (zero - at << k) + int(text[zero + 1 : end] or b"0", 2)
+        last += 1 + (digits.ones() << k) + int(digits.take(k) or b"0", 2)
         if last >= _LARGEST_POSITION:
             raise StreamError("the guard names values that no file has")
-        yield last, text[end] == _ONE
-        at = end + 1
-    if len(text) - at > 7 or b"1" in text[at:]:
+        yield last, digits.take(1) == b"1"
+    if not digits.at_end():
         raise StreamError("the guard goes on after its end")
+
+
+def count_noted(data: bytes | memoryview) -> int:
+    """How many values a list says that it notes. Raises StreamError where it does not say so."""
+    return _read_count(data)[0]
+
+
+def _read_count(data: bytes | memoryview) -> tuple[int, int]:
+    """The number of noted values, and of the bytes that hold it."""
+    count = position = 0
+    for byte in data[:9]:
+        count |= (byte & 127) << 7 * position
+        position += 1
+        if byte < 128:
+            break
+    if not position or data[position - 1] >= 128 or count > 8 * len(data):
+        raise StreamError("the guard is not a list")
+    return count, position
+
+
+class _Digits:
+    """Bits of bytes, as digits 0 and 1 in ASCII: of some bytes at a time, since each becomes eight."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._pieces = (data[begin : begin + _PIECE] for begin in range(0, len(data), _PIECE))
+        self._text, self._at = b"", 0
+
+    def ones(self) -> int:
+        """How many ones come before the next zero, which is taken too. Raises StreamError if there is none."""
+        count = 0
+        while (zero := self._text.find(b"0", self._at)) < 0:
+            count, self._at = count + len(self._text) - self._at, len(self._text)
+            self._go_on()
+        count, self._at = count + zero - self._at, zero + 1
+        return count
+
+    def take(self, count: int) -> bytes:
+        """The next so many. Raises StreamError if there are fewer."""
+        while len(self._text) - self._at < count:
+            self._go_on()
+        self._at += count
+        return self._text[self._at - count : self._at]
+
+    def at_end(self) -> bool:
+        """Whether nothing is left but the zeros that fill the last byte."""
+        left = self._text[self._at :]
+        return next(self._pieces, None) is None and len(left) < 8 and b"1" not in left
+
+    def _go_on(self) -> None:
+        piece = next(self._pieces, None)
+        if piece is None:
+            raise StreamError("the guard ends early")
+        digits = (np.unpackbits(np.frombuffer(piece, np.uint8)) + ord("0")).tobytes()
+        self._text, self._at = self._text[self._at :] + digits, 0
 
 
 def _around(values: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Codes]:

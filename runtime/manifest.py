@@ -81,7 +81,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Deltas:
-    """How close to a boundary a value must be for the encoder to note it, in steps of its quantity, 0..1/2."""
+    """How close to a boundary a value must be for the encoder to note it, in steps of its quantity, 0..1/4."""
 
     mean: float
     index: float

@@ -67,12 +67,12 @@ def _guard_facts(stream: Stream, size: int, name: str | None) -> dict[str, Any]:
     if section is None:
         return {}
     from condic.runtime.bundle import read_bundle  # with numpy: only where there is a guard
-    from condic.runtime.guard import unpack
+    from condic.runtime.guard import count_noted
     from condic.runtime.shipped import find_bundle
 
     latents = read_bundle(find_bundle(name)).manifest.latents if name else ()
     bits = 8 * len(section.payload)
     return {
-        "values": sum(1 for _ in unpack(section.payload)), "bits": bits, "share": bits / 8 / size,
+        "values": count_noted(section.payload), "bits": bits, "share": bits / 8 / size,
         "deltas": {x.name: x.guard.at(stream.header.quality).describe() for x in latents if x.guard},
     }  # fmt: skip

@@ -12,8 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
+from condic.errors import InputError  # noqa: E402
 from condic.export.build import Row, _schedule, build_bundle, describe  # noqa: E402
-from condic.export.guard import guarded, random_images  # noqa: E402
+from condic.export.guard import _measured, guarded, random_images  # noqa: E402
 from condic.models import cic_sr  # noqa: E402
 from condic.models.cic_sr import CicSr  # noqa: E402
 from condic.models.cic_sr_presets import ChunkSizes, CicSrPreset, HyperSizes, TransformSizes  # noqa: E402
@@ -22,7 +23,7 @@ from condic.models.swinir import SwinIrSizes  # noqa: E402
 from condic.runtime.backends import BackendOptions  # noqa: E402
 from condic.runtime.bundle import Bundle, check_bundle, read_bundle  # noqa: E402
 from condic.runtime.codec import Codec  # noqa: E402
-from condic.runtime.manifest import Deltas, Graph, Latent, Manifest  # noqa: E402
+from condic.runtime.manifest import Deltas, Graph, Guard, Latent, Manifest  # noqa: E402
 
 PUBLISHED = CicSrPreset(
     alignment=256,
@@ -106,6 +107,13 @@ def test_deltas_do_not_change_what_a_bundle_is_called(published: CicSr) -> None:
 
 def _guarded(latents: tuple[Latent, ...], **changes: float) -> tuple[Latent, ...]:
     return tuple(x if x.guard is None else replace(x, guard=replace(x.guard, **changes)) for x in latents)
+
+
+def test_backends_further_apart_than_a_guard_is_good_for_are_refused() -> None:
+    rule = Guard(4, 2, (0,), (Deltas(0.0, 0.0, 0.0),))
+    assert _measured(rule, {9: Deltas(0.025, 1e-9, 0.001)}).deltas == (Deltas(0.25, 1e-6, 0.01),)
+    with pytest.raises(InputError, match=r"backends differ by 0\.026 of a step .*a guard is good for 0\.025"):
+        _measured(rule, {9: Deltas(0.01, 0.026, 0.0)})
 
 
 def test_the_guard_is_measured_at_every_kind_of_level(data_folder: Path) -> None:

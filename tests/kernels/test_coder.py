@@ -138,8 +138,9 @@ def test_an_error_is_final(gaussians: Tables) -> None:
     decoder = Decoder(gaussians, encode(gaussians, chunks))
     with pytest.raises(ValueError, match="damaged"):
         decoder.decode(np.zeros(10**6, np.uint8))
-    with pytest.raises(ValueError, match="damaged"):
-        decoder.decode(chunks[0][1])
+    for indexes in (chunks[0][1], np.zeros(0, np.uint8)):
+        with pytest.raises(ValueError, match="damaged"):
+            decoder.decode(indexes)
     with pytest.raises(ValueError, match="damaged"):
         decoder.finish()
 

@@ -205,6 +205,14 @@ def test_more_elements_than_the_latent_has_are_rejected() -> None:
         gather(params, np.concatenate([WHOLE, WHOLE]))
 
 
+@pytest.mark.parametrize("sides", [(16, 2**30, 2**30), (2**31 - 1, 2**31 - 1, 2**31 - 1), (2**20, 2**20, 2**20)])
+def test_a_latent_of_more_elements_than_memory_has_addresses_is_rejected(sides: tuple[int, int, int]) -> None:
+    box = np.array([[0, sides[0], 0, sides[1], 1, 0, sides[2], 1]], np.int32)
+    params = np.zeros((2, sides[0] if sides[0] < 100 else 1, 1, 1), np.float32)
+    with pytest.raises(ValueError, match="too many elements"):
+        store_distribution(params, (0, 0), sides, box, SCALES, np.empty(0, np.int16), np.empty(0, np.uint8))
+
+
 @pytest.mark.parametrize("scales", [0, 257, -1])
 def test_numbers_of_scales_out_of_range_are_rejected(scales: int) -> None:
     with pytest.raises(ValueError, match="scales must be 1 to 256"):

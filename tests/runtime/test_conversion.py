@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,17 +76,34 @@ def test_a_transparent_colour_becomes_alpha(mode: str, colour: object) -> None:
     assert picture.alpha.sum() == 255
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("key", ["first", "middle", "last"])
+def test_a_transparent_grey_of_few_bits_becomes_alpha(bits: int, key: str) -> None:
+    values = np.arange(2**bits, dtype=np.uint8)
+    number = {"first": 0, "middle": 2**bits // 2, "last": 2**bits - 1}[key]
+    digits = np.unpackbits(values[:, None], axis=1)[:, 8 - bits :]
+    picture = read_picture(png_of(values[None], bits, 0, np.packbits(digits).tobytes(), struct.pack(">H", number)))
+    assert picture.alpha is not None
+    assert picture.rgb[0, :, 0].tolist() == (values * (255 // values.max())).tolist()
+    assert np.flatnonzero(picture.alpha[0] == 0).tolist() == [number]
+    assert set(picture.alpha[0].tolist()) == {0, 255}
+
+
 def png_of_16_bits(values: np.ndarray, transparent: bytes = b"") -> bytes:
     """A PNG of 16 bits a sample, `transparent` being a value or colour; Pillow itself writes only grey ones."""
-    import struct
-    import zlib
+    channels = {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2]]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return png_of(values, 16, channels, rows[1:], transparent)
+
+
+def png_of(values: np.ndarray, bits: int, colours: int, rows: bytes, transparent: bytes) -> bytes:
+    """A PNG of the height and width of `values`, whose `rows` lack the first filter."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    height, width, channels = values.shape
-    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, colours, 0, 0, 0)
+    rows = b"\0" + rows
     key = chunk(b"tRNS", transparent) if transparent else b""
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + key + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 

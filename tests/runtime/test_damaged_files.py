@@ -250,8 +250,42 @@ def test_an_alpha_plane_of_another_size_is_refused(data: bytes, decode: Decode, 
     header, sections = parts(data)
     other = codec.encode(np.zeros((51, 60, 2), np.uint8), 0)
     sections[3] = parts(other)[1][3]
-    with pytest.raises(IntegrityError, match="alpha plane is L 60x51, not L 60x50"):
+    with pytest.raises(IntegrityError, match="alpha plane is not one of 8-bit grey, 60x50, not interlaced"):
         decode(resealed(header, sections))
+
+
+def test_an_alpha_plane_that_other_readers_of_png_refuse_or_see_differently_is_refused(
+    data: bytes, decode: Decode
+) -> None:
+    header, sections = parts(data)
+    png = sections[3][1]
+    (_, head), (_, packed), end = png_chunks(png)
+    rows = zlib.decompress(packed)
+    assert len(rows) == 50 * 61
+    grey_of_4_bits = head[:8] + b"\4" + head[9:]
+    interlaced = head[:12] + b"\1"
+
+    def with_rows(rows: bytes, head: bytes = head) -> bytes:
+        return png_of([(b"IHDR", head), (b"IDAT", zlib.compress(rows)), end])
+
+    def given(png: bytes) -> bytes:
+        sections[3] = (ALPHA, png)
+        return resealed(header, sections)
+
+    decode(given(with_rows(rows)))
+    decode(given(png_of([(b"IHDR", head), (b"IDAT", packed[:9]), (b"IDAT", b""), (b"IDAT", packed[9:]), end])))
+    first, image = (b"IHDR", head), (b"IDAT", packed)
+    for wrong in (
+        with_rows(rows[:61]), with_rows(rows[:-1]), with_rows(rows + b"\0"), with_rows(b"\5" + rows[1:]),
+        with_rows(rows[: 50 * 31], grey_of_4_bits), with_rows(rows, interlaced),
+        png_of([first, (b"IDAT", packed[:-1]), end]), png_of([first, (b"IDAT", packed + b"\0"), end]),
+        png_of([first, image, first, end]), png_of([image, end]), png_of([first, end]),
+        png_of([first, image, end, end]),
+        b"", png[:8], png[:-12], png[:-1], png + b"\0", png[:-1] + b"\0",
+        png[:-17] + bytes([png[-17] ^ 1]) + png[-16:],
+    ):  # fmt: skip
+        with pytest.raises(StreamError, match="alpha plane"):
+            decode(given(wrong))
 
 
 def test_a_symbol_changed_on_purpose_fails_its_chunk_s_checksum(data: bytes, decode: Decode) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from condic.errors import StreamError
-from condic.runtime.guard import Decoding, Encoding, pack, unpack
+from condic.runtime import guard
+from condic.runtime.guard import Decoding, Encoding, count_noted, pack, unpack
 from condic.runtime.manifest import Deltas, Guard
 
 entries = st.lists(st.tuples(st.integers(0, 2000), st.booleans()), max_size=60)
@@ -27,6 +28,19 @@ def test_the_bytes_of_a_list_are_what_the_format_says():
     assert pack([], []) == b"\0"
 
 
+@pytest.mark.parametrize("piece", [1, 3, 64])
+def test_a_list_is_the_same_whatever_pieces_it_is_read_in(piece, monkeypatch):
+    rng = np.random.default_rng(piece)
+    positions = np.cumsum(rng.geometric(0.01, 500) ** 2).tolist()
+    sides = rng.integers(0, 2, 500).astype(bool).tolist()
+    data = pack(positions, sides)
+    monkeypatch.setattr(guard, "_PIECE", piece)
+    assert list(unpack(data)) == list(zip(positions, sides, strict=True))
+    for wrong, message in ((data[:-1], "ends early"), (data + b"\0", "after its end"), (data + b"\1", "after its end")):
+        with pytest.raises(StreamError, match=message):
+            list(unpack(wrong))
+
+
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_list_or_a_stream_error(data):
     try:
@@ -43,7 +57,7 @@ def test_a_shortened_list_is_refused(cut):
         list(unpack(pack([5, 6, 16], [True, False, True])[:cut]))
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(1e-4, 0.1))
+@given(st.integers(0, 2**32 - 1), st.floats(1e-4, 0.25))
 def test_a_decoder_within_delta_rounds_as_the_encoder_did(seed, delta):
     rng = np.random.default_rng(seed)
     arrays = [(rng.normal(0, 3, n) * 8).round(1) / 8 + rng.normal(0, delta, n) for n in (0, 500, 1, 300)]
@@ -76,10 +90,10 @@ def test_a_list_that_goes_on_beyond_the_values_is_refused():
 
 def test_a_level_between_two_has_the_wider_delta_of_each_quantity():
     low, middle, high = Deltas(0.1, 0.3, 0.1), Deltas(0.2, 0.1, 0.1), Deltas(0.1, 0.2, 0.4)
-    guard = Guard(4, 1, (10, 32, 60), (low, middle, high))
-    assert [guard.at(level) for level in (0, 10, 32, 60, 63)] == [low, low, middle, high, high]
-    assert guard.at(11) == guard.at(31) == Deltas(0.2, 0.3, 0.1)
-    assert guard.at(33) == Deltas(0.2, 0.2, 0.4)
+    rule = Guard(4, 1, (10, 32, 60), (low, middle, high))
+    assert [rule.at(level) for level in (0, 10, 32, 60, 63)] == [low, low, middle, high, high]
+    assert rule.at(11) == rule.at(31) == Deltas(0.2, 0.3, 0.1)
+    assert rule.at(33) == Deltas(0.2, 0.2, 0.4)
 
 
 def test_positions_beyond_any_file_are_refused():
@@ -88,8 +102,11 @@ def test_positions_beyond_any_file_are_refused():
 
 
 def test_a_list_longer_than_the_image_takes_no_memory(at_most_allocated):
-    entries = 2**18
+    entries = 2**22
     payload = pack(range(entries), [True] * entries)
-    with at_most_allocated(32 * len(payload)):
+    assert count_noted(payload) == entries
+    with at_most_allocated(2**20):
         decoding = Decoding(payload)
         decoding.round(np.zeros(10), 0.1)
+    with pytest.raises(StreamError, match="values that the file does not have"):
+        Decoding(payload, entries - 1)

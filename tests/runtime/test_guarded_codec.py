@@ -17,7 +17,7 @@ from condic.runtime.backends import BackendOptions
 from condic.runtime.bitstream import GUARD, read_stream, write_stream
 from condic.runtime.bundle import Bundle, check_bundle, read_bundle
 from condic.runtime.codec import Codec, Quantised
-from condic.runtime.guard import unpack
+from condic.runtime.guard import pack, unpack
 from condic.runtime.manifest import Deltas
 from condic.runtime.shipped import shipped_bundles
 
@@ -156,6 +156,9 @@ def test_a_file_with_a_wrong_guard_is_refused(quantised: Callable[..., tuple[Qua
         codec.decode(with_guard(b""))
     with pytest.raises(StreamError):  # nothing is noted at a place where the encoder went the other way
         codec.decode(with_guard(bytes([1, 20]) + b"\0" * 4))
+    values = 3 * sum(x.size for x in codec.decode(data, latents=True).latents.values())
+    with pytest.raises(StreamError, match="values that the file does not have"):  # before anything is computed
+        Codec(bundle_of("t"), "ort").decode(with_guard(pack(range(values), [True] * values)))
     without = [s for s in stream.sections if s.kind != GUARD]
     with pytest.raises(StreamError, match="does not have the sections"):
         codec.decode(write_stream(replace(stream.header, sections=len(without)), without))
@@ -199,7 +202,7 @@ def test_a_schedule_of_guarded_chunks_that_does_not_fit_is_refused() -> None:
     assert main.guard is not None
     chunk = main.chunks[0]
     for changed, message in (
-        (replace(main, guard=replace(main.guard, levels=(9,), deltas=(Deltas(0.1, 0.7, 0.1),))), "not in 0..1/2"),
+        (replace(main, guard=replace(main.guard, levels=(9,), deltas=(Deltas(0.1, 0.26, 0.1),))), "not in 0..1/4"),
         (replace(main, guard=replace(main.guard, levels=(0, 0))), "rising levels"),
         (replace(main, guard=replace(main.guard, levels=(), deltas=())), "rising levels"),
         (replace(main, guard=replace(main.guard, mean_step=0)), "a step below 1/16"),
