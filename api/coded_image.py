@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from condic.files import Source, named, read_source
+from condic.files import Source, name_of, named, read_source
 from condic.runtime.bitstream import MAGIC, METADATA, Flags, Limits, read_stream
 from condic.runtime.metadata import Metadata, unpack_metadata
 from condic.runtime.shipped import model_of
@@ -43,7 +43,9 @@ class CodedImage:
         self, source: Source, model: str | Path | None = None, backend: str = "auto", limits: Limits | None = None
     ) -> None:
         """See `open`."""
-        self.data = read_source(source, MAGIC)
+        self.data = bytes(
+            read_source(source, MAGIC)
+        )  # what is checked now is decoded later, whoever writes to a source
         with named(source):
             stream = read_stream(self.data, limits)
             header, self.metadata = stream.header, Metadata()
@@ -52,7 +54,8 @@ class CodedImage:
         self.size = header.width, header.height
         self.mode = ("L" if header.flags & Flags.GREY else "RGB") + ("A" if header.flags & Flags.ALPHA else "")
         self.quality, self.model_id = header.quality, header.bundle_id.hex()
-        self._source, self._model, self._backend, self._limits = source, model, backend, limits
+        self._source = self.data if isinstance(source, bytes | bytearray | memoryview) else name_of(source)
+        self._model, self._backend, self._limits = model, backend, limits
 
     def __repr__(self) -> str:
         width, height = self.size

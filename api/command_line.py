@@ -19,10 +19,22 @@ import click
 
 from condic.errors import CondicError, CondicWarning
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, BAD_INPUT, SIGNALLED = 1, 2, 128
+INTERRUPTED = SIGNALLED + signal.SIGINT
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""Those that end a program which has cleaned up behind itself."""
 _INTERRUPTED = "interrupted; nothing was left half-written"
 _HELP_ALL = "condic.help_all"
 """Key in a context's `meta` that says which tier is printed."""
+
+_OF_OUTPUT = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is too large for this system",
+    errno.EIO: "the device failed",
+    errno.EBADF: "it is not open for writing",
+}
+"""Errors of writing to standard output, in words."""
 
 Command = Callable[..., None]
 _NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -33,9 +45,9 @@ def run_program(name: str, command: click.Command, extras: str = "") -> None:
     """Runs a click command as the program `name` and exits.
 
     0: done; 1: the program did its work and the answer is no, or some files of several failed; 2: bad input or usage,
-    in one line; 130: Ctrl-C. A program whose standard output is closed early ends by SIGPIPE, as others do. Warnings
-    are lines on standard error. A bug shows its traceback. `extras` are the optional parts of the installation that the
-    program needs: a missing one is named.
+    in one line; 130, 143, 129: ended by SIGINT (Ctrl-C), SIGTERM or SIGHUP, with nothing left behind. A program whose
+    standard output is closed early ends by SIGPIPE, as others do. Warnings are lines on standard error. A bug shows its
+    traceback. `extras` are the optional parts of the installation that the program needs: a missing one is named.
     """
     with warnings.catch_warnings(), _ended_by_closed_pipes(), _interruptions() as interruptions:
         warnings.simplefilter("always", CondicWarning)
@@ -47,13 +59,13 @@ def run_program(name: str, command: click.Command, extras: str = "") -> None:
                 sys.stdout.flush()
             sys.exit(code)
         except (click.Abort, KeyboardInterrupt, Interruption):
-            _fail(name, _INTERRUPTED, INTERRUPTED)
+            _fail(name, _INTERRUPTED, SIGNALLED + (interruptions or _SIGNALS)[0])
         except _NO_ARGUMENTS as error:
             error.show()  # the help
             sys.exit(BAD_INPUT)
         except Exception as error:
             if interruptions:  # a library has turned Ctrl-C into an error of its own
-                _fail(name, _INTERRUPTED, INTERRUPTED)
+                _fail(name, _INTERRUPTED, SIGNALLED + interruptions[0])
             message = _what_input_caused(name, error, extras)
             if message is None:
                 raise
@@ -97,15 +109,15 @@ def _what_input_caused(name: str, error: Exception, extras: str) -> str | None:
             return f"this needs {error.name}: pip install 'condic[{extras}]'"
         case MemoryError():
             return "not enough memory"
-        case OSError() if error.errno == errno.ENOSPC:  # files say so where they are written
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again when it exits
-            return "standard output: the disk is full"
+        case OSError() if error.errno in _OF_OUTPUT and error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries again when it exits
+            return f"standard output: {_OF_OUTPUT[error.errno]}"
     return None
 
 
 @contextmanager
 def interruptions_held() -> Iterator[list[int]]:
-    """Within it, Ctrl-C waits for the end: libraries turn it into errors of their own while they load.
+    """Within it, Ctrl-C and its like wait for the end: libraries turn them into errors of their own while they load.
 
     Yields a list that grows with every one that waits.
     """
@@ -113,13 +125,14 @@ def interruptions_held() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield held
         return
-    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    before = {x: signal.signal(x, lambda number, _: held.append(number)) for x in _SIGNALS if _is_heeded(x)}
     try:
         yield held
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if held:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(held[0])
 
 
 def with_setup(kind: type[Any], *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -189,26 +202,29 @@ def _print_all(context: click.Context, parameter: click.Parameter, value: bool) 
 
 
 class Interruption(BaseException):
-    """Ctrl-C in a condic program; click prints an empty line about KeyboardInterrupt."""
+    """Ctrl-C, or another signal to end, in a condic program; click prints an empty line about KeyboardInterrupt."""
+
+
+def _is_heeded(number: int) -> bool:
+    """Whether a signal is not ignored, as Ctrl-C is by a shell's job in the background, and SIGHUP under nohup."""
+    return signal.getsignal(number) not in (signal.SIG_IGN, None)
 
 
 @contextmanager
 def _interruptions() -> Iterator[list[int]]:
-    """A list that grows with every Ctrl-C, which raises `Interruption`."""
+    """A list that grows with every signal to end, which raises `Interruption`."""
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:
         received.append(number)
         raise Interruption
 
-    if signal.getsignal(signal.SIGINT) != signal.default_int_handler:  # a shell's job in the background ignores it
-        yield received
-        return
-    signal.signal(signal.SIGINT, note)
+    before = {x: signal.signal(x, note) for x in _SIGNALS if _is_heeded(x)}
     try:
         yield received
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -234,5 +250,5 @@ def _say(name: str, message: str) -> None:
 
 
 threads_option = click.option(
-    "--threads", type=click.IntRange(0, 1024), default=0, help="0: as many as the backend likes."
+    "--threads", type=click.IntRange(0, 256), default=0, help="0: as many as the backend likes."
 )

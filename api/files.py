@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,7 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """What is read from: a path, bytes, or an open file (from where it stands to its end)."""
 
 _KILOBYTE = 1024
+_LONGEST_SUFFIX = 16
 _REASONS = {
     errno.ENOSPC: "the disk is full; nothing was written",
     errno.EDQUOT: "the disk quota is used up; nothing was written",
@@ -33,10 +35,12 @@ def read_source(source: Source, begin: bytes = b"") -> bytes | memoryview:
     Of a file that does not begin with `begin`, only the first kilobyte, whose reader will say what is wrong with it:
     the rest, which may be a film or have no end, is not waited for.
     """
-    if isinstance(source, bytes | bytearray | memoryview):
-        view = memoryview(source)
-        return source if isinstance(source, bytes) else view.cast("B") if view.c_contiguous else view.tobytes()
+    if isinstance(source, bytes):
+        return source
     try:
+        if isinstance(source, bytearray | memoryview):
+            view = memoryview(source)
+            return view.cast("B") if view.c_contiguous else view.tobytes()
         with _opened(source) as file:
             return _bytes_of(file, begin)
     except (OSError, ValueError, MemoryError) as error:
@@ -114,14 +118,20 @@ def write_file(target: Path, data: bytes, *, replace: bool = True) -> None:
 def writing(target: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """A binary file whose content takes its place at the end, and only if nothing failed; `-` is standard output.
 
-    An existing file is replaced only if `replace`. Raises InputError for whatever the system refuses.
+    An existing file is replaced only if `replace`; a device or a pipe is written to at the end. Raises InputError for
+    whatever the system refuses, but standard output's errors, which are the program's (`run_program`).
     """
     try:
-        if _is_stream(target):
+        if is_standard_output(target):
             buffer = io.BytesIO()  # some image formats seek
             yield buffer
-            sys.stdout.buffer.write(buffer.getbuffer())
-            sys.stdout.buffer.flush()
+            _print(buffer.getbuffer())
+            return
+        if _takes_bytes(target):
+            buffer = io.BytesIO()
+            yield buffer
+            with target.open("wb") as file:
+                file.write(buffer.getbuffer())
             return
         with replace_whole(target) as temporary:
             with temporary.open("wb") as file:
@@ -129,9 +139,28 @@ def writing(target: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
             if not replace and target.exists():
                 raise InputError(_EXISTS.format(target))
     except OSError as error:
-        if error.errno == errno.ENOSPC and _is_stream(target):
+        if is_standard_output(target):
             raise  # standard output keeps what it could not write: the program's end deals with it
         raise InputError(f"{target}: {reason(error)}") from error
+
+
+def _print(data: memoryview) -> None:
+    """Writes to standard output, which may take some bytes at a time: without a buffer, or without blocking."""
+    output = sys.stdout.buffer
+    while data:
+        try:
+            written = output.write(data)
+        except BlockingIOError as error:
+            written = error.characters_written
+        if not written:
+            select.select([], [output], [])
+        data = data[written or 0 :]
+    while True:
+        try:
+            output.flush()
+            return
+        except BlockingIOError:
+            select.select([], [output], [])
 
 
 def check_target(target: Path, suffixes: tuple[str, ...] = (), *, replace: bool = True) -> None:
@@ -143,7 +172,7 @@ def check_target(target: Path, suffixes: tuple[str, ...] = (), *, replace: bool 
 
 
 def _check_target(target: Path, suffixes: tuple[str, ...], replace: bool) -> None:
-    if _is_stream(target):
+    if is_standard_output(target):
         if sys.stdout is None:
             raise InputError("standard output is closed; give a file name")
         if sys.stdout.isatty():
@@ -155,6 +184,10 @@ def _check_target(target: Path, suffixes: tuple[str, ...], replace: bool) -> Non
         raise InputError(f"{target.parent}: no such folder; make it first")
     if suffixes and target.suffix.lower() not in suffixes:
         raise InputError(f"{target}: unknown suffix {target.suffix!r}; use {' '.join(suffixes)}")
+    if _takes_bytes(target):
+        if not os.access(target, os.W_OK):
+            raise InputError(f"{target}: is not writable; choose another, or change its permissions")
+        return
     if not replace and target.exists():
         raise InputError(_EXISTS.format(target))
     if not os.access(target.parent, os.W_OK):
@@ -165,12 +198,15 @@ def _check_target(target: Path, suffixes: tuple[str, ...], replace: bool) -> Non
 def replace_whole(path: Path) -> Iterator[Path]:
     """Yields a new empty file in the folder of `path`; renames it to `path` on success, removes it on any failure.
 
-    Where `path` is a link, what it leads to is replaced.
+    Where `path` is a link, what it leads to is replaced. Permissions stay what they were.
     """
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.stem[:64]}.{os.urandom(4).hex()}{path.suffix}")
+    suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
+    temporary = path.with_name(f".condic-{os.urandom(8).hex()}{suffix}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
+        with suppress(FileNotFoundError):
+            temporary.chmod(path.stat().st_mode & 0o777)
         yield temporary
         temporary.replace(path)
     except BaseException:
@@ -191,3 +227,13 @@ _EXISTS = "{}: exists; give --force to replace it"
 
 def _is_stream(path: str | os.PathLike[str]) -> bool:
     return str(path) == "-"
+
+
+def is_standard_output(path: Path) -> bool:
+    """Whether a target stands for standard output."""
+    return str(path) in ("-", "/dev/stdout")  # the latter leads to the file that the shell has opened
+
+
+def _takes_bytes(path: Path) -> bool:
+    """Whether something is there that is no file, such as a device or a pipe: written to, and never replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()

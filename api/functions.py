@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.coded_image import CodedImage
+from condic.errors import InputError
 from condic.files import Source, named, read_source
 from condic.runtime.bitstream import MAGIC, Limits, read_header
 from condic.runtime.codec import Codec, load_codec
@@ -122,9 +123,11 @@ def decode_many(
 def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads: int = 0) -> Codec:
     """A codec that keeps its sessions; safe to share between threads. Opened once per set of arguments.
 
-    `threads`: of the backend; 0 lets it choose. `codec.backend` says which backend `auto` has found. Raises
-    BundleError and BackendError.
+    `threads`: of the backend, at most 256; 0 lets it choose. `codec.backend` says which backend `auto` has found.
+    Raises BundleError, BackendError, and InputError for other arguments than these.
     """
+    if not isinstance(backend, str):
+        raise InputError(f"backend is a {type(backend).__name__}; give its name")
     with _OPENING:  # or threads that come at once would each open one
         return _open(str(model), backend, threads)
 

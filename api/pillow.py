@@ -20,7 +20,7 @@ from typing import IO, Any
 from PIL import Image, ImageFile
 
 from condic.coded_image import CodedImage
-from condic.errors import CondicError, StreamError
+from condic.errors import CondicError, InputError, StreamError
 from condic.runtime.bitstream import MAGIC, Limits
 from condic.runtime.shipped import DEFAULT_MODEL
 
@@ -32,6 +32,8 @@ class CdicImageFile(ImageFile.ImageFile):
 
     format = FORMAT
     format_description = "condic image"
+    _coded: CodedImage | None = None
+    """What is decoded when pixels are asked for. Copies and pickles have pixels already."""
 
     def __init__(self, fp: Any, filename: Any, model: str | Path | None = None, backend: str = "auto") -> None:
         self._model, self._backend = model, backend
@@ -45,7 +47,7 @@ class CdicImageFile(ImageFile.ImageFile):
             self.fp = None
         try:
             # Pillow has its own limit on pixels, and applies it to what it opens.
-            self._coded: CodedImage | None = CodedImage(data, self._model, self._backend, Limits(pixels=2**32))
+            self._coded = CodedImage(data, self._model, self._backend, Limits(pixels=2**32))
         except StreamError as error:
             raise SyntaxError(str(error)) from error
         self._size, self._mode = self._coded.size, self._coded.mode
@@ -86,15 +88,26 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     from condic.runtime.pictures import as_picture
 
     options = dict(getattr(image, "encoderinfo", {}))
-    if "exif" in options:
-        exif, image = options["exif"] or b"", image.copy()
-        image.info["exif"] = exif.tobytes() if isinstance(exif, Image.Exif) else exif
+    given = {name: _bytes_of(name, options[name]) for name in ("icc_profile", "exif", "xmp") if name in options}
+    if given:
+        image = image.copy()
+        image.info.update(given)
     picture = as_picture(image)
-    given = {name: options[name] or b"" for name in ("icc_profile", "xmp") if name in options}
-    picture = replace(picture, metadata=replace(picture.metadata, **given).upright())
+    picture = replace(picture, metadata=picture.metadata.upright())
     known = ("quality", "max_bytes", "bpp", "psnr", "model", "backend")
     arguments = {name: options[name] for name in known if name in options}
     fp.write(encode(picture, **({"model": DEFAULT_MODEL} | arguments)))  # type: ignore[arg-type]
+
+
+def _bytes_of(name: str, value: object) -> bytes:
+    """Metadata as `save` is given it. Raises InputError."""
+    if isinstance(value, Image.Exif):
+        return value.tobytes()
+    if isinstance(value, str) and name == "xmp":
+        return value.encode()
+    if not isinstance(value, bytes | bytearray | memoryview | None):
+        raise InputError(f"{name} is a {type(value).__name__}; give bytes")
+    return bytes(value or b"")
 
 
 register()

@@ -12,7 +12,7 @@ import click
 
 from condic.command_line import Command, threads_option
 from condic.command_line import with_setup as with_setup_of
-from condic.files import check_target
+from condic.files import check_target, is_standard_output
 from condic.runtime.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def split(value: str) -> tuple[str, ...]:
 
 def _writable(target: Path | None) -> Path | None:
     """Fails before any work is done if nothing can be written there."""
-    if str(target) == "-":
+    if target and is_standard_output(target):
         raise click.BadParameter("standard output has the tables; give a file name")
     if target:
         check_target(target)

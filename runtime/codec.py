@@ -281,7 +281,11 @@ class Codec:
         """
 
         def begin(source: Source) -> Callable[[], Decoded]:
-            return _named_begin(source, lambda data: self._begin(data, "decode", Timings(), limits, latents=latents))
+            def of(data: bytes | memoryview) -> Callable[[], Decoded]:
+                # A copy of what can change: the second half reads it, when the caller's buffer may hold the next file.
+                return self._begin(bytes(data), "decode", Timings(), limits, latents=latents)
+
+            return _named_begin(source, of)
 
         return in_order(begin, sources, self._workers)
 

@@ -33,10 +33,11 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
     cannot decode the image.
     """
     try:
+        _refuse_what_is_misread(image)
         bits = _stored_bits(image)  # Pillow forgets it when it decodes
         _warn_of_losses(image, deep=bits > 8)
         image.load()
-    except (CondicWarning, MemoryError):
+    except (CondicWarning, InputError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders of broken files raise nearly anything
         raise InputError(f"Pillow cannot decode it ({reason(error)})") from error
@@ -49,6 +50,20 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
         return _reduced(image, bits), metadata
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise InputError(f"Pillow cannot convert it ({reason(error)})") from error
+
+
+def _refuse_what_is_misread(image: Image.Image) -> None:
+    """Raises InputError for kinds of TIFF files that Pillow decodes to other colours without a word."""
+    tags = getattr(image, "tag_v2", {})
+    bits, samples, formats = (np.ravel(tags.get(tag, default)) for tag, default in ((258, 1), (277, 1), (339, 1)))
+    deep = bits.max(initial=1) > 8
+    for misread, kind in (
+        (deep and tags.get(262) == 0, "16-bit TIFF files whose 0 is white"),
+        (deep and samples.max(initial=1) > 1 and tags.get(284) == 2, "16-bit TIFF files with a plane for each colour"),
+        (not deep and (formats == 2).any(), "TIFF files of signed bytes"),
+    ):
+        if misread:
+            raise InputError(f"Pillow misreads {kind}; convert it with another program first")
 
 
 def _warn_of_losses(image: Image.Image, *, deep: bool) -> None:
@@ -75,7 +90,9 @@ def _stored_bits(image: Image.Image) -> int:
             return 16
         if image.format == "PNG" and modes in (["L;2"], ["L;4"]):
             return int(modes[0][-1])
-        if tile[0] == "ppm" and isinstance(arguments[-1], int) and arguments[-1] > 255:
+        if tile[0] == "SGI16":
+            return 16
+        if tile[0] in ("ppm", "ppm_plain") and isinstance(arguments[-1], int) and arguments[-1] > 255:
             return 16
     return 8
 
@@ -152,7 +169,7 @@ def _reduced(image: Image.Image, bits: int) -> Image.Image:
         image.info["transparency"] = key * 255 // (2**bits - 1)
     if image.mode in ("RGBa", "La"):
         image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
-    transparent = "A" in image.getbands() or "transparency" in image.info
+    transparent = image.has_transparency_data  # a palette may have alpha too
     target = ("LA" if transparent else "L") if image.mode in _GREY else ("RGBA" if transparent else "RGB")
     return image if image.mode == target else image.convert(target)
 

@@ -46,7 +46,12 @@ _LONGEST_MARKER = 65533
 """Bytes of a JPEG file's marker segment."""
 _MARKED = {"exif": 6, "xmp": 29}
 """Bytes before EXIF and XMP in such a segment."""
+_MOST_PROFILE = 2**20
+"""Bytes of an ICC profile in a PNG file that Pillow reads again, as long as nobody raises its limit."""
 _XMP_TAG = 700
+_XML_STARTS = {
+    b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"<\0": "utf-16-le", b"\0<": "utf-16-be"
+}  # fmt: skip
 
 
 def read_picture(source: Source, limits: Limits | None = None) -> Picture:
@@ -113,6 +118,9 @@ def _held(metadata: Metadata, kind: Format, target: Path) -> Metadata:
         for name, size in metadata.sizes().items()
         if not kind.metadata or (kind is _JPEG and size > _LONGEST_MARKER - _MARKED.get(name, -(2**24)))
     }
+    if kind is _PNG and len(metadata.icc_profile) > _MOST_PROFILE:
+        text = "Pillow does not read a PNG file with an ICC profile of over 1 MiB; use .tiff or .webp"
+        warnings.warn(CondicWarning(f"{target}: {text}"), stacklevel=3)
     if not left_out:
         return metadata
     warnings.warn(CondicWarning(f"{target}: {kind.name} cannot hold {', '.join(sorted(left_out))}"), stacklevel=3)
@@ -132,6 +140,16 @@ def _own_tags(exif: bytes) -> Image.Exif:
     return tags
 
 
+def _text_of(xmp: bytes) -> str:
+    """An XMP packet, in UTF-8 or one of the others that XML begins to tell by itself (XML 1.0, appendix F)."""
+    encoding = next((name for start, name in _XML_STARTS.items() if xmp.startswith(start)), "utf-8")
+    try:
+        return xmp.decode(encoding)
+    except UnicodeDecodeError:
+        warnings.warn(CondicWarning(f"XMP is no {encoding.upper()}; what is none is replaced"), stacklevel=5)
+        return xmp.decode(encoding, "replace")
+
+
 def _arguments(metadata: Metadata, kind: Format) -> dict[str, Any]:
     """The metadata as the arguments that Pillow's writer of a format takes."""
     arguments: dict[str, Any] = {"icc_profile": metadata.icc_profile} if metadata.icc_profile else {}
@@ -145,7 +163,7 @@ def _arguments(metadata: Metadata, kind: Format) -> dict[str, Any]:
         arguments["exif"] = exif
     if metadata.xmp and kind is _PNG:
         arguments["pnginfo"] = text = PngInfo()
-        text.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+        text.add_itxt("XML:com.adobe.xmp", _text_of(metadata.xmp))
     elif metadata.xmp:
         arguments["xmp"] = metadata.xmp
     return arguments

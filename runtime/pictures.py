@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.errors import CondicWarning, InputError
+from condic.files import reason
 from condic.runtime.alpha import pack_alpha, unpack_alpha
 from condic.runtime.bitstream import ALPHA, METADATA, Flags, Limits, Section, Stream
 from condic.runtime.metadata import Metadata, pack_metadata, unpack_metadata
@@ -85,8 +86,8 @@ def as_picture(image: Any, limits: Limits | None = None) -> Picture:
         metadata = _NONE
     try:
         array = np.asarray(image)
-    except ValueError as error:
-        raise InputError(f"image is a {type(image).__name__}, not an array: {error}") from error
+    except Exception as error:  # an object's own __array__ may fail in any way
+        raise InputError(f"image is a {type(image).__name__}, not an array: {reason(error)}") from error
     if array.dtype != np.uint8:
         raise InputError(f"image has dtype {array.dtype}; give uint8 values 0..255")
     if array.ndim == 2:

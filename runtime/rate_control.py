@@ -60,8 +60,8 @@ def encode_for(
         raise InputError("quality, max_bytes, bpp and psnr exclude each other: give one")
     picture = as_picture(image, limits)
     for name, value in (("max_bytes", max_bytes), ("bpp", bpp), ("psnr", psnr)):
-        if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not abs(value) < math.inf):
-            raise InputError(f"{name} {value!r} is not a finite number")
+        if value is not None and not _is_finite(value):
+            raise InputError(f"{name} {value!r:.40} is not a finite number")
     if bpp is not None:
         max_bytes = int(min(bpp * picture.rgb.shape[0] * picture.rgb.shape[1] / 8, _LARGEST_FILE))
     if max_bytes is None and psnr is None:
@@ -120,6 +120,13 @@ def last_level(measure: Callable[[int], float], bound: float, slope: float) -> i
         step = (bound - reached) / slope
         guess = math.floor(level + min(max(step, -QUALITY_LEVELS), QUALITY_LEVELS)) + within
     return low
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def _psnr(a: Pixels, b: Pixels) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from condic.errors import BackendError, CondicError, OutOfMemoryError
+from condic.errors import BackendError, CondicError, InputError, OutOfMemoryError
 from condic.runtime.bundle import Bundle
 from condic.runtime.known_answer import check_known_answer, first_line
 from condic.runtime.manifest import Graph
@@ -30,6 +30,8 @@ Runner = Callable[[Sequence[Array]], list[Array]]
 Safe to call from threads.
 """
 
+_MOST_THREADS = 256
+
 PREFERENCE = ("ort", "openvino", "torch")
 """What `auto` tries, in this order: by the time to the first picture.
 
@@ -42,12 +44,17 @@ need a GPU are not among them until they have been measured on one (docs/gpu.md)
 class BackendOptions:
     """`threads` 0 lets the library choose; `optimise` False asks it to run the graph as it is written.
 
-    `host_coder` leaves the entropy coding to the host where a GPU could do it.
+    `host_coder` leaves the entropy coding to the host where a GPU could do it. Raises InputError for `threads` that are
+    no integer from 0 to 256.
     """
 
     threads: int = 0
     optimise: bool = True
     host_coder: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threads, int) or not 0 <= self.threads <= _MOST_THREADS:
+            raise InputError(f"threads {self.threads!r}: give an integer from 0 to {_MOST_THREADS}")
 
 
 class Backend(Protocol):

@@ -37,7 +37,7 @@ def encode(
         raise click.UsageError("-q, --max-bytes, --bpp and --psnr exclude each other: give one")
 
     def work(task: Task) -> Result:
-        from PIL import Image
+        from PIL import Image, PngImagePlugin
 
         from condic.runtime.bitstream import read_header
         from condic.runtime.image_files import read_picture
@@ -46,6 +46,7 @@ def encode(
 
         check_target(task.target, (SUFFIX,), replace=force)
         Image.MAX_IMAGE_PIXELS = None  # of this process; --max-pixels takes its place
+        PngImagePlugin.MAX_TEXT_CHUNK = setup.limits.metadata  # an ICC profile counts as text there
         picture = read_picture(task.source, setup.limits)
         if strip:
             picture = picture.without_metadata()

@@ -14,6 +14,7 @@ import click
 
 from condic.command_line import FAILED
 from condic.errors import CondicError, InputError
+from condic.files import is_standard_output
 from condic.runtime.commands.setup import Facts, Setup
 
 
@@ -77,7 +78,7 @@ def perform(tasks: Sequence[Task], work: Callable[[Task], Result], setup: Setup,
     if not several:
         (task,) = tasks
         result = work(task)
-        setup.report(result.facts, result.text, aside=str(task.target) == "-")
+        setup.report(result.facts, result.text, aside=is_standard_output(task.target))
         return
     done: list[Facts] = []
     failed: list[Facts] = []

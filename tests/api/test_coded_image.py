@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import pickle
 import subprocess
 import sys
 import threading
@@ -159,13 +161,50 @@ def test_an_open_file_is_read_from_where_it_stands(bundle_path: Path, drawing: C
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("quality", True), ("max_bytes", "9"), ("max_bytes", True), ("bpp", "much"), ("psnr", float("nan"))],
+    [
+        ("quality", True),
+        ("max_bytes", "9"),
+        ("max_bytes", True),
+        ("bpp", "much"),
+        ("psnr", float("nan")),
+        ("bpp", -math.inf),
+    ],
 )
 def test_numbers_that_are_none_are_refused(
     bundle_path: Path, drawing: Callable[..., np.ndarray], name: str, value: object
 ) -> None:
     with pytest.raises(condic.InputError, match=str(value)):
         condic.encode(drawing(20, 30), model=bundle_path, **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_number_that_no_float_holds_is_refused(bundle_path: Path, drawing: Callable[..., np.ndarray]) -> None:
+    with pytest.raises(condic.InputError, match="not a finite number"):
+        condic.encode(drawing(20, 30), model=bundle_path, psnr=10**400)
+
+
+@pytest.mark.parametrize("threads", ["2", 2.5, None, -1, 257])
+def test_threads_that_are_no_number_of_them_are_refused(bundle_path: Path, threads: object) -> None:
+    with pytest.raises(condic.InputError, match="give an integer from 0 to 256"):
+        condic.open_codec(bundle_path, "ort", threads)  # type: ignore[arg-type]
+
+
+def test_a_backend_that_is_no_name_is_refused(bundle_path: Path) -> None:
+    with pytest.raises(condic.InputError, match="backend is a list"):
+        condic.open_codec(bundle_path, ["ort"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["bytes", "buffer", "file", "path"])
+def test_an_opened_file_can_be_sent_to_another_process_and_changes_no_more(
+    path: Path, bundle_path: Path, given: str
+) -> None:
+    data = bytearray(path.read_bytes())
+    sources = {"bytes": bytes(data), "buffer": data, "file": io.BytesIO(data), "path": path}
+    opened = condic.open(sources[given], bundle_path)
+    expected = opened.decode().image
+    data[:] = bytes(len(data))
+    again = pickle.loads(pickle.dumps(opened))
+    assert np.array_equal(opened.decode().image, expected)
+    assert np.array_equal(again.decode().image, expected)
 
 
 def test_a_limit_beyond_all_numbers_is_none(bundle_path: Path, drawing: Callable[..., np.ndarray]) -> None:

@@ -5,6 +5,7 @@ import io
 import os
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,31 @@ def test_a_new_file_has_the_permissions_that_the_umask_leaves(tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o640
 
 
-def test_a_name_of_any_legal_length_works(tmp_path: Path) -> None:
-    target = tmp_path / ("n" * 250 + ".png")
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"secret")
+    target.chmod(0o600)
+    write_file(target, b"new")
+    assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", 0o600)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_pipe_with_a_name_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "a.png"
+    os.mkfifo(pipe)
+    check_target(pipe, (".png",), replace=False)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_bytes)
+        write_file(pipe, b"data", replace=False)
+        assert read.result(60) == b"data"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.parametrize("name", ["n" * 250 + ".png", "\N{GRINNING FACE}" * 61 + ".png", "n." + "s" * 250])
+def test_a_name_of_any_legal_length_works(tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
     with replace_whole(target) as temporary:
         temporary.write_bytes(b"x")
     assert target.read_bytes() == b"x"

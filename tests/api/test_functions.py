@@ -115,13 +115,27 @@ def test_a_decoded_image_may_be_changed(
         decode(encode(drawing(20, 20, channels)))[0] = 0
 
 
+class Unreadable:
+    """Says that it is an array, and fails to be one."""
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise RuntimeError("it is on a device")
+
+
+def released() -> memoryview:
+    """A buffer whose owner has taken it back."""
+    view = memoryview(b"data")
+    view.release()
+    return view
+
+
 @pytest.mark.parametrize(
     "image",
     [
         np.zeros((8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint16), np.zeros((8, 8, 3), bool),
         np.zeros((8, 8, 3), np.int8), np.zeros((0, 8, 3), np.uint8), np.zeros((8, 0), np.uint8), np.zeros(8, np.uint8),
         np.zeros((8, 8, 5), np.uint8), np.zeros((8, 8, 0), np.uint8), np.zeros((1, 8, 8, 3), np.uint8), np.uint8(3),
-        None, "picture.png", [[1, 2], [3]], object(),
+        None, "picture.png", [[1, 2], [3]], object(), Unreadable(), released(),
     ],
     ids=lambda x: f"{x.dtype}{list(x.shape)}" if isinstance(x, (np.ndarray, np.generic)) else type(x).__name__,
 )  # fmt: skip

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +93,43 @@ def test_metadata_goes_along(drawing: Draw, bundle_path: Path) -> None:
             kept = condic.open(stripped.getvalue()).metadata
             assert (kept.icc_profile, kept.xmp) == (expected.icc_profile, expected.xmp)
             assert b"Camera" not in kept.exif
+
+
+def test_metadata_that_is_given_follows_the_colours(bundle_path: Path, drawing: Draw) -> None:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", condic.CondicWarning)  # the profile is none
+        Image.fromarray(drawing(8, 8, 4), "CMYK").save(buffer, "CDIC", model=bundle_path, icc_profile=b"of CMYK")
+    assert condic.open(buffer.getvalue()).metadata.icc_profile == b""
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, None])
+def test_metadata_is_given_as_bytes(bundle_path: Path, drawing: Draw, kind: Callable[[bytes], Any] | None) -> None:
+    buffer, image = io.BytesIO(), Image.fromarray(drawing(8, 8))
+    if kind is None:
+        image.save(buffer, "CDIC", model=bundle_path, xmp="<x/>")
+        assert condic.open(buffer.getvalue()).metadata.xmp == b"<x/>"
+        for name in ("exif", "icc_profile"):
+            with pytest.raises(condic.InputError, match=f"^{name} is a str; give bytes$"):
+                image.save(io.BytesIO(), "CDIC", model=bundle_path, **{name: "text"})
+        return
+    image.save(buffer, "CDIC", model=bundle_path, exif=kind(b"e"), icc_profile=kind(b"i"), xmp=kind(b"x"))
+    assert condic.open(buffer.getvalue()).metadata == condic.Metadata(b"i", b"e", b"x")
+
+
+def test_metadata_over_the_limit_is_left_out_with_a_warning(bundle_path: Path, drawing: Draw) -> None:
+    buffer = io.BytesIO()
+    with pytest.warns(condic.CondicWarning, match="metadata of over 16777216 bytes is left out"):
+        Image.fromarray(drawing(8, 8)).save(buffer, "CDIC", model=bundle_path, xmp=b"x" * 2**24)
+    assert condic.open(buffer.getvalue()).metadata == condic.Metadata()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_of_an_opened_image_have_its_pixels(
+    codec: Codec, drawing: Draw, copied: Callable[[Image.Image], Image.Image]
+) -> None:
+    data = codec.encode(drawing(30, 40), 20)
+    assert np.array_equal(np.asarray(copied(Image.open(io.BytesIO(data)))), codec.decode(data).image)
 
 
 def test_files_are_upright(bundle_path: Path) -> None:

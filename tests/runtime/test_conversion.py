@@ -76,6 +76,39 @@ def test_a_transparent_colour_becomes_alpha(mode: str, colour: object) -> None:
     assert picture.alpha.sum() == 255
 
 
+@pytest.mark.parametrize("kind", ["TGA", "PIL"])
+def test_a_palette_with_alpha_of_its_own_keeps_it(drawing: Draw, kind: str) -> None:
+    image = Image.fromarray(drawing(20, 30, 4)).quantize(32)
+    expected = np.asarray(image.convert("RGBA"))
+    assert expected[:, :, 3].min() < 255
+    picture = as_picture(image) if kind == "PIL" else read_picture(stored(image, kind))
+    assert np.array_equal(picture.array(), expected)
+
+
+def test_deep_pnm_and_sgi_files_warn() -> None:
+    plain = b"P3 2 1 1023 " + b" ".join(b"%d" % (100 * k) for k in range(6))
+    with pytest.warns(CondicWarning, match="more than 8 bits"):
+        read_picture(plain)
+    sgi = struct.pack(">hBBHHHHii4x80si404x", 474, 0, 2, 3, 3, 2, 3, 0, 65535, b"", 0) + bytes(3 * 3 * 2 * 2)
+    with pytest.warns(CondicWarning, match="more than 8 bits"):
+        read_picture(sgi)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({258: (16,), 262: 0, 277: 1}, "16-bit TIFF files whose 0 is white"),
+        ({258: (16, 16, 16), 262: 2, 277: 3, 284: 2}, "16-bit TIFF files with a plane for each colour"),
+        ({258: (8,), 262: 1, 277: 1, 339: (2,)}, "TIFF files of signed bytes"),
+    ],
+)
+def test_what_pillow_misreads_is_refused(tags: dict[int, object], message: str) -> None:
+    image = Image.new("L", (4, 4))
+    image.tag_v2 = tags  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=f"^Pillow misreads {message}; convert it"):
+        as_picture(image)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("key", ["first", "middle", "last"])
 def test_a_transparent_grey_of_few_bits_becomes_alpha(bits: int, key: str) -> None:

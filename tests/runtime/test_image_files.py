@@ -119,6 +119,27 @@ def test_a_format_that_holds_no_metadata_warns(drawing: Draw, tmp_path: Path, su
     assert target.exists()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_xmp_in_any_encoding_is_text_in_a_png(drawing: Draw, tmp_path: Path, encoding: str) -> None:
+    write_image(tmp_path / "out.png", drawing(8, 9), Metadata(xmp=XMP.decode().encode(encoding)))
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.info["xmp"] == XMP
+
+
+def test_xmp_that_is_no_text_is_replaced_with_a_warning(drawing: Draw, tmp_path: Path) -> None:
+    with pytest.warns(CondicWarning, match="XMP is no UTF-8"):
+        write_image(tmp_path / "out.png", drawing(8, 9), Metadata(xmp=b"<x>\xff</x>"))
+
+
+def test_a_profile_that_pillow_does_not_read_in_a_png_is_warned_of(drawing: Draw, tmp_path: Path) -> None:
+    write_image(tmp_path / "small.png", drawing(8, 9), Metadata(bytes(2**20)))
+    assert read_picture(tmp_path / "small.png").metadata.icc_profile == bytes(2**20)
+    with pytest.warns(CondicWarning, match=r"large.png: Pillow does not read .* use .tiff"):
+        write_image(tmp_path / "large.png", drawing(8, 9), Metadata(bytes(2**20 + 1)))
+    with pytest.raises(InputError, match="too large"):
+        read_picture(tmp_path / "large.png")
+
+
 def test_exif_and_xmp_beyond_a_jpeg_segment_are_left_out_with_a_warning(drawing: Draw, tmp_path: Path) -> None:
     noise = os.urandom(70000)
     with pytest.warns(CondicWarning, match="JPEG cannot hold exif, xmp"):

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: one line, exit code 130, and nothing half-written."""
+"""Ctrl-C, or another signal to end, at any moment: one line, an exit code of its own, and nothing half-written."""
 
 from __future__ import annotations
 
@@ -21,16 +21,32 @@ INTERRUPT = "import os, signal\ninterrupt = lambda: os.kill(os.getpid(), signal.
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
-def test_while_a_picture_is_written(program: Program, pictures: list[Path], tmp_path: Path, codec: Codec) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_while_a_picture_is_written(
+    program: Program, pictures: list[Path], tmp_path: Path, codec: Codec, name: str, code: int
+) -> None:
     (tmp_path / "a.cdic").write_bytes(codec.encode(pictures[0], 3))
     before = sorted(tmp_path.iterdir())
-    after_writing = INTERRUPT + (
+    after_writing = INTERRUPT.replace("SIGINT", name) + (
         "from PIL import Image\nsave = Image.Image.save\n"
         "Image.Image.save = lambda *words, **options: (save(*words, **options), interrupt())\n"
     )
     done = program("decode", "a.cdic", "out.png", before=after_writing)
-    assert (done.code, done.out, done.err) == (130, b"", LINE)
+    assert (done.code, done.out, done.err) == (code, b"", LINE)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_signal_that_is_ignored_stays_so(
+    program: Program, pictures: list[Path], tmp_path: Path, codec: Codec
+) -> None:
+    (tmp_path / "a.cdic").write_bytes(codec.encode(pictures[0], 3))
+    under_nohup = INTERRUPT.replace("SIGINT", "SIGHUP") + (
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom PIL import Image\nsave = Image.Image.save\n"
+        "Image.Image.save = lambda *words, **options: (save(*words, **options), interrupt())\n"
+    )
+    done = program("decode", "a.cdic", "out.png", before=under_nohup)
+    assert (done.code, done.err) == (0, "")
+    assert (tmp_path / "out.png").exists()
 
 
 def test_while_a_file_is_written_over_another(program: Program, pictures: list[Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -132,3 +133,21 @@ def test_images_may_come_in_one_array_that_is_filled_again(codec: Codec, drawing
             yield buffer
 
     assert list(codec.encode_many(given(), 25)) == [codec.encode(image, 25) for image in images]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_buffer_may_hold_the_next_file_when_it_is_taken(
+    codec: Codec, bundle_path: Path, drawing: Draw, channels: int
+) -> None:
+    files = [codec.encode(np.roll(drawing(40, 50, channels), 7 * k, axis=1), 20) for k in range(4)]
+    expected = [codec.decode(data).image for data in files]
+    buffer = bytearray(max(map(len, files)))
+
+    def taken() -> Iterator[memoryview]:
+        for data in files:
+            buffer[: len(data)] = data
+            yield memoryview(buffer)[: len(data)]
+
+    for decoded in (condic.decode_many(taken(), bundle_path), (x.image for x in codec.decode_many(taken()))):
+        for image, other in zip(decoded, expected, strict=True):
+            assert np.array_equal(image, other)

@@ -124,6 +124,72 @@ def test_a_full_disk_behind_standard_output_is_one_line(
     assert done.err == "condic-run: standard output: the disk is full\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.parametrize("buffered", [True, False])
+def test_what_standard_output_takes_a_part_of_is_an_error(
+    pictures: list[Path], tmp_path: Path, bundle_path: Path, buffered: bool
+) -> None:
+    code = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+    command = [
+        sys.executable,
+        *([] if buffered else ["-u"]),
+        "-B",
+        "-c",
+        f"{code}from condic.runtime.cli import main\nmain()",
+    ]
+    with (tmp_path / "out.cdic").open("wb") as out:
+        done = subprocess.run(
+            [*command, "encode", pictures[0], "-", "--model", bundle_path],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"condic-run: standard output: the file is too large for this system\n",
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_pipe_that_does_not_block_gets_everything(
+    pictures: list[Path], bundle_path: Path, codec: Codec, buffered: bool
+) -> None:
+    code = "import os, fcntl\nfcntl.fcntl(1, 1031, 4096)\nos.set_blocking(1, False)\n"  # F_SETPIPE_SZ
+    data = codec.encode(pictures[0], 20)
+    process = subprocess.Popen(
+        [sys.executable, *([] if buffered else ["-u"]), "-c", f"{code}from condic.runtime.cli import main\nmain()",
+         "decode", "-", "-", "--format", "bmp", "--model", bundle_path],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    out, err = process.communicate(data, timeout=120)
+    assert process.returncode == 0, err
+    with Image.open(io.BytesIO(out)) as image:
+        assert np.array_equal(np.asarray(image), codec.decode(data).image)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names of POSIX")
+def test_standard_output_may_be_called_by_its_other_name(
+    pictures: list[Path], tmp_path: Path, bundle_path: Path, codec: Codec
+) -> None:
+    command = [sys.executable, "-c", "from condic.runtime.cli import main\nmain()"]
+    with (tmp_path / "out").open("wb") as out:
+        out.write(b"before ")
+        out.flush()
+        subprocess.run([*command, "encode", pictures[0], "/dev/stdout", "--model", bundle_path], stdout=out, check=True)
+    assert (tmp_path / "out").read_bytes() == b"before " + codec.encode(pictures[0], 32)
+
+
+def test_standard_output_that_cannot_be_written_to_is_one_line(
+    program: Program, pictures: list[Path], tmp_path: Path, codec: Codec
+) -> None:
+    (tmp_path / "a.cdic").write_bytes(codec.encode(pictures[0], 3))
+    for words in (["info", "a.cdic"], ["verify", "a.cdic"], ["encode", "a.png", "-"]):
+        with Path(os.devnull).open("rb") as only_read:
+            done = program(*words, stdout=only_read)
+        assert (done.code, done.err) == (2, "condic-run: standard output: it is not open for writing\n")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_closed_pipe_ends_the_program_quietly(pictures: list[Path], bundle_path: Path) -> None:
     command = [sys.executable, "-c", "from condic.runtime.cli import main\nmain()"]
