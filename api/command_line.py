@@ -125,7 +125,7 @@ def interruptions_held() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield held
         return
-    before = {x: signal.signal(x, lambda number, _: held.append(number)) for x in _SIGNALS if _is_heeded(x)}
+    before = {x: signal.signal(x, lambda number, _: held.append(number)) for x in heeded_signals()}
     try:
         yield held
     finally:
@@ -205,9 +205,9 @@ class Interruption(BaseException):
     """Ctrl-C, or another signal to end, in a condic program; click prints an empty line about KeyboardInterrupt."""
 
 
-def _is_heeded(number: int) -> bool:
-    """Whether a signal is not ignored, as Ctrl-C is by a shell's job in the background, and SIGHUP under nohup."""
-    return signal.getsignal(number) not in (signal.SIG_IGN, None)
+def heeded_signals() -> list[int]:
+    """Those that are not ignored, as Ctrl-C is by a shell's job in the background, and SIGHUP under nohup."""
+    return [x for x in _SIGNALS if signal.getsignal(x) not in (signal.SIG_IGN, None)]
 
 
 @contextmanager
@@ -219,7 +219,7 @@ def _interruptions() -> Iterator[list[int]]:
         received.append(number)
         raise Interruption
 
-    before = {x: signal.signal(x, note) for x in _SIGNALS if _is_heeded(x)}
+    before = {x: signal.signal(x, note) for x in heeded_signals()}
     try:
         yield received
     finally:

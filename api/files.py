@@ -214,6 +214,15 @@ def replace_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Within it, what the system refuses is an InputError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: {reason(error)}") from error
+
+
 def reason(error: Exception) -> str:
     """Why the system, or a library, refused something: one line."""
     if isinstance(error, MemoryError):

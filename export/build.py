@@ -30,8 +30,10 @@ from condic.runtime.manifest import Graph, Latent, Manifest, Step
 
 _SIZES = ((1, 2), (2, 1))
 """Sizes, in windows of the alignment, on which a graph is compared with PyTorch."""
-_LARGEST_ERROR = {"float": 1e-3, "half": 5e-2}
-"""Accepted difference between PyTorch and ONNX Runtime, relative to the largest output."""
+_LARGEST_ERROR = {"float": 1e-3, "half": 5e-3}
+"""Accepted difference between PyTorch and ONNX Runtime, relative to the largest output. Half precision has 1e-3 where
+the processor computes in it; on others ONNX Runtime computes such graphs in float32."""
+_SMALLEST_RANGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,11 @@ def build_bundle(
     model.eval()
     halos = {graph.role: halo(graph) for graph in source_graphs(model)}
     if isinstance(model, DcicSgp):
-        with torch.no_grad():
-            model.freeze()
+        try:
+            with torch.no_grad():
+                model.freeze()
+        except ValueError as cause:
+            raise InputError(f"the weights cannot become integers: {cause}") from cause
     source = describe(model)
     tables = dict(source.tables)
     graphs, files = [], {}
@@ -188,24 +193,43 @@ def _bundle_id(model: nn.Module, tables: Mapping[str, np.ndarray], schedule: str
 
 @torch.no_grad()
 def _verify(source: SourceGraph, data: bytes, *, half: bool) -> float:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    worst = 0.0
+    """The largest difference from PyTorch on random inputs, relative to the range. Raises InputError."""
+    inner = _half_tensors(data) if half else []
+    outputs = [x.name for x in source.outputs]
+    worst, session = 0.0, _session(data, inner)
     for seed, (rows, columns) in enumerate(_SIZES):
         inputs = example_inputs(source, rows, columns, seed)
         expected = source.network(*inputs)
         expected = expected if isinstance(expected, tuple) else (expected,)
-        names = [x.name for x in source.inputs]
-        outputs = session.run(
-            [x.name for x in source.outputs], dict(zip(names, (x.numpy() for x in inputs), strict=True))
-        )
-        for want, got in zip(expected, outputs, strict=True):
-            difference = float(np.abs(want.numpy() - got).max()) / max(1.0, float(want.abs().max()))
+        named = {x.name: value.numpy() for x, value in zip(source.inputs, inputs, strict=True)}
+        found = dict(zip([*outputs, *inner], session.run([*outputs, *inner], named), strict=True))
+        for name in inner:
+            if not np.isfinite(found[name]).all():
+                raise InputError(f"graph {source.role}: tensor {name} is beyond half precision; export without --fp16")
+        for want, name in zip(expected, outputs, strict=True):
+            scale = max(_SMALLEST_RANGE, float(want.abs().max()))
+            difference = float(np.abs(want.numpy() - found[name]).max()) / scale
             worst = max(worst, difference if np.isfinite(difference) else float("inf"))
     limit = 0.0 if source.exact else _LARGEST_ERROR["half" if half else "float"]
     if worst > limit:
         raise InputError(f"graph {source.role} differs from PyTorch by {worst:.2g} of its range (limit {limit:.2g})")
     return worst
+
+
+def _half_tensors(data: bytes) -> list[str]:
+    """Everything that a graph computes in float16."""
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data))
+    return [x.name for x in model.graph.value_info if x.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16]
+
+
+def _session(data: bytes, inner: Sequence[str]) -> Any:
+    """A session that gives tensors inside the graph, too, as they are in the precision that the graph says."""
+    import onnxruntime
+
+    model = onnx.load_from_string(data)
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT16, None) for name in inner
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

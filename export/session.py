@@ -10,8 +10,8 @@ from rich.table import Table
 
 from condic.errors import InputError
 from condic.export.build import Row, build_bundle, source_graphs
-from condic.export.guard import guarded
-from condic.files import check_target, reason, replace_whole
+from condic.export.guard import SAFETY, guarded
+from condic.files import check_target, named_errors, reason, replace_whole
 from condic.models.checkpoints import (
     load_conditional,
     load_low_resolution,
@@ -84,7 +84,7 @@ def run_export(
     console.print(_table(rows))
     for latent in bundle.manifest.latents:
         if latent.guard:
-            console.print(f"guard of {latent.name}, ten times the largest difference between backends:")
+            console.print(f"guard of {latent.name}, {SAFETY} times the largest difference between backends:")
             for level, delta in zip(latent.guard.levels, latent.guard.deltas, strict=True):
                 console.print(f"  level {level:2}: {delta.describe()}")
     console.print(f"{model_name}-{preset} {bundle.manifest.bundle_id[:16]}{f' in {out}' if out else ''}")
@@ -114,11 +114,11 @@ def _shipped_weights(model: str, preset: str) -> Path:
 
 def _write(bundle: Bundle, out: Path) -> None:
     if out.suffix == ".condic":
-        with replace_whole(out) as temporary:
+        with named_errors(out), replace_whole(out) as temporary:
             write_bundle(bundle, temporary)
         return
     for name, data in bundle_files(bundle).items():
-        with replace_whole(out / name) as temporary:
+        with named_errors(out / name), replace_whole(out / name) as temporary:
             temporary.write_bytes(data)
 
 

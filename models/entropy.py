@@ -102,8 +102,8 @@ class GaussianConditional(nn.Module):
         return latent_bits(residual, index * ((SCALES - 1) / (self.scales - 1)), training=self.training)
 
     def _count(self, residual: Tensor, index: Tensor) -> None:
-        rows = torch.round(index.detach()).long().clamp(0, self.scales - 1)
-        magnitudes = torch.round(residual.detach()).abs().long().clamp(max=MAGNITUDES - 1)
+        rows = torch.round(index.detach()).clamp(0, self.scales - 1).nan_to_num().long()
+        magnitudes = torch.round(residual.detach()).abs().clamp(max=MAGNITUDES - 1).nan_to_num().long()
         places = (rows * MAGNITUDES + magnitudes).flatten()
         counts = torch.bincount(places, minlength=self.scales * MAGNITUDES).view(self.scales, MAGNITUDES)
         self.counts = counts if self.counts is None else self.counts + counts

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from condic.errors import InputError
-from condic.files import replace_whole
+from condic.files import named_errors, replace_whole
 from condic.models.exact import Range
 
 SHARD_BYTES = 15 * 2**20
@@ -21,11 +21,16 @@ SHARD_BYTES = 15 * 2**20
 
 
 def save_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> list[Path]:
-    """Writes float16 tensors to `path`, or to `NAME-00001-of-0000N` beside it if they exceed one shard; the paths."""
+    """Writes float16 tensors to `path`, or to `NAME-00001-of-0000N` beside it if they exceed one shard; the paths.
+
+    Raises InputError where the system refuses, and for numbers that are none, or none in float16.
+    """
     shards: list[dict[str, Tensor]] = [{}]
     room = SHARD_BYTES - 2**16
     for name, tensor in state.items():
         half = tensor.detach().cpu().to(torch.float16).contiguous()
+        if not half.isfinite().all():
+            raise InputError(f"{path}: not written, since {name} {_NOT_FINITE}")
         if half.nbytes > room:
             shards.append({})
             room = SHARD_BYTES - 2**16
@@ -35,14 +40,18 @@ def save_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, str])
         path.with_name(f"{path.stem}-{k:05d}-of-{len(shards):05d}{path.suffix}") for k in range(1, len(shards) + 1)
     ]  # fmt: skip
     for shard, target in zip(shards, paths, strict=True):
-        with replace_whole(target) as temporary:
+        with named_errors(target), replace_whole(target) as temporary:
             temporary.write_bytes(save(shard, metadata=metadata))
     return paths
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads weights written by `save_weights` into a model; `path` is what it was given, or any one of the shards."""
+    """Loads weights written by `save_weights` into a model; `path` is what it was given, or any one of the shards.
+
+    Raises InputError for what is not weights of this model, whole and finite.
+    """
     state: dict[str, Tensor] = {}
+    read_metadata(path)
     for shard in _shards(path):
         try:
             state |= load_file(shard)
@@ -59,6 +68,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if unknown := sorted(state.keys() - expected.keys()):
         raise InputError(f"{path}: unknown tensor {unknown[0]}; weights of another model or preset?")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    try:
+        check_finite(model)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raises InputError if a tensor of a model holds infinity or NaN, or a range is negative."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InputError(f"{name} {_NOT_FINITE}")
+    if any(bool((m.peak < 0).any()) for m in model.modules() if isinstance(m, Range)):
+        raise InputError("a recorded range is negative: the weights are damaged")
+
+
+_NOT_FINITE = "holds infinity or NaN: the training has diverged (a lower --learning-rate?), or the weights are damaged"
 
 
 def check_calibrated(model: nn.Module, path: Path) -> None:
@@ -71,12 +96,18 @@ def check_calibrated(model: nn.Module, path: Path) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What `save_weights` was given as metadata."""
-    try:
-        with safe_open(_shards(path)[0], "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not readable as weights ({error})") from error
+    """What `save_weights` was given as metadata. Raises InputError where shards are of different weights."""
+    first: dict[str, str] | None = None
+    for shard in _shards(path):
+        try:
+            with safe_open(shard, "pt") as file:
+                metadata = dict(file.metadata() or {})
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{shard}: not readable as weights ({error})") from error
+        if first is not None and metadata != first:
+            raise InputError(f"{shard}: of other weights than the first part of {path}; copy or train all parts again")
+        first = metadata
+    return first or {}
 
 
 def _shards(path: Path) -> Sequence[Path]:

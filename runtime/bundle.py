@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -26,7 +28,8 @@ MANIFEST, TABLES = "manifest.json", "tables.npz"
 _MOST_FILES = 256
 _LARGEST_SIZE = 2**31
 _UNREADABLE = (
-    OSError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,  # the archive
+    OSError, EOFError, MemoryError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error,  # the archive
+    lzma.LZMAError,  # in one whose entries claim to be so packed
     ValueError, KeyError, TypeError, AttributeError,  # its manifest and tables
 )  # fmt: skip
 

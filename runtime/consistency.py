@@ -41,6 +41,8 @@ def _problems(manifest: Manifest, tables: Tables) -> Iterator[str]:
         if tables[name].ndim != 2 or tables[name].shape[0] != QUALITY_LEVELS:
             yield f"table {name} has shape {tables[name].shape}, not ({QUALITY_LEVELS}, channels)"
     for graph in manifest.graphs:
+        if graph.halo < 0:
+            yield f"graph {graph.role}: a halo of {graph.halo}"
         if (graph.precision == "exact") != (graph.known_answer is not None):
             yield f"graph {graph.role}: exact graphs, and only they, have a known answer"
         for x in graph.inputs if graph.precision == "exact" else ():

@@ -101,7 +101,7 @@ class Guard:
     """How the real numbers of a guarded latent become integers.
 
     Means are rounded to multiples of `mean_step` / 16, residuals to multiples of `residual_step` / 16, scale indexes to
-    integers. `deltas` were measured at `levels`, which rise: ten times the largest difference between backends.
+    integers. `deltas` were measured at `levels`, which rise: several times the largest difference between backends.
     """
 
     mean_step: int

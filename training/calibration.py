@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from condic.errors import InputError
 from condic.models.codecs import Codec
 from condic.models.entropy import (
     MAGNITUDES,
@@ -21,6 +22,7 @@ from condic.models.entropy import (
     scale_table,
 )
 from condic.models.exact import observe
+from condic.models.weights import check_finite
 from condic.training.data import CropSampler
 from condic.training.evaluation import to_batch
 
@@ -39,23 +41,31 @@ def calibrate(model: Codec, sampler: CropSampler, device: torch.device, batches:
     """Runs the model on crops at all levels, and records in it what it saw.
 
     That is the largest magnitude of every channel on an entropy path that becomes integers, and the mixture of
-    Gaussians that the symbols of each scale index are like.
+    Gaussians that the symbols of each scale index are like. Raises InputError for weights that give no numbers.
     """
+    check_finite(model)
     for record in model.ranges():
         record.peak.zero_()
     conditionals = [m for m in model.modules() if isinstance(m, GaussianConditional)]
     for conditional in conditionals:
         conditional.counts = None
+    ends = 0, sampler.levels - 1
     was_training = model.training
     model.eval()
     with observe(model):
         for step in range(batches):
             pixels, levels = sampler.at(step)
-            levels[:2] = (0, sampler.levels - 1)[: len(levels)]
-            model(to_batch(pixels, device), torch.from_numpy(levels).to(device))
+            if len(levels) > 2:
+                levels[:2] = ends
+            elif step < len(ends):
+                levels[0] = ends[step]
+            output = model(to_batch(pixels, device), torch.from_numpy(levels).to(device))
+            if not output.image.isfinite().all():
+                raise InputError("the model's pictures hold infinity or NaN: the training has diverged")
     model.train(was_training)
     counts = sum(c.counts.cpu() for c in conditionals if c.counts is not None)
     model.mixture.copy_(fit_mixture(counts))
+    check_finite(model)  # with what was recorded
 
 
 def fit_mixture(counts: Tensor) -> Tensor:
@@ -67,18 +77,20 @@ def fit_mixture(counts: Tensor) -> Tensor:
     fitted = plain_gaussians(len(counts))
     if seen.any():
         with torch.enable_grad():
-            fitted[seen] = _fewest_bits(counts[seen].double(), scale_table(len(counts))[seen]).float()
+            fitted[seen] = _fewest_bits(
+                counts[seen].double(), scale_table(len(counts))[seen]
+            ).float()  # together: sooner
     return fitted
 
 
-def _fewest_bits(counts: Tensor, table: Tensor) -> Tensor:
+def _fewest_bits(symbols: Tensor, table: Tensor) -> Tensor:
     magnitude = torch.arange(MAGNITUDES, dtype=torch.float64)
 
     def bits(sigma: Tensor) -> Tensor:
         return interval_bits(magnitude, sigma[:, None])
 
     signs = torch.where(magnitude > 0, 2.0, 1.0)
-    counts = counts + _ASSUMED * signs * 2.0 ** -bits(table)
+    counts = symbols + _ASSUMED * signs * 2.0 ** -bits(table)
     share = counts / counts.sum(dim=1, keepdim=True)
     weight, *ratios = torch.tensor(_FIRST_GUESS, dtype=torch.float64)
     start = torch.stack([weight.logit(), *(ratio.log() for ratio in ratios)])
@@ -98,4 +110,9 @@ def _fewest_bits(counts: Tensor, table: Tensor) -> Tensor:
         return loss
 
     optimiser.step(closure)
-    return mixture().detach()
+    fitted = mixture().detach()
+    if fitted.isfinite().all():
+        return fitted
+    if len(table) == 1:  # the search has left all numbers behind: few symbols, whose likelihood is flat
+        return plain_gaussians(1).double()
+    return torch.cat([_fewest_bits(row[None], sigma[None]) for row, sigma in zip(symbols, table, strict=True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from condic.errors import InputError
-from condic.files import replace_whole
+from condic.files import named_errors, replace_whole
 
 CHECKPOINT_VERSION = 4
 """Higher with each change of what a state means: its tensors, the optimiser's, the lambda of a level."""
@@ -40,9 +41,11 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes beside `path`, then renames: the file is whole or as it was."""
-    with replace_whole(path) as temporary:
-        torch.save(asdict(checkpoint), temporary)
+    """Writes beside `path`, then renames: the file is whole or as it was. Raises InputError where that is refused."""
+    buffer = io.BytesIO()  # PyTorch has errors of its own for a full disk
+    torch.save(asdict(checkpoint), buffer)
+    with named_errors(path), replace_whole(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, model: str, preset: str) -> Checkpoint:

@@ -7,6 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from condic.command_line import heeded_signals
 from condic.errors import InputError
+from condic.files import named_errors
 from condic.models.cic_sr import Stage
 from condic.models.quality import LAMBDA_RANGE, LevelTable
 from condic.models.weights import save_weights
@@ -168,13 +171,20 @@ class Trainer:
         validation: Sequence[np.ndarray] = (),
     ) -> None:
         """Trains to the end of the budget, or until SIGTERM or Ctrl-C; always leaves a checkpoint and EMA weights."""
-        handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         batches = sampler.stream(self.step, workers)
         try:
-            with side_stream(self.device):
+            with self.stopped_by_signals(), side_stream(self.device):
                 self._run(batches, listeners, validation)
         finally:
             batches.close()
+
+    @contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """Within it, SIGTERM, SIGHUP and Ctrl-C end the training, and nothing else."""
+        handlers = {s: signal.signal(s, self._request_stop) for s in heeded_signals()}
+        try:
+            yield
+        finally:
             for s, handler in handlers.items():
                 signal.signal(s, handler)
 
@@ -195,7 +205,7 @@ class Trainer:
                 self.skipped, bad = report.skipped, report.in_a_row > 0
                 if report.in_a_row >= MOST_BAD_STEPS:
                     raise InputError(
-                        f"{report.in_a_row} steps in a row had no finite loss; the last good checkpoint is kept"
+                        f"{report.in_a_row} steps in a row had no finite loss; what was saved last is kept"
                     )
                 crops = self.settings.batch * (self.step - reported[0])
                 if report.means:
@@ -333,5 +343,5 @@ class MetricsLog:
         self._append({"kind": "evaluation", "step": step, "points": [asdict(p) for p in points]})
 
     def _append(self, row: dict[str, object]) -> None:
-        with self._path.open("a") as file:
+        with named_errors(self._path), self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")

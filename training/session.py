@@ -17,7 +17,7 @@ from condic.files import reason
 from condic.models.cic_sr import STAGES, CicSr
 from condic.models.codecs import Codec, build_codec
 from condic.models.dcic_sgp import DcicSgp
-from condic.models.quality import LEVELS, move_levels
+from condic.models.quality import LAMBDA_RANGE, LEVELS, move_levels
 from condic.models.weights import check_calibrated, load_weights, read_metadata
 from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
@@ -30,8 +30,6 @@ from condic.training.start import start_from_photographs
 _SHOWN_SKIPS = 5
 _MOST_FREEZING_COST = 0.005
 """Rise of the rate above which the integer form is worth fine-tuning (DESIGN section 4)."""
-_HISTORY = ("step", "minutes", "batch", "crop")
-"""What weights say of the run that made them."""
 _PIXELS_TO_START_FROM = 2**24
 _FIRST_LAMBDAS = {"mse": (0.0016, 0.09), "ms-ssim": (2.4, 135.0)}
 """Lambda's range of weights that do not name it."""
@@ -87,18 +85,22 @@ def run_session(
     trainer = loop.Trainer(settings, model, device, compile_model=compile_model and device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)
-    if settings.steps == 0:
-        trainer.history = {name: metadata[name] for name in _HISTORY if name in metadata}
+    if settings.steps == 0 and init:  # they stay what they were, but for what calibration finds
+        if metadata.get("blind") != model.provenance().get("blind"):
+            raise InputError(f"{init}: of --blind {metadata.get('blind', 'nothing')}; give the same to calibrate them")
+        low, high = LAMBDA_RANGE[_loss_and_lambdas(metadata)[0]]
+        trainer.history = metadata | {"lowest_lambda": str(low), "highest_lambda": str(high)}
     for path in replaced:
         path.unlink(missing_ok=True)
     log = loop.MetricsLog(settings.log_path)
     workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
-    with _Display(console) as display:
-        trainer.run(sampler, workers, [log, display], images)
     freezes = isinstance(model, DcicSgp) and not settings.integers
-    if not settings.integers:
-        with console.status("calibrating"):
-            trainer.calibrate(sampler)
+    with trainer.stopped_by_signals():
+        with _Display(console) as display:
+            trainer.run(sampler, workers, [log, display], images)
+        if not settings.integers:
+            with console.status("calibrating"):
+                trainer.calibrate(sampler)
     if images and not trainer.stopped:  # who stops a run does not want to wait
         points = trainer.evaluate(images)
         log.points(trainer.step, points)

@@ -17,7 +17,9 @@ for library in ("torch", "onnx", "onnxscript", "onnxruntime", "rich"):
     pytest.importorskip(library)
 
 import onnx  # noqa: E402
+import torch  # noqa: E402
 
+from condic.errors import InputError  # noqa: E402
 from condic.export.cli import main  # noqa: E402
 
 EXACT = ["prior_context_1", "prior_context_2", "prior_context_3", "hyper_synthesis"] + [
@@ -190,3 +192,23 @@ def refused(capfd: pytest.CaptureFixture[str], folder: Path, words: list[object]
     assert captured.err.startswith("condic-export: ")
     assert message in captured.err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_graph_that_exceeds_half_precision_inside_is_refused(data_folder: Path) -> None:
+    """Also where ONNX Runtime computes in float32 and nothing shows in the result."""
+    from condic.export.build import _stored, _verify, source_graphs
+    from condic.models.blocks import ResidualBlock
+    from condic.models.codecs import build_codec
+    from condic.models.weights import load_weights
+
+    model = build_codec("dcic-sgp", "t").eval()
+    load_weights(model, data_folder / "dcic-sgp-t.safetensors")
+    graph = next(x for x in source_graphs(model) if x.role == "hyper_analysis")
+    assert _verify(graph, _stored(graph, half=True), half=True) < 1e-3
+    block = next(x for x in model.hyper_analysis.modules() if isinstance(x, ResidualBlock))
+    with torch.no_grad():
+        block.expand.weight *= 2**17
+        block.expand.bias *= 2**17
+        block.project.weight /= 2**17
+    with pytest.raises(InputError, match=r"graph hyper_analysis: tensor .* is beyond half precision; export without"):
+        _verify(graph, _stored(graph, half=True), half=True)

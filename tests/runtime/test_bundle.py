@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -206,6 +207,15 @@ def test_bad_json_is_refused(
     refusal(write_folder(damaged) if kind == "folder" else write_zip(damaged))
 
 
+def test_an_archive_packed_otherwise_is_refused(files: Files, write_zip: Callable[[Files], Path]) -> None:
+    path = write_zip(files)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\1\2")
+    data[at + 10 : at + 12] = struct.pack("<H", zipfile.ZIP_LZMA)  # of the first entry, which is not
+    path.write_bytes(data)
+    refusal(path)
+
+
 def test_another_format_version_is_refused(files: Files, write_zip: Callable[[Files], Path]) -> None:
     message = refusal(write_zip(with_manifest(files, lambda m: m.update(format_version=1))))
     assert "bundle format 1, this condic reads 0" in message
@@ -263,6 +273,7 @@ def drop(*path: Any) -> Callable[[Json], None]:
         (drop("encode", 7), "do not code the same latents in the same order"),
         (drop("preview", 1), "preview: no step makes the image"),
         (set_in("bundle_id", to="xyz"), "the bundle id is not a SHA-256"),
+        (set_in("graphs", 0, "halo", to=-1), "a halo of -1"),
     ],
 )  # fmt: skip
 def test_an_inconsistent_manifest_is_refused(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from condic.errors import InputError
 from condic.kernels import Tables, gaussian_tables, information_content
 from condic.models.codecs import build_codec
 from condic.models.entropy import MAGNITUDES, SCALES, mixture_of_scales, plain_gaussians, scale_table
@@ -66,10 +67,46 @@ def test_a_few_symbols_change_little() -> None:
     assert _bits(fitted, 30, symbols) < 1.01 * _bits(plain_gaussians(SCALES), 30, symbols)
 
 
+def test_few_symbols_that_lead_the_search_astray_still_give_numbers() -> None:
+    counts = torch.zeros(SCALES, MAGNITUDES, dtype=torch.int64)
+    seen = {
+        19: [4, 3, 5], 20: [82, 31, 14, 5, 1, 2], 21: [4186, 2094, 419, 124, 57, 19, 7],
+        22: [1173, 927, 195, 63, 28, 12, 1, 1], 23: [0, 5, 5, 1, 6, 0, 1], 24: [1],
+    }  # fmt: skip
+    for index, row in seen.items():
+        counts[index, : len(row)] = torch.tensor(row)
+    fitted = fit_mixture(counts)
+    assert fitted.isfinite().all()
+    assert (fitted[21] != plain_gaussians(1)[0]).all()
+
+
 def test_outliers_are_left_to_the_escape() -> None:
     symbols = _drawn(10, (0.0, 1.0, 1.0), 4)
     fitted = fit_mixture(_counts({10: np.append(symbols, [900, -900])}))
     assert _bits(fitted, 10, symbols) < 1.001 * _bits(plain_gaussians(SCALES), 10, symbols)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_calibration_sees_all_levels_whatever_the_batch(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    model, seen = build_codec("dcic-sgp", "t"), list[int]()
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda image, level: (seen.extend(level.tolist()), forward(image, level))[1])
+    sampler = CropSampler(load_photographs([photographs], 128).images, 128, batch, 64, 0)
+    calibrate(model, sampler, torch.device("cpu"), batches=12)
+    assert {0, 63} <= set(seen)
+    assert len(set(seen)) > 6
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e38])
+def test_weights_that_give_no_numbers_are_refused(photographs: Path, value: float) -> None:
+    model = build_codec("dcic-sgp", "t")
+    with torch.no_grad():
+        next(model.context.parameters()).fill_(value)
+    sampler = CropSampler(load_photographs([photographs], 128).images, 128, 2, 64, 0)
+    with pytest.raises(InputError, match="infinity or NaN: the training has diverged"):
+        calibrate(model, sampler, torch.device("cpu"), batches=2)
 
 
 @pytest.mark.parametrize("codec", ["dcic-sgp", "cic-sr"])

@@ -6,12 +6,16 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import save_file
 
 from condic.errors import InputError
 from condic.export.cli import export
@@ -195,6 +199,101 @@ def test_weights_come_back_from_shards(tmp_path: Path, monkeypatch: pytest.Monke
     assert read_metadata(paths[0]) == read_metadata(tmp_path / "w.safetensors") == {"step": "3"}
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor.half().float(), again.state_dict()[name]), name
+
+
+def test_parts_of_different_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("condic.models.weights.SHARD_BYTES", 2**16 + 60_000)
+    first = save_weights(DcicSgp("t").state_dict(), tmp_path / "w.safetensors", {"step": "3"})
+    other = save_weights(DcicSgp("t").state_dict(), tmp_path / "o.safetensors", {"step": "4"})
+    first[1].write_bytes(other[1].read_bytes())
+    with pytest.raises(InputError, match="of other weights than the first part"):
+        load_weights(DcicSgp("t"), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e5])
+def test_numbers_that_float16_does_not_hold_are_not_written(tmp_path: Path, value: float) -> None:
+    model = DcicSgp("t")
+    with torch.no_grad():
+        model.synthesis.head.conv.bias[0] = value
+    with pytest.raises(InputError, match=r"not written, since synthesis.*diverged \(a lower --learning-rate"):
+        save_weights(model.state_dict(), tmp_path / "w.safetensors", {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("value", "message"), [(float("nan"), "holds infinity or NaN"), (-1.0, "range is negative")])
+def test_damaged_weights_are_refused(tmp_path: Path, value: float, message: str) -> None:
+    state = {name: tensor.half() for name, tensor in DcicSgp("t").state_dict().items()}
+    state[next(name for name in state if name.endswith(".peak"))][0] = value
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=f"w.safetensors: .*{message}"):
+        load_weights(DcicSgp("t"), tmp_path / "w.safetensors")
+
+
+def test_a_training_that_diverges_ends_in_one_line(tmp_path: Path, photographs: Path) -> None:
+    words = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 5 --learning-rate 100 --out {tmp_path}"
+    done = CliRunner().invoke(train, words.split())
+    assert isinstance(done.exception, InputError), done.output
+    assert "diverged" in str(done.exception)
+
+
+def test_calibrating_keeps_what_weights_say_of_themselves(tmp_path: Path) -> None:
+    Image.effect_noise((256, 256), 40).convert("RGB").save(tmp_path / "photograph.png")
+    common = f"--data {tmp_path / 'photograph.png'} --crop 256 --batch 1"
+    of_ms_ssim = f"--preset t --loss ms-ssim --steps 1 {common} --out {tmp_path / 'ms'}"
+    low = f"--model cic-sr --preset t --stage low-resolution --steps 1 {common} --out {tmp_path / 'low'}"
+    blind = f"--preset t --blind analysis --steps 1 {common} --out {tmp_path / 'blind'}"
+    for words in (of_ms_ssim, low, blind):
+        assert CliRunner().invoke(train, words.split(), catch_exceptions=False).exit_code == 0
+    for name, model, options in (
+        ("ms", "dcic-sgp", ""),
+        ("low", "cic-sr", ""),
+        ("blind", "dcic-sgp", "--blind analysis"),
+    ):
+        weights = tmp_path / name / f"{model}-t.safetensors"
+        again = f"--steps 0 --init {weights} --out {tmp_path / name / 'again'}"
+        words = f"--model {model} --preset t {options} {common} {again}"
+        assert CliRunner().invoke(train, words.split(), catch_exceptions=False).exit_code == 0
+        assert read_metadata(tmp_path / name / "again" / weights.name) == read_metadata(weights)
+    weights = tmp_path / "blind" / "dcic-sgp-t.safetensors"
+    words = f"--preset t --steps 0 --init {weights} {common} --out {tmp_path / 'seeing'}"
+    with pytest.raises(InputError, match="of --blind analysis; give the same"):
+        CliRunner().invoke(train, words.split(), catch_exceptions=False)
+
+
+def test_a_signal_while_a_run_calibrates_ends_nothing_halfway(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrate = loop.calibrate
+
+    def interrupted(*words: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        calibrate(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "calibrate", interrupted)
+    words = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 2 --out {tmp_path}".split()
+    assert CliRunner().invoke(train, words, catch_exceptions=False).exit_code == 0
+    model = DcicSgp("t")
+    load_weights(model, tmp_path / "dcic-sgp-t.safetensors")
+    assert all(bool(r.peak.any()) for r in model.ranges())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="limits of POSIX")
+@pytest.mark.parametrize("what", ["checkpoint.pt", "dcic-sgp-t.safetensors"])
+def test_a_full_disk_is_one_line(tmp_path: Path, photographs: Path, what: str) -> None:
+    code = (
+        "import resource, sys\nfrom condic.training import loop\n"
+        "limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "save = loop.Trainer.save_weights if sys.argv[1] != 'checkpoint.pt' else loop.Trainer.save\n"
+        "setattr(loop.Trainer, save.__name__, lambda self: (limit(), save(self)))\n"
+        "del sys.argv[1]\nfrom condic.training.cli import main\nmain()"
+    )
+    words = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 1 --out {tmp_path / 'run'}".split()
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, what, *words], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 2
+    assert f"condic-train: {tmp_path / 'run' / what}: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_weights_of_another_preset_name_the_tensor(tmp_path: Path) -> None:
