@@ -43,9 +43,7 @@ class CodedImage:
         self, source: Source, model: str | Path | None = None, backend: str = "auto", limits: Limits | None = None
     ) -> None:
         """See `open`."""
-        self.data = bytes(
-            read_source(source, MAGIC)
-        )  # what is checked now is decoded later, whoever writes to a source
+        self.data = bytes(read_source(source, MAGIC))  # a copy of what can change: it is checked now and decoded later
         with named(source):
             stream = read_stream(self.data, limits)
             header, self.metadata = stream.header, Metadata()

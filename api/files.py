@@ -8,7 +8,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -121,27 +121,21 @@ def writing(target: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     An existing file is replaced only if `replace`; a device or a pipe is written to at the end. Raises InputError for
     whatever the system refuses, but standard output's errors, which are the program's (`run_program`).
     """
-    try:
-        if is_standard_output(target):
-            buffer = io.BytesIO()  # some image formats seek
+    if is_standard_output(target) or _takes_bytes(target):
+        buffer = io.BytesIO()  # some image formats seek
+        with named_errors(target):
             yield buffer
+        if is_standard_output(target):
             _print(buffer.getbuffer())
             return
-        if _takes_bytes(target):
-            buffer = io.BytesIO()
-            yield buffer
-            with target.open("wb") as file:
-                file.write(buffer.getbuffer())
-            return
-        with replace_whole(target) as temporary:
-            with temporary.open("wb") as file:
-                yield file
-            if not replace and target.exists():
-                raise InputError(_EXISTS.format(target))
-    except OSError as error:
-        if is_standard_output(target):
-            raise  # standard output keeps what it could not write: the program's end deals with it
-        raise InputError(f"{target}: {reason(error)}") from error
+        with named_errors(target), target.open("wb") as file:
+            file.write(buffer.getbuffer())
+        return
+    with named_errors(target), replace_whole(target) as temporary:
+        with temporary.open("wb") as file:
+            yield file
+        if not replace and target.exists():
+            raise InputError(_EXISTS.format(target))
 
 
 def _print(data: memoryview) -> None:
@@ -203,11 +197,12 @@ def replace_whole(path: Path) -> Iterator[Path]:
     path = Path(os.path.realpath(path))
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
     temporary = path.with_name(f".condic-{os.urandom(8).hex()}{suffix}")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    mode = path.stat().st_mode & 0o777 if path.exists() else None
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else 0o600))
     try:
-        with suppress(FileNotFoundError):
-            temporary.chmod(path.stat().st_mode & 0o777)
         yield temporary
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

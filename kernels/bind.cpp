@@ -32,7 +32,7 @@ template <class T>
 using Array = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
 
 // Of a latent: offsets of its bytes have to fit.
-constexpr double kMaxElements = std::numeric_limits<size_t>::max() / 64;
+constexpr double kMaxElements = static_cast<double>(std::numeric_limits<size_t>::max() / 64);
 
 static_assert(sizeof(Box) == 8 * sizeof(int32_t), "a row of boxes is read as a Box");
 
@@ -100,7 +100,7 @@ Shape shape_of(size_t channels, size_t rows, size_t columns) {
   if (channels > limit || rows > limit || columns > limit)
     throw std::invalid_argument("a latent's sides must be below 2^31");
   // In floating point, where the product cannot wrap.
-  if (static_cast<double>(channels) * rows * columns > kMaxElements)
+  if (static_cast<double>(channels) * static_cast<double>(rows) * static_cast<double>(columns) > kMaxElements)
     throw std::invalid_argument("a latent has too many elements");
   return {channels, rows, columns};
 }

@@ -61,12 +61,23 @@ def test_a_new_file_has_the_permissions_that_the_umask_leaves(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
-def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o664])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
     target = tmp_path / "a.bin"
     target.write_bytes(b"secret")
-    target.chmod(0o600)
-    write_file(target, b"new")
-    assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", 0o600)
+    target.chmod(mode)
+    with replace_whole(target) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600, "it can be written to, by its owner alone"
+        temporary.write_bytes(b"new")
+    assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", mode)
+
+
+@pytest.mark.parametrize("target", ["-", "a.png"])
+def test_what_fails_while_it_is_made_is_one_line(tmp_path: Path, target: str) -> None:
+    path = Path(target) if target == "-" else tmp_path / target
+    with pytest.raises(InputError, match="encoder error"), writing(path):
+        raise OSError("encoder error -2 when writing image file")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")

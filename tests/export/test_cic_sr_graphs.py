@@ -111,9 +111,9 @@ def _guarded(latents: tuple[Latent, ...], **changes: float) -> tuple[Latent, ...
 
 def test_backends_further_apart_than_a_guard_is_good_for_are_refused() -> None:
     rule = Guard(4, 2, (0,), (Deltas(0.0, 0.0, 0.0),))
-    assert _measured(rule, {9: Deltas(0.025, 1e-9, 0.001)}).deltas == (Deltas(0.25, 1e-6, 0.01),)
-    with pytest.raises(InputError, match=r"backends differ by 0\.026 of a step .*a guard is good for 0\.025"):
-        _measured(rule, {9: Deltas(0.01, 0.026, 0.0)})
+    assert _measured(rule, {9: Deltas(0.0625, 1e-9, 0.001)}).deltas == (Deltas(0.25, 1e-6, 0.004),)
+    with pytest.raises(InputError, match=r"backends differ by 0\.063 of a step .*a guard is good for 0\.0625"):
+        _measured(rule, {9: Deltas(0.01, 0.063, 0.0)})
 
 
 def test_the_guard_is_measured_at_every_kind_of_level(data_folder: Path) -> None:
@@ -128,7 +128,11 @@ def test_the_guard_is_measured_at_every_kind_of_level(data_folder: Path) -> None
 
 
 def test_images_to_measure_on_are_strong_and_have_the_spectrum_of_photographs() -> None:
-    weak, strong = random_images(64)
+    weak, strong, *blocks = random_images(64)
+    for side, image in zip((8, 32), blocks, strict=True):
+        assert image.shape == weak.shape
+        assert set(image.flat) == {0, 255}
+        assert np.array_equal(image, image[::side, ::side].repeat(side, axis=0).repeat(side, axis=1))
     assert weak.shape == strong.shape == (64, 128, 3)
     assert strong.std() > 2 * weak.std() > 40
     amplitude = np.abs(np.fft.rfft2(weak[:, :, 0].astype(float)))

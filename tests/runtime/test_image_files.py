@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from condic.errors import CondicWarning, InputError
 from condic.runtime.bitstream import Limits
@@ -131,7 +131,10 @@ def test_xmp_that_is_no_text_is_replaced_with_a_warning(drawing: Draw, tmp_path:
         write_image(tmp_path / "out.png", drawing(8, 9), Metadata(xmp=b"<x>\xff</x>"))
 
 
-def test_a_profile_that_pillow_does_not_read_in_a_png_is_warned_of(drawing: Draw, tmp_path: Path) -> None:
+def test_a_profile_that_pillow_does_not_read_in_a_png_is_warned_of(
+    drawing: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 2**20)  # its default, which condic-run raises
     write_image(tmp_path / "small.png", drawing(8, 9), Metadata(bytes(2**20)))
     assert read_picture(tmp_path / "small.png").metadata.icc_profile == bytes(2**20)
     with pytest.warns(CondicWarning, match=r"large.png: Pillow does not read .* use .tiff"):

@@ -27,9 +27,14 @@ def test_while_a_picture_is_written(
 ) -> None:
     (tmp_path / "a.cdic").write_bytes(codec.encode(pictures[0], 3))
     before = sorted(tmp_path.iterdir())
-    after_writing = INTERRUPT.replace("SIGINT", name) + (
-        "from PIL import Image\nsave = Image.Image.save\n"
-        "Image.Image.save = lambda *words, **options: (save(*words, **options), interrupt())\n"
+    heeded = f"signal.signal(signal.{name}, signal.SIG_DFL)\n"  # whatever this process was started with
+    after_writing = (
+        INTERRUPT.replace("SIGINT", name)
+        + heeded
+        + (
+            "from PIL import Image\nsave = Image.Image.save\n"
+            "Image.Image.save = lambda *words, **options: (save(*words, **options), interrupt())\n"
+        )
     )
     done = program("decode", "a.cdic", "out.png", before=after_writing)
     assert (done.code, done.out, done.err) == (code, b"", LINE)
