@@ -74,9 +74,11 @@ compressai: dist/.built
 	.venv-compressai/bin/pip install --quiet "$$(echo dist/*.whl)[compressai]"
 	.venv-compressai/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
 
-# What needs an NVIDIA GPU, all of it: engines, checks, measures, a file of results (docs/gpu.md).
+# What needs an NVIDIA GPU: engines, checks, measures, a file of results. The backend ort-cuda wants an environment of its
+# own (docs/gpu.md).
 gpu: $(VENV)/.test
-	$(BIN)/python tests/gpu/run.py
+	$(BIN)/pip install --quiet pycuda
+	$(BIN)/python tests/gpu/run.py --only kernels,tensorrt,training,sanitizers
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis

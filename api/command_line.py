@@ -202,7 +202,15 @@ def _print_all(context: click.Context, parameter: click.Parameter, value: bool) 
 
 
 class Interruption(BaseException):
-    """Ctrl-C, or another signal to end, in a condic program; click prints an empty line about KeyboardInterrupt."""
+    """Ctrl-C, or another signal to end, in a condic program; click prints an empty line about KeyboardInterrupt.
+
+    Attributes:
+        code: what a program ends with then.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code = SIGNALLED + number
 
 
 def heeded_signals() -> list[int]:
@@ -217,7 +225,7 @@ def _interruptions() -> Iterator[list[int]]:
 
     def note(number: int, frame: Any) -> None:
         received.append(number)
-        raise Interruption
+        raise Interruption(number)
 
     before = {x: signal.signal(x, note) for x in heeded_signals()}
     try:

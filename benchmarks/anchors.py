@@ -37,4 +37,4 @@ def kodak_anchors() -> list[Anchor]:
 
 def is_kodak(images: Sequence[Path]) -> bool:
     """Whether these are Kodak's 24 images, to judge by their names; only then do the anchors mean anything."""
-    return {path.stem for path in images} == _KODAK
+    return sorted(path.stem for path in images) == sorted(_KODAK)

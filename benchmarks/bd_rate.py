@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from scipy.interpolate import PchipInterpolator
 
+_LEAST_POINTS = 4
+"""Of a curve, as Bjontegaard has it: with two or three the difference is that of the interpolation."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -29,14 +32,15 @@ class BdRate:
 
 
 def bd_rate(reference: Curve, curve: Curve) -> BdRate | None:
-    """Rate of `curve` against `reference` (Bjontegaard, VCEG-M33, 2001); None if they have no quality in common.
+    """Rate of `curve` against `reference` (Bjontegaard, VCEG-M33, 2001); None if they have no quality in common, or one
+    has fewer than four points.
 
     The logarithm of the rate is interpolated over quality by monotone cubics (PCHIP), as the common test conditions of
     JVET have it, and averaged over the common range of quality. Points that cost more than another without being
     better are left out.
     """
     first, second = _rising(reference), _rising(curve)
-    if min(len(first), len(second)) < 2:
+    if min(len(first), len(second)) < _LEAST_POINTS:
         return None
     low, high = max(first[0][0], second[0][0]), min(first[-1][0], second[-1][0])
     if low >= high:
@@ -48,7 +52,7 @@ def bd_rate(reference: Curve, curve: Curve) -> BdRate | None:
 def _rising(curve: Curve) -> list[tuple[float, float]]:
     """(quality, bpp) with both rising strictly."""
     points: list[tuple[float, float]] = []
-    for bpp, quality in sorted(zip(curve.bpp, curve.quality, strict=True)):
+    for bpp, quality in sorted(zip(curve.bpp, curve.quality, strict=True), key=lambda point: (point[0], -point[1])):
         if math.isfinite(quality) and (not points or (quality > points[-1][0] and bpp > points[-1][1])):
             points.append((quality, bpp))
     return points

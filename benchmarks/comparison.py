@@ -8,6 +8,8 @@ from condic.benchmarks.machine import Machine
 from condic.benchmarks.throughput import Row, Throughput
 from condic.benchmarks.timing import Direction, Spread
 
+_LEAST_RUNS = 4
+
 
 @dataclass(frozen=True)
 class Change:
@@ -30,8 +32,11 @@ class Change:
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the middle halves of the two runs' times do not overlap: one's quartiles are beyond the other's."""
-        if not self.before or not self.after:
+        """Whether the middle halves of the two runs' times do not overlap: one's quartiles are beyond the other's.
+
+        Fewer than four times have no quartiles to speak of.
+        """
+        if not self.before or not self.after or min(self.before.runs, self.after.runs) < _LEAST_RUNS:
             return False
         return self.after.low > self.before.high or self.after.high < self.before.low
 
@@ -58,7 +63,9 @@ def compare(before: Throughput, after: Throughput) -> list[Change]:
         row = old.get(key) or new[key]
         for direction in ("encode", "decode"):
             first, second = (_seconds(rows.get(key), direction) for rows in (old, new))
-            failed = new[key].error if first and key in new else None
+            failed = None
+            if first:
+                failed = new[key].error if key in new else after.missing.get(row.backend or row.codec)
             if first or second:
                 changes.append(Change(row.name, row.resolution.name, direction, first, second, failed))
     return changes

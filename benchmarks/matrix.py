@@ -49,8 +49,12 @@ def measure_matrix(
     pixels = [read_rgb(path) for path in images]
     cells = []
     for encoder, codec in codecs.items():
-        files = [codec.encode(image, level) for image in pixels]
-        own = [codec.decode(data, latents=True) for data in files]
+        try:
+            files = [codec.encode(image, level) for image in pixels]
+            own = [codec.decode(data, latents=True) for data in files]
+        except CondicError as error:  # what this is here to show
+            cells += [Cell(encoder, decoder, "", 0, 0, str(error)) for decoder in codecs]
+            continue
         hashes = [decoded.latents_sha256() for decoded in own]
         pictures = [decoded.image for decoded in own]
         for decoder, other in codecs.items():

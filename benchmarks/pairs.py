@@ -68,11 +68,11 @@ def make_pair(
 
 
 def highest_within(peer: ImageCodec, pixels: Pixels, limit: int) -> tuple[int, bytes]:
-    """The highest level 1..100 whose file has at most `limit` bytes, and the file; level 1 if none has.
+    """The highest level 1..99 whose file has at most `limit` bytes, and the file; level 1 if none has.
 
     By bisection: files are taken to grow with the level.
     """
-    low, high = 1, 100
+    low, high = 1, 99  # 100 means another mode of some libraries
     best = peer.encode(pixels, low)
     while low < high:
         middle = (low + high + 1) // 2

@@ -47,7 +47,7 @@ class Size:
 
     @property
     def framing(self) -> float:
-        """Bytes of header, section headers and checksums."""
+        """Bytes of header, section headers and checksums, and of the guard where the model has one."""
         return self.bytes - sum(x.payload for x in self.latents)
 
 

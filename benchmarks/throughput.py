@@ -154,7 +154,7 @@ def _ask(plan: Plan, configuration: Configuration, python: str) -> Answer:
     try:
         done = subprocess.run(
             [python, "-m", "condic.benchmarks.worker"],
-            input=question, capture_output=True, text=True, timeout=patience,
+            input=question, capture_output=True, text=True, errors="replace", timeout=patience,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return Answer(error=f"not done after {patience:.0f} s")

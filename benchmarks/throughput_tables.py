@@ -167,4 +167,4 @@ def _by_resolution(run: Throughput) -> list[list[tuple[Row, Measurement]]]:
 
 def _short(value: float) -> str:
     """Three significant digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else f"{value:.1g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -192,7 +192,7 @@ class _Work:
         with suppress(BackendError):
             key = replace(self.key, options=in_order((*self.key.options, "weight-stripped")))
             stripped = read_engine(engine_path(self.order.folder, key))
-            if stripped.notes.get("graph") == self._digest:
+            if not self._why_again(stripped):
                 return Engine(self.key, refit_plan(self.trt, stripped.plan, self.data), stripped.notes)
         return None
 

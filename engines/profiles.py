@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from condic.errors import InputError
+from condic.runtime.bundle import Bundle
 from condic.runtime.engine_cache import PROFILES, Profile, Size
 
 _LARGEST_SIDE = 65535
@@ -39,3 +41,18 @@ def _size(text: str, part: str) -> Size:
     if not (1 <= height <= _LARGEST_SIDE and 1 <= width <= _LARGEST_SIDE):
         raise InputError(f"--shapes {text}: {part} is no HEIGHTxWIDTH with sides from 1 to {_LARGEST_SIDE}")
     return height, width
+
+
+def check_profiles(bundle: Bundle, profiles: Sequence[Profile]) -> None:
+    """Raises InputError for a profile that does not take the known answers' sizes: its engines would never be used."""
+    for graph in bundle.manifest.graphs:
+        spec = next((x for x in graph.inputs if x.stride and graph.precision == "exact"), None)
+        if spec is None:
+            continue
+        height, width = (side * spec.stride for side in bundle.tables[f"known.{graph.role}.{spec.name}"].shape[-2:])
+        for profile in profiles:
+            if not profile.takes((height, width)):
+                raise InputError(
+                    f"profile {profile} does not take {height}x{width}, the size of the known answers that every "
+                    f"engine of {graph.role} has to give before it is used; begin with 128x128"
+                )

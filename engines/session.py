@@ -15,6 +15,7 @@ from condic.engines.build import Built, Order, build_engines, target_of
 from condic.engines.builder import Progress as Report
 from condic.engines.builder import check_options, is_tried
 from condic.engines.gpu import Gpu, first_gpu
+from condic.engines.profiles import check_profiles
 from condic.errors import InputError
 from condic.files import reason
 from condic.runtime.bundle import Bundle
@@ -49,9 +50,10 @@ class Session:
     def build(self, bundle: Bundle) -> None:
         """Builds a bundle's engines, with progress, and prints what there is then.
 
-        Raises BackendError for what TensorRT refuses.
+        Raises BackendError for what TensorRT refuses, InputError for profiles that no engine could be used with.
         """
-        console = Console(stderr=True)
+        check_profiles(bundle, self.order.profiles)
+        console = Console(stderr=True, markup=False)
         if not is_tried(self.trt):
             console.print(f"{self.trt}: condic has not been run with this version; see docs/tensorrt.md")
         for_all = not target_of(self.trt, self.gpu).gpu  # on an older GPU, TensorRT-RTX builds for that alone
@@ -69,8 +71,11 @@ class Session:
     def _built(self, bundle: Bundle, console: Console) -> list[Built]:
         built: list[Built] = []
         columns = (
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[phase]}"), TimeElapsedColumn()
-        )  # fmt: skip
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[phase]}", markup=False),
+            TimeElapsedColumn(),
+        )
         with interruptions_held() as held, Progress(*columns, console=console, transient=True) as bar:
             whole = bar.add_task("engines", total=len(bundle.manifest.graphs) * len(self.order.profiles), phase="")
             part = bar.add_task("", total=1.0, phase="")
@@ -90,7 +95,9 @@ class Session:
                 built.append(engine)
                 bar.update(whole, advance=1)
                 if engine.reason:
-                    console.print(f"{engine.key.role} {engine.key.profile}: {engine.done} again, {engine.reason}")
+                    console.print(
+                        f"{engine.key.role} {engine.key.profile}: {engine.done} again, {engine.reason}", soft_wrap=True
+                    )
 
             build_engines(bundle, self.order, self.trt, self.gpu, report, progress)
         return built
@@ -131,7 +138,7 @@ def _print_attention(console: Console, built: list[Built]) -> None:
 def run_inspect(path: Path) -> None:
     """Prints what an engine is for, its layers with their precisions, and what became of each block of attention."""
     engine = read_engine(path)
-    console = Console()
+    console = Console(markup=False)
     key = engine.key
     for name, value in {
         "graph": key.role,

@@ -41,7 +41,7 @@ def run_export(
 
     `published` are checkpoints for cic-sr's low-resolution codec and super-resolution; `weights` is one as well then.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     weights = weights or _shipped_weights(model_name, preset)
     if out and out.suffix == ".condic":
         check_target(out)

@@ -135,6 +135,16 @@ class Codec:
         """The backend's name."""
         return self.graphs.backend.name
 
+    def load(self) -> None:
+        """Loads every graph and what else a device needs, which encoding and decoding do when they come to it.
+
+        Raises BackendError, also where a graph fails its known-answer test.
+        """
+        for graph in self.bundle.manifest.graphs:
+            self.graphs.load(graph.role)
+        if self._device is not None:
+            self._device.load()
+
     def encode(self, image: Any, quality: int, timings: Timings | None = None, limits: Limits | None = None) -> bytes:
         """Compresses an image at a quality level 0..63: an array, a PIL image, or an image file (see `as_picture`).
 

@@ -34,6 +34,7 @@ SUFFIX = ".engine"
 _VARIABLE = "CONDIC_ENGINES"
 _MAGIC = b"CDENGIN\x01"
 _PREFIX = len(_MAGIC) + 32 + 4
+_SHOWN_PROBLEMS = 3
 _LARGEST_HEADER = 2**24
 _OLDEST_COMPATIBLE = (8, 0)
 """Hardware-compatible engines run on Ampere and later."""
@@ -217,8 +218,8 @@ def find_engine(
         try:
             return read_engine(path)
         except BackendError as error:
-            problems.append(str(error))
-    found = f"none fits ({problems[0]})" if problems else f"none in {folder}"
+            problems.insert(0, str(error))  # worse than an engine that is for others
+    found = f"none fits ({'; '.join(problems[:_SHOWN_PROBLEMS])})" if problems else f"none in {folder}"
     raise BackendError(
         f"no engine of {role} for {size[0]}x{size[1]} on {target}: {found}; build them with condic-export --engines, "
         "with --shapes for sizes of your own, or use --backend ort"

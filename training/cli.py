@@ -80,7 +80,7 @@ def train(
     """Trains a codec on folders and tar files of photographs.
 
     Writes checkpoint.pt, MODEL-PRESET.safetensors (the averaged weights) and metrics.jsonl into --out every few
-    minutes and at the end, also when stopped by Ctrl-C or SIGTERM; exit code 130 then.
+    minutes and at the end, also when stopped by Ctrl-C, SIGTERM or SIGHUP; exit code 130 then.
     """
     if options["steps"] is None and options["budget"] is None:
         raise click.UsageError("give the run a length: --steps N or --time-budget 25m")

@@ -51,7 +51,7 @@ def run_session(
     `compile_model`: the networks are compiled, on a GPU. `force`: a run that is in the folder already is replaced.
     Returns whether the run came to its end.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     device = _device(device_name)
     checkpoint = load_checkpoint(resume, options["model"], options["preset"]) if resume else None
     entropy_fraction = checkpoint.entropy_fraction if checkpoint else _entropy_fraction(init, **options)

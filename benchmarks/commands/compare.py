@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from condic.command_line import FAILED
+from condic.errors import InputError
 
 
 @click.command()
@@ -35,6 +36,8 @@ def compare(before: Path, after: Path, threshold: float) -> None:
         percent = f"{change.percent:+.1f} %" if change.before and change.after else "-"
         rows.append((change.name, change.resolution, change.direction, *times, percent, change.verdict()))
     show_table("seconds: median (quartiles)", ("codec", "size", "", "before", "after", "change", ""), rows)
+    if not any((change.before and change.after) or change.failed for change in changes):
+        raise InputError("the two runs have measured nothing in common")
     worse = [change for change in changes if change.regressed(threshold)]
     for change in worse:
         why = change.failed or f"{change.percent:+.1f} %"

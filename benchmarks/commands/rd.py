@@ -33,11 +33,12 @@ def rd(
     from condic.benchmarks.display import progress
     from condic.benchmarks.images import find_images
     from condic.benchmarks.peers import open_trained
-    from condic.benchmarks.rate_distortion import RateDistortion, Result, compare, means, measure
+    from condic.benchmarks.rate_distortion import RateDistortion, Result, check_sizes, compare, means, measure
 
     images = find_images(paths)
     codecs: list[ImageCodec] = [CondicCodec(setup.open(), levels), *map(open_trained, against)]
     results: list[Result] = []
+    check_sizes(images)
     with progress("coding", len(images) * sum(len(c.levels) for c in codecs)) as begin:
         for codec in codecs:
             results += measure(codec, images, begin)
@@ -69,6 +70,9 @@ def _show(run: RateDistortion, title: str) -> None:
         for p in points
     ]
     show_table(title, ("codec", "level", "bpp", "PSNR dB", "MS-SSIM"), means)
+    for codec, settings in run.settings.items():
+        if codec != run.codec:
+            click.echo(f"{codec}: {settings}")
     if run.bd_rate:
         rates = [
             [c.reference if c.source == RUN_HERE else f"{c.reference} (published)", *_cells(c.psnr), *_cells(c.ms_ssim)]

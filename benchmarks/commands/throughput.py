@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from condic.benchmarks.options import html_option, json_option, names_option
 from condic.benchmarks.peers import PEERS, split_level
-from condic.command_line import FAILED, INTERRUPTED, Interruption
+from condic.command_line import FAILED, Interruption
 from condic.errors import InputError
 from condic.runtime.backends import backend_names
 from condic.runtime.shipped import find_bundle, shipped_bundles
@@ -72,7 +72,7 @@ def throughput(
     photographs = tuple(str(path.resolve()) for path in find_photographs(images))
     plan = Plan(photographs, batch, threads, quality, repeat, time_limit)
     configurations = _configurations(models, backends, peers, resolutions)
-    run, interrupted = Throughput(plan), False
+    run, interrupted = Throughput(plan), 0
     python = shutil.which(compressai) if compressai else sys.executable
     if python is None:
         raise InputError(f"{compressai}: no such program; --compressai takes the Python of an environment")
@@ -83,8 +83,8 @@ def throughput(
             for run in run_all(plan, configurations, begin, python):
                 if json_out:
                     write_results(json_out, Results(begun, run))
-    except Interruption:
-        interrupted = True
+    except Interruption as error:
+        interrupted = error.code
     _show(run, begun.machine.describe())
     if html_out:
         from condic.benchmarks.report import write_report
@@ -92,7 +92,7 @@ def throughput(
         write_report([Results(begun, run)], html_out)
     if interrupted:
         click.echo("condic-bench: interrupted; what was done is kept", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(interrupted)
     named = (backends if _is_given("backends") else ()) + (peers if _is_given("peers") else ())
     if any(row.error for row in run.rows) or any(name in run.missing for name in named):
         sys.exit(FAILED)

@@ -70,7 +70,9 @@ def open_peer(name: str, threads: int = 0) -> ImageCodec:
 
     Raises MissingError where its library is not installed.
     """
-    split_level(name)
+    name, level = split_level(name)
+    if level is not None:
+        raise InputError(f"{name}:{level}: this runs at levels of its own; give {name}")
     peer: ImageCodec = import_module(f"condic.benchmarks.peers.{_MODULES[name]}").open_codec(name, threads)
     return peer
 

@@ -20,4 +20,4 @@ def open_codec(name: str, threads: int) -> PillowCodec:
     if threads:
         options["num_threads"] = JpegXLImagePlugin.DECODE_THREADS = threads
     library = f"pillow-jxl-plugin {version('pillow-jxl-plugin')}"
-    return PillowCodec(name, "JXL", (5, 15, 25, 40, 55, 70, 80, 88), 70, options, library).tried(_REMEDY)
+    return PillowCodec(name, "JXL", (5, 20, 25, 40, 55, 70, 80, 88), 70, options, library).tried(_REMEDY)

@@ -30,4 +30,4 @@ def read_all(paths: Sequence[Path]) -> list[Results]:
 def write_report(results: Sequence[Results], target: Path) -> None:
     """Writes the page. Raises InputError where it cannot be written."""
     parts = [(each.origin, _SECTIONS[each.origin.kind](each.content)) for each in results]
-    write_file(target, page(parts).encode())
+    write_file(target, page(parts).encode(errors="backslashreplace"))  # names that are no text

@@ -10,7 +10,7 @@ def sections(run: Pairs) -> list[Section]:
     """A photograph each: two lists choose what is left and right of the divider. In print, all of them."""
     about = note(
         "Drag the divider, or move it with the arrow keys. Peers have the best level that needs no more bytes than "
-        "condic; pictures are shown without further loss.",
+        "condic, or their smallest file where all need more; pictures are shown without further loss.",
         *(f"{name}: {text}" for name, text in run.settings.items()),
     )
     return [Section("pictures", "Pictures in as many bytes", about + "".join(map(_pair, run.pairs)))]
@@ -26,7 +26,7 @@ def _pair(pair: Pair) -> str:
     )
     last = len(captions) - 1
     return (
-        f'<div class=pair style="--width:{pair.width}px"><div class=choice>{_list("left", captions, 1)}'
+        f'<div class=pair style="--width:{pair.width}px"><div class=choice>{_list("left", captions, min(1, last - 1))}'
         f"{_list('right', captions, min(2, last))}</div><div class=stage><img class=under alt=''>"
         f"<img class=over alt=''><span class=line></span><input type=range min=0 max=100 step=0.1 value=50 "
         f'aria-label="Divider of {escape(pair.file)}"></div><p class=note>{escape(pair.file)}</p>'

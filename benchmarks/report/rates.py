@@ -29,7 +29,8 @@ class Line:
 
 def sections(run: RateDistortion) -> list[Section]:
     """Curves with BD-rates, and the numbers behind them."""
-    images = len({r.file for r in run.images})
+    first = run.images[0]
+    images = sum((r.codec, r.level) == (first.codec, first.level) for r in run.images)
     axes = ("PSNR (dB)", "MS-SSIM (dB, -10 log10(1 - s))")
     plots = "".join(
         figure(draw(_lines(run, metric), name), f"{name} over rate, mean of {images} images")

@@ -36,7 +36,7 @@ def sections(run: Throughput) -> list[Section]:
     found = [Section("speed", f"Throughput at {sizes}", speed)]
     coded = [(row, m) for row, m in done if m.graphs]
     if coded:
-        bars = figure(_draw_stages(coded), "Milliseconds per 10^6 pixels, median of each stage")
+        bars = figure(_draw_stages(coded, run.plan.batch), "Milliseconds per 10^6 pixels, median of each stage")
         found.append(Section("stages", "Where the time goes", bars + by_kind["stages"]))
     held = [(row, m) for row, m in done if m.memory]
     plot = figure(_draw_memory(held), "Peak of the process, in MB, encoding (above) and decoding") if held else ""
@@ -82,8 +82,8 @@ def _add_line(
     )  # fmt: skip
 
 
-def _draw_stages(coded: Done) -> str:
-    bars = {side: [_scaled(row, getattr(m, side), m) for row, m in coded] for side in ("encode", "decode")}
+def _draw_stages(coded: Done, batch: int) -> str:
+    bars = {side: [_scaled(row, getattr(m, side), m, batch) for row, m in coded] for side in ("encode", "decode")}
     everything = [bar for side in bars.values() for bar in side]
     totals: dict[str, float] = {}
     for bar in everything:
@@ -117,10 +117,10 @@ def _draw_stages(coded: Done) -> str:
         return svg(plot, "Milliseconds per megapixel by stage")
 
 
-def _scaled(row: Row, direction: Direction, measured: Measurement) -> Mapping[str, float]:
+def _scaled(row: Row, direction: Direction, measured: Measurement, batch: int) -> Mapping[str, float]:
     """Milliseconds per 10^6 pixels by kind of stage."""
     return {
-        name: 1e3 * seconds / row.resolution.megapixels
+        name: 1e3 * seconds / (row.resolution.megapixels * batch)
         for name, seconds in families(direction, measured.graphs).items()
     }
 

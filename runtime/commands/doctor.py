@@ -27,8 +27,7 @@ def doctor(model: str | None, threads: int, as_json: bool) -> None:
         try:
             codec = Setup(model, name, threads, max_pixels=1, as_json=as_json).open()
             graphs = codec.bundle.manifest.graphs
-            for graph in graphs:
-                codec.graphs.load(graph.role)
+            codec.load()
             passed = sum(graph.precision == "exact" for graph in graphs)
             tests = f"{passed} known-answer tests passed" if passed else f"{len(graphs)} graphs loaded"
             detail = f"{codec.backend}; {tests}"

@@ -99,6 +99,11 @@ class DevicePipeline:
                 return _drawn(use.loaded, draw, timings, latents=latents)
         raise AssertionError
 
+    def load(self) -> None:
+        """Loads the kernels and the coder's tables."""
+        with self._driver.entered(), self._lock:
+            self._load()
+
     def profile(self, format: Format) -> list[tuple[str, float]]:
         """Seconds of every operation of a program, one at a time."""
         with _Use(self, format) as use:

@@ -44,7 +44,16 @@ def test_points_that_cost_more_and_are_no_better_do_not_count():
 
 
 def test_curves_with_no_quality_in_common_are_not_compared():
-    assert bd_rate(CURVE, Curve((0.1, 0.2), (40.0, 42.0))) is None
+    assert bd_rate(CURVE, Curve((0.1, 0.2, 0.3, 0.4), (40.0, 42.0, 43.0, 44.0))) is None
+
+
+def test_three_points_are_no_curve():
+    assert bd_rate(CURVE, Curve(CURVE.bpp[:3], CURVE.quality[:3])) is None
+
+
+def test_of_two_points_with_one_rate_the_better_counts():
+    doubled = Curve((0.1, 0.2, 0.2, 0.4, 0.9), (28.0, 29.0, 30.5, 33.0, 36.0))
+    assert bd_rate(CURVE, doubled) == bd_rate(CURVE, CURVE)
 
 
 def test_published_anchors_stand_in_their_known_order():

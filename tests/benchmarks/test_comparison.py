@@ -57,6 +57,32 @@ def test_what_fails_now_is_a_regression_whatever_the_threshold():
     assert not mended.regressed(0)
 
 
+def test_what_is_not_installed_any_more_is_a_regression():
+    gone = replace(run(row("b", 1.0)), missing={"a": "it does not load"})
+    changes = compare(run(row("a", 1.0), row("b", 1.0)), gone)
+    assert [(c.name, c.verdict(), c.regressed(1e9)) for c in changes][::2] == [
+        ("a", "fails", True),
+        ("b", "same", False),
+    ]
+
+
+def test_a_few_runs_are_no_measure_of_noise():
+    def once(median: float) -> Throughput:
+        side = Direction(Spread(median, median, median, 3), median, {})
+        return run(Row("a", None, SIZE, Measurement("", 1, 1.0, 1.0, 0.1, side, side, None, ()), None))
+
+    (change, _) = compare(once(1.0), once(1.06))
+    assert (change.verdict(), change.regressed(5)) == ("same", False)
+
+
+def test_runs_with_nothing_in_common_are_refused(tmp_path: Path):
+    for name, content in (("a", run(row("a", 1.0))), ("b", run(row("b", 1.0)))):
+        write_results(tmp_path / f"{name}.json", Results(Origin("throughput", "", "", "", MACHINE), content))
+    command = [sys.executable, "-m", "condic.benchmarks", "compare", tmp_path / "a.json", tmp_path / "b.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, "condic-bench: the two runs have measured nothing in common\n")
+
+
 def test_what_only_one_run_has_is_listed():
     changes = compare(run(row("a", 1.0)), run(row("b", 1.0)))
     assert [(c.name, c.verdict()) for c in changes][::2] == [("a", "only before"), ("b", "only after")]

@@ -33,6 +33,18 @@ def test_an_unknown_peer_is_named_with_those_that_are_known():
         open_peer("gif")
 
 
+def test_a_level_is_refused_where_a_curve_is_measured():
+    with pytest.raises(InputError, match="jpeg:90: this runs at levels of its own; give jpeg"):
+        open_peer("jpeg:90")
+
+
+def test_what_a_library_refuses_is_named():
+    with pytest.raises(InputError, match=r"^webp: encoding error"):
+        open_peer("webp").encode(np.zeros((1, 16500, 3), np.uint8), 50)
+    with pytest.raises(InputError, match=r"^jpeg: "):
+        open_peer("jpeg").decode(b"no image")
+
+
 def test_a_peer_whose_library_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "compressai", None)
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)

@@ -170,6 +170,7 @@ def test_a_stripped_engine_gets_its_weights_back_instead_of_being_built(run: Run
     assert [x.done for x in run(options=("version-compatible", "weight-stripped"))] == ["kept", "kept"]
     assert [x.done for x in run(options=("version-compatible", *["weight-stripped"] * 2))] == ["kept", "kept"]
     assert [x.done for x in run(options=("version-compatible",))] == ["refitted", "refitted"]
+    assert [x.done for x in run(optimization_level=5)] == ["built", "built"], "the stripped one was of another level"
     for engine in completed:
         engine.path.unlink()
     played.refits = False

@@ -83,7 +83,8 @@ def test_engines_are_built_from_a_bundle_shown_kept_and_inspected(run: Run, bund
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
     key = EngineKey("ab" * 32, "synthesis", "fp16", Target("Orin", "8.7", "tensorrt", "10.3.0"), PROFILES["4k"])
-    layers = [{"name": "_gemm_mha_v2", "kind": "kgen", "precision": "fp16", "origin": "attention_0.softmax"}]
+    opaque = {"name": "{ForeignNode[/conv1/Conv...[/a]]}", "kind": "Myelin", "precision": "fp16", "origin": ""}
+    layers = [opaque, {"name": "_gemm_mha_v2", "kind": "kgen", "precision": "fp16", "origin": "attention_0.softmax"}]
     attention = [{"fused": "not fused", "reason": "3 layers"}, {"fused": "fused", "reason": "the kernel _gemm_mha_v2"}]
     notes = {"source": "engine", "layers": layers, "attention": attention, "graph": "", "build_seconds": 12.34}
     return write_engine(tmp_path, Engine(key, b"a plan", notes))
@@ -92,8 +93,8 @@ def engine(tmp_path: Path) -> Path:
 def test_inspect_needs_neither_tensorrt_nor_a_gpu(run: Run, engine: Path):
     code, out, _ = run("inspect", engine)
     assert code == 0
-    for text in ("synthesis", "fp16", "TensorRT 10.3.0 on Orin (8.7)", "layers of the engine", "_gemm_mha_v2", "kgen",
-                 "built in 12.3 s"):  # fmt: skip
+    for text in ("{ForeignNode[/conv1/Conv...[/a]]}", "synthesis", "fp16", "TensorRT 10.3.0 on Orin (8.7)",
+                 "layers of the engine", "_gemm_mha_v2", "kgen", "built in 12.3 s"):  # fmt: skip
         assert text in out
     assert "attention 0: not fused; 3 layers" in out
     assert "attention 1: fused; the kernel _gemm_mha_v2" in out

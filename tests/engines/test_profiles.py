@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from condic.engines.profiles import named_profiles, profile_of_shapes
+from condic.engines.profiles import check_profiles, named_profiles, profile_of_shapes
 from condic.errors import InputError
+from condic.runtime.bundle import Bundle
 from condic.runtime.engine_cache import PROFILES, Profile
 
 
@@ -18,6 +19,12 @@ def test_names_come_alone_or_in_lists_without_repetition():
 def test_an_unknown_name_is_told_those_that_there_are(names: str):
     with pytest.raises(InputError, match=r"there is no .*; there are 512, 1080p, 4k, or give --shapes"):
         named_profiles(names)
+
+
+def test_profiles_have_to_take_the_known_answers(bundle: Bundle):
+    check_profiles(bundle, [*PROFILES.values(), profile_of_shapes("128x128,512x512,512x512")])
+    with pytest.raises(InputError, match=r"profile 512x768\.?.* does not take 128x256, .*begin with 128x128"):
+        check_profiles(bundle, [profile_of_shapes("512x768,512x768,512x768")])
 
 
 def test_shapes_are_heights_by_widths():

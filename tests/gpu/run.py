@@ -4,8 +4,9 @@
                             [--optimization-level N] [--builders N] [--sizes 512,1080p,4k]
                             [--only kernels,tensorrt,...] [--limit SECONDS] [--out RESULTS.json]
 
-Needs condic installed in each PYTHON (by default the one that runs this), pycuda, and TensorRT or onnxruntime-gpu;
-engines also need onnx and rich, training PyTorch and safetensors. What a PYTHON lacks is written down and the rest goes
+Needs condic installed in each PYTHON (by default the one that runs this), with pycuda, NVRTC (or nvcc, when condic was
+built), onnxruntime for the CPU's side, and TensorRT, or onnxruntime-gpu in its place; engines also need onnx and rich,
+training PyTorch and safetensors. What a PYTHON lacks is written down and the rest goes
 on. Parts run in processes of their own: one that crashes, or takes longer than the limit, ends nothing else. Results
 are written as they come: a run that is cut short leaves what it had.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
 import re
 import shutil
 import signal
@@ -26,11 +28,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 Facts = dict[str, Any]
 
@@ -47,6 +49,8 @@ SHIPPED = "dcic-sgp-s"
 SIZES = {"512": "512x768", "1080p": "1080p", "4k": "4k"}
 SMALL_SIZES = ("512x768", "333x251")
 """Of the photographs that are coded in both directions at every level."""
+_FOUND = 9
+"""What a sanitizer that has found something ends with."""
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -64,7 +68,14 @@ def main() -> int:
     except Exception as error:
         print(f"run.py: nothing to do: {error}", file=sys.stderr)
         return 2
-    results = Results(options.out or RESULTS, device)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return _go_through(options, Results(options.out or RESULTS, device))
+    finally:
+        Run.end_all()
+
+
+def _go_through(options: argparse.Namespace, results: Results) -> int:
     pythons, limit = options.python or [sys.executable], options.limit
     with tempfile.TemporaryDirectory() as folder:
         bundle = options.bundle or SHIPPED
@@ -91,7 +102,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--python", action="append", help="Python of an environment to test; may be given several times"
     )
-    parser.add_argument("--bundle", help="model; default: dcic-sgp s in half precision, or the shipped one")
+    parser.add_argument(
+        "--bundle", type=_bundle, help="model; default: dcic-sgp s in half precision, or the shipped one"
+    )
     parser.add_argument(
         "--profiles", default="512,1080p,4k", help="sizes to build engines for; 4k takes all others too"
     )
@@ -99,8 +112,8 @@ def _options() -> argparse.Namespace:
         "--shapes", default="", help="sizes that engines take, as condic-export has it, instead of profiles"
     )
     parser.add_argument("--optimization-level", type=int, help="as condic-export has it")
-    parser.add_argument("--builders", type=int, default=1, help="engines to build at once, which disturb each other")
-    parser.add_argument("--sizes", default="512,1080p,4k", help="sizes to measure")
+    parser.add_argument("--builders", type=_count, default=1, help="engines to build at once, which disturb each other")
+    parser.add_argument("--sizes", type=_sizes, default="512,1080p,4k", help="sizes to measure")
     parser.add_argument(
         "--only", type=_parts, default=PARTS, metavar="PART,...", help=f"what to do of {', '.join(PARTS)}; default: all"
     )
@@ -119,6 +132,33 @@ def _parts(text: str) -> list[str]:
     if unknown := set(parts) - set(PARTS):
         raise argparse.ArgumentTypeError(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     return parts
+
+
+def _sizes(text: str) -> str:
+    if unknown := set(text.split(",")) - SIZES.keys():
+        raise argparse.ArgumentTypeError(f"no such size: {', '.join(sorted(unknown))}; there are {', '.join(SIZES)}")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of processes")
+    return int(text)
+
+
+def _bundle(text: str) -> str:
+    """A model that can be read, before anything takes time; without condic, that is said later."""
+    try:
+        from condic.errors import CondicError
+        from condic.runtime.bundle import read_bundle
+        from condic.runtime.shipped import find_bundle
+    except ImportError:
+        return text
+    try:
+        read_bundle(find_bundle(text))
+    except CondicError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _gpu() -> str:
@@ -328,6 +368,7 @@ class Results:
         if out.suffix != ".json":
             out.mkdir(parents=True, exist_ok=True)
             out /= f"gpu-{re.sub('[^a-z0-9]+', '-', device.lower())}-{self._facts['date'][:10]}.json"
+        out.parent.mkdir(parents=True, exist_ok=True)
         self._path = out
 
     def add(self, python: str, outcomes: Iterable[Facts]) -> bool:
@@ -380,16 +421,24 @@ def _engines(command: Sequence[str], model: str, builders: int, limit: float) ->
     from condic.runtime.bundle import read_bundle
     from condic.runtime.shipped import find_bundle
 
-    def build(share: Sequence[Any]) -> list[Facts]:
+    outcomes: queue.Queue[Facts | None] = queue.Queue()
+
+    def build(share: Sequence[Any]) -> None:
         stages = " ".join(["engines", *(graph.role for graph in share)])
-        return list(_process(stages, [*command, stages], limit))
+        try:
+            for outcome in _process(stages, [*command, stages], limit):
+                outcomes.put(outcome)
+        finally:
+            outcomes.put(None)
 
     graphs = read_bundle(find_bundle(model)).manifest.graphs
     slowest_first = sorted(graphs, key=lambda graph: (graph.precision != "float", "synthesis" not in graph.role))
-    with ThreadPoolExecutor(builders) as pool:
-        shares = [slowest_first[k::builders] for k in range(min(builders, len(graphs)))]
-        for done in as_completed([pool.submit(build, share) for share in shares]):
-            yield from done.result()
+    shares = [slowest_first[k::builders] for k in range(min(builders, len(graphs)))]
+    for share in shares:
+        threading.Thread(target=build, args=(share,), daemon=True).start()
+    for _ in shares:
+        while (outcome := outcomes.get()) is not None:
+            yield outcome
 
 
 def _throughput(python: str, backend: str, bundle: str, sizes: str, folder: Path, limit: float) -> Facts:
@@ -412,14 +461,24 @@ def _sanitized(python: str, limit: float) -> Iterator[Facts]:
     kernels = [python, __file__, "--stages", "kernels-once", "--bundle", SHIPPED]
     for tool in SANITIZERS:
         start = time.perf_counter()
-        run = Run([sanitizer, "--tool", tool, "--target-processes", "all", "--error-exitcode", "9", *kernels], limit)
+        run = Run(
+            [sanitizer, "--tool", tool, "--target-processes", "all", "--error-exitcode", str(_FOUND), *kernels], limit
+        )
         summary = next((x for x in reversed(run.said) if " SUMMARY: " in x), "").strip("= \n")
-        error = run.error() and (summary or run.error())
+        error = run.error() and (summary if run.code == _FOUND else run.failure() or run.error())
         yield _outcome("kernels", f"compute-sanitizer {tool}", error, {"summary": summary}, time.perf_counter() - start)
 
 
 class Run:
     """A process, ended after `limit` seconds; `said` are the lines that it printed on standard output."""
+
+    _going: ClassVar[set[Run]] = set()
+
+    @classmethod
+    def end_all(cls) -> None:
+        """Ends those that are still going, which nobody waits for any more."""
+        for run in list(cls._going):
+            run._kill()
 
     def __init__(self, command: Sequence[str], limit: float, *, wait: bool = True) -> None:
         self.said: list[str] = []
@@ -433,6 +492,7 @@ class Run:
         except OSError as error:
             self._complaints.write(str(error))
             return
+        self._going.add(self)
         self._timer = threading.Timer(limit, self._end)
         self._timer.daemon = True
         self._timer.start()
@@ -449,7 +509,20 @@ class Run:
                 yield line
             self._process.wait()
         finally:
+            if self._process.poll() is None:  # whoever reads has given up
+                self._kill()
             self._timer.cancel()
+            self._going.discard(self)
+
+    @property
+    def code(self) -> int | None:
+        """What it ended with."""
+        return None if self._process is None else self._process.returncode
+
+    def failure(self) -> str | None:
+        """The error of the first stage that failed, as the process has told it."""
+        told = (json.loads(line) for line in self.said if line.startswith('{"backend"'))
+        return next((f"{x['stage']}: {x['error']}" for x in told if not x["ok"]), None)
 
     def error(self) -> str | None:
         """What went wrong, in one line, once it has ended."""
@@ -462,9 +535,13 @@ class Run:
         return last if self._process is None else f"the process ended with code {self._process.returncode}: {last}"
 
     def _end(self) -> None:
-        assert self._process is not None
         self._late = True
-        os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
+        self._kill()
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
 
 
 def _outcome(backend: str, stage: str, error: str | None, facts: Facts, seconds: float) -> Facts:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,8 @@ import run
 from cuda_emulator import DeviceMemory, Emulator
 from fake_backend import FakeBackend, registered
 from fake_driver import FakeDriver
+
+from condic.runtime.bundle import read_bundle
 
 SCRIPT = Path(run.__file__)
 
@@ -94,6 +96,65 @@ def test_outcomes_come_while_a_process_runs_and_stay_when_it_takes_too_long() ->
     (late,) = outcomes
     assert (late["error"], late["ok"]) == ("not done after 3 s", False)
     assert time.monotonic() - begun < 30
+
+
+def test_who_gives_up_reading_ends_the_process() -> None:
+    process = run.Run(["sh", "-c", "echo begun; sleep 60; true"], 100, wait=False)
+    for _ in process.lines():
+        break
+    assert process._process is not None
+    assert process._process.wait(10) == -9
+    waiting = run.Run(["sleep", "60"], 100, wait=False)
+    run.Run.end_all()
+    assert waiting._process is not None
+    assert waiting._process.wait(10) == -9
+    list(waiting.lines())
+    assert not run.Run._going
+
+
+def test_outcomes_of_several_builders_come_as_they_are(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def process(stages: str, command: object, limit: float) -> Iterator[run.Facts]:
+        for role in stages.split()[1:]:
+            time.sleep(0.01 if "synthesis" in role else 0.5)
+            yield run._outcome("tensorrt", f"engine {role}", None, {}, 0)
+
+    monkeypatch.setattr(run, "_process", process)
+    begun = time.monotonic()
+    outcomes = run._engines([], str(bundle_path), 2, 100)
+    assert next(outcomes)["ok"]
+    assert time.monotonic() - begun < 0.5, "not when a builder is done with all of its own"
+    assert len(list(outcomes)) == len(read_bundle(bundle_path).manifest.graphs) - 1
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "error"),
+    [
+        (["========= ERROR SUMMARY: 2 errors"], 9, "ERROR SUMMARY: 2 errors"),
+        (['{"backend": "kernels", "stage": "open", "ok": false, "error": "no pycuda"}', "ERROR SUMMARY: 0 errors"], 1,
+         "open: no pycuda"),
+        (["========= RACECHECK SUMMARY: 0 hazards displayed"], 0, None),
+    ],
+)  # fmt: skip
+def test_a_sanitizer_says_what_it_found_or_why_it_could_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: list[str], code: int, error: str | None
+) -> None:
+    sanitizer = tmp_path / "compute-sanitizer"
+    lines = "\n".join(said)
+    sanitizer.write_text(f"#!/bin/sh\ncat <<'END'\n{lines}\nEND\nexit {code}\n")
+    sanitizer.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    outcomes = list(run._sanitized(sys.executable, 60))
+    assert [outcome["error"] for outcome in outcomes] == [error] * 4
+    assert all("SUMMARY" in outcome["facts"]["summary"] for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    "words", [["--sizes", "720p"], ["--builders", "0"], ["--bundle", "none.condic"], ["--only", "all"]]
+)
+def test_arguments_are_checked_before_anything_takes_time(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"argument {words[0]}: " in done.stderr
 
 
 def test_every_stage_of_a_backend_passes_on_a_device_that_works(

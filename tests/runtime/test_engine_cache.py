@@ -99,6 +99,14 @@ def test_an_image_outside_every_profile_is_told_what_they_take(tmp_path: Path, s
         find(tmp_path, size=size)
 
 
+def test_a_damaged_engine_is_told_before_those_that_are_for_others(tmp_path: Path):
+    store(tmp_path, replace(KEY, profile=PROFILES["512"]))
+    path = store(tmp_path, replace(KEY, profile=PROFILES["1080p"]))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(BackendError, match=r"none fits \(.*damaged .*; .*it takes 512, not 1152x1920\)"):
+        find(tmp_path, size=(1152, 1920))
+
+
 def test_every_damaged_byte_is_noticed_and_another_engine_found_instead(tmp_path: Path):
     path = store(tmp_path)
     whole = path.read_bytes()
