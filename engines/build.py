@@ -22,6 +22,7 @@ from condic.engines.builder import (
 )
 from condic.engines.gpu import Gpu
 from condic.engines.graphs import blocks_of, for_tensorrt
+from condic.engines.profiles import aligned
 from condic.errors import BackendError
 from condic.runtime.bundle import Bundle
 from condic.runtime.cache import Cache
@@ -108,8 +109,8 @@ def build_engines(
         data = for_tensorrt(bundle.graphs[graph.role], attention=knows_attention(trt))
         for profile in order.profiles:
             precision = graph.precision if graph.precision != "float" else _float_precision(bundle)
-            aligned = _aligned(profile, bundle.manifest.alignment)
-            key = EngineKey(bundle.manifest.bundle_id, graph.role, precision, target, aligned, order.options)
+            rounded = aligned(profile, bundle.manifest.alignment)
+            key = EngineKey(bundle.manifest.bundle_id, graph.role, precision, target, rounded, order.options)
             report(_Work(trt, gpu, graph, data, key, order).done(progress(graph, profile)))
 
 
@@ -234,15 +235,6 @@ def _why_apart(message: str) -> str:
 
 def _float_precision(bundle: Bundle) -> Literal["fp16", "fp32"]:
     return "fp16" if bundle.manifest.precision == "fp16" else "fp32"
-
-
-def _aligned(profile: Profile, alignment: int) -> Profile:
-    """With sides rounded up to what images are padded to."""
-    smallest, usual, largest = (
-        (-(-height // alignment) * alignment, -(-width // alignment) * alignment)
-        for height, width in (profile.smallest, profile.usual, profile.largest)
-    )
-    return Profile(smallest, usual, largest)
 
 
 def _shapes(graph: Graph, profile: Profile) -> dict[str, list[Shape]]:

@@ -43,6 +43,15 @@ def _size(text: str, part: str) -> Size:
     return height, width
 
 
+def aligned(profile: Profile, alignment: int) -> Profile:
+    """With sides rounded up to what images are padded to."""
+    smallest, usual, largest = (
+        (-(-height // alignment) * alignment, -(-width // alignment) * alignment)
+        for height, width in (profile.smallest, profile.usual, profile.largest)
+    )
+    return Profile(smallest, usual, largest)
+
+
 def check_profiles(bundle: Bundle, profiles: Sequence[Profile]) -> None:
     """Raises InputError for a profile that does not take the known answers' sizes: its engines would never be used."""
     for graph in bundle.manifest.graphs:
@@ -51,7 +60,7 @@ def check_profiles(bundle: Bundle, profiles: Sequence[Profile]) -> None:
             continue
         height, width = (side * spec.stride for side in bundle.tables[f"known.{graph.role}.{spec.name}"].shape[-2:])
         for profile in profiles:
-            if not profile.takes((height, width)):
+            if not aligned(profile, bundle.manifest.alignment).takes((height, width)):
                 raise InputError(
                     f"profile {profile} does not take {height}x{width}, the size of the known answers that every "
                     f"engine of {graph.role} has to give before it is used; begin with 128x128"

@@ -22,7 +22,7 @@ def test_an_unknown_name_is_told_those_that_there_are(names: str):
 
 
 def test_profiles_have_to_take_the_known_answers(bundle: Bundle):
-    check_profiles(bundle, [*PROFILES.values(), profile_of_shapes("128x128,512x512,512x512")])
+    check_profiles(bundle, [*PROFILES.values(), profile_of_shapes("100x100,120x200,120x200")])
     with pytest.raises(InputError, match=r"profile 512x768\.?.* does not take 128x256, .*begin with 128x128"):
         check_profiles(bundle, [profile_of_shapes("512x768,512x768,512x768")])
 
