@@ -59,7 +59,7 @@ def run_program(name: str, command: click.Command, extras: str = "") -> None:
                 sys.stdout.flush()
             sys.exit(code)
         except (click.Abort, KeyboardInterrupt, Interruption):
-            _fail(name, _INTERRUPTED, SIGNALLED + (interruptions or _SIGNALS)[0])
+            _fail(name, _INTERRUPTED, SIGNALLED + (interruptions or [signal.SIGINT])[0])
         except _NO_ARGUMENTS as error:
             error.show()  # the help
             sys.exit(BAD_INPUT)
@@ -125,12 +125,10 @@ def interruptions_held() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield held
         return
-    before = {x: signal.signal(x, lambda number, _: held.append(number)) for x in heeded_signals()}
     try:
-        yield held
+        with signals_given_to(lambda number, _: held.append(number)):
+            yield held
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if held:
             signal.raise_signal(held[0])
 
@@ -213,9 +211,19 @@ class Interruption(BaseException):
         self.code = SIGNALLED + number
 
 
-def heeded_signals() -> list[int]:
-    """Those that are not ignored, as Ctrl-C is by a shell's job in the background, and SIGHUP under nohup."""
-    return [x for x in _SIGNALS if signal.getsignal(x) not in (signal.SIG_IGN, None)]
+@contextmanager
+def signals_given_to(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Within it, a function has the signals to end a program, in the main thread.
+
+    Those that are ignored stay so, as Ctrl-C is by a shell's job in the background, and SIGHUP under nohup.
+    """
+    heeded = [x for x in _SIGNALS if signal.getsignal(x) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, handler) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 @contextmanager
@@ -227,12 +235,8 @@ def _interruptions() -> Iterator[list[int]]:
         received.append(number)
         raise Interruption(number)
 
-    before = {x: signal.signal(x, note) for x in heeded_signals()}
-    try:
+    with signals_given_to(note):
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -127,9 +127,9 @@ def writing(target: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
             yield buffer
         if is_standard_output(target):
             _print(buffer.getbuffer())
-            return
-        with named_errors(target), target.open("wb") as file:
-            file.write(buffer.getbuffer())
+        else:
+            with named_errors(target), target.open("wb") as file:
+                file.write(buffer.getbuffer())
         return
     with named_errors(target), replace_whole(target) as temporary:
         with temporary.open("wb") as file:
@@ -159,10 +159,8 @@ def _print(data: memoryview) -> None:
 
 def check_target(target: Path, suffixes: tuple[str, ...] = (), *, replace: bool = True) -> None:
     """Raises InputError, before any work is done, if nothing can be written there or the suffix is not allowed."""
-    try:
+    with named_errors(target):  # a name that is too long, say
         _check_target(target, suffixes, replace)
-    except OSError as error:  # a name that is too long, say
-        raise InputError(f"{target}: {reason(error)}") from error
 
 
 def _check_target(target: Path, suffixes: tuple[str, ...], replace: bool) -> None:

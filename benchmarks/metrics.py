@@ -42,10 +42,15 @@ def ms_ssim(image: Pixels, reference: Pixels) -> float:
     is padded by a zero in front before it is halved, as pytorch-msssim does, whose values these are.
     """
     _check(image, reference)
-    if image.ndim != 3 or min(image.shape[:2]) < SMALLEST_SIDE:
-        raise InputError(f"MS-SSIM needs [H, W, C] with sides of at least {SMALLEST_SIDE}, not {image.shape}")
+    check_size(image)
     channels = [_ms_ssim_of_plane(image[:, :, c], reference[:, :, c]) for c in range(image.shape[2])]
     return float(np.mean(channels))
+
+
+def check_size(image: Pixels) -> None:
+    """Raises InputError for an image that is too small for `ms_ssim`."""
+    if image.ndim != 3 or min(image.shape[:2]) < SMALLEST_SIDE:
+        raise InputError(f"MS-SSIM needs [H, W, C] with sides of at least {SMALLEST_SIDE}, not {image.shape}")
 
 
 def gradient_similarity(image: Pixels, reference: Pixels) -> float:

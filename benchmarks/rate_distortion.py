@@ -10,9 +10,8 @@ from statistics import mean
 from condic.benchmarks.anchors import Anchor
 from condic.benchmarks.bd_rate import BdRate, Curve, bd_rate
 from condic.benchmarks.images import read_rgb
-from condic.benchmarks.metrics import SMALLEST_SIDE, decibels, ms_ssim, psnr
+from condic.benchmarks.metrics import check_size, decibels, ms_ssim, psnr
 from condic.benchmarks.peers import ImageCodec
-from condic.errors import InputError
 from condic.files import named
 
 RUN_HERE = "run here"
@@ -80,9 +79,7 @@ def check_sizes(images: Sequence[Path]) -> None:
     """Raises InputError, before anything takes time, for an image that is too small to measure, or none."""
     for path in images:
         with named(path):
-            height, width = read_rgb(path).shape[:2]
-            if min(height, width) < SMALLEST_SIDE:
-                raise InputError(f"{width}x{height} is too small: MS-SSIM needs {SMALLEST_SIDE} pixels a side")
+            check_size(read_rgb(path))
 
 
 def measure(codec: ImageCodec, images: Sequence[Path], begin: Callable[[str], None]) -> list[Result]:

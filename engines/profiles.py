@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from condic.errors import InputError
 from condic.runtime.bundle import Bundle
+from condic.runtime.cuda.graph import size_of
 from condic.runtime.engine_cache import PROFILES, Profile, Size
+from condic.runtime.known_answer import known_inputs
 
 _LARGEST_SIDE = 65535
 
@@ -55,12 +57,11 @@ def aligned(profile: Profile, alignment: int) -> Profile:
 def check_profiles(bundle: Bundle, profiles: Sequence[Profile]) -> None:
     """Raises InputError for a profile that does not take the known answers' sizes: its engines would never be used."""
     for graph in bundle.manifest.graphs:
-        spec = next((x for x in graph.inputs if x.stride and graph.precision == "exact"), None)
-        if spec is None:
+        if graph.precision != "exact":
             continue
-        height, width = (side * spec.stride for side in bundle.tables[f"known.{graph.role}.{spec.name}"].shape[-2:])
+        height, width = size = size_of(graph, known_inputs(bundle, graph))
         for profile in profiles:
-            if not aligned(profile, bundle.manifest.alignment).takes((height, width)):
+            if not aligned(profile, bundle.manifest.alignment).takes(size):
                 raise InputError(
                     f"profile {profile} does not take {height}x{width}, the size of the known answers that every "
                     f"engine of {graph.role} has to give before it is used; begin with 128x128"

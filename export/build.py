@@ -226,10 +226,12 @@ def _session(data: bytes, inner: Sequence[str]) -> Any:
     """A session that gives tensors inside the graph, too, as they are in the precision that the graph says."""
     import onnxruntime
 
-    model = onnx.load_from_string(data)
-    model.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT16, None) for name in inner
-    )
+    if inner:
+        model = onnx.load_from_string(data)
+        model.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT16, None) for name in inner
+        )
+        data = model.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

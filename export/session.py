@@ -11,7 +11,7 @@ from rich.table import Table
 from condic.errors import InputError
 from condic.export.build import Row, build_bundle, source_graphs
 from condic.export.guard import SAFETY, guarded
-from condic.files import check_target, named_errors, reason, replace_whole
+from condic.files import check_target, named_errors, replace_whole
 from condic.models.checkpoints import (
     load_conditional,
     load_low_resolution,
@@ -60,10 +60,8 @@ def run_export(
     if blind := metadata.get("blind"):
         raise InputError(f"{weights}: an ablation (blind {blind}), which the exported graphs would not be")
     if out and out.suffix != ".condic":
-        try:
+        with named_errors(out):
             out.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{out}: {reason(error)}") from error
     rows: list[Row] = []
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("exporting", total=len(source_graphs(model)))

@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from condic.errors import InputError
-from condic.files import named_errors, replace_whole
+from condic.files import named, named_errors, replace_whole
 from condic.models.exact import Range
 
 SHARD_BYTES = 15 * 2**20
 """Largest size of one file."""
+_NOT_FINITE = "holds infinity or NaN: the training has diverged (a lower --learning-rate?), or the weights are damaged"
 
 
 def save_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> list[Path]:
@@ -51,7 +52,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises InputError for what is not weights of this model, whole and finite.
     """
     state: dict[str, Tensor] = {}
-    read_metadata(path)
+    read_metadata(path)  # which is the same in all shards of the same weights
     for shard in _shards(path):
         try:
             state |= load_file(shard)
@@ -68,10 +69,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if unknown := sorted(state.keys() - expected.keys()):
         raise InputError(f"{path}: unknown tensor {unknown[0]}; weights of another model or preset?")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    try:
+    with named(path):
         check_finite(model)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def check_finite(model: nn.Module) -> None:
@@ -81,9 +80,6 @@ def check_finite(model: nn.Module) -> None:
             raise InputError(f"{name} {_NOT_FINITE}")
     if any(bool((m.peak < 0).any()) for m in model.modules() if isinstance(m, Range)):
         raise InputError("a recorded range is negative: the weights are damaged")
-
-
-_NOT_FINITE = "holds infinity or NaN: the training has diverged (a lower --learning-rate?), or the weights are damaged"
 
 
 def check_calibrated(model: nn.Module, path: Path) -> None:

@@ -291,11 +291,10 @@ class Codec:
         """
 
         def begin(source: Source) -> Callable[[], Decoded]:
-            def of(data: bytes | memoryview) -> Callable[[], Decoded]:
-                # A copy of what can change: the second half reads it, when the caller's buffer may hold the next file.
-                return self._begin(bytes(data), "decode", Timings(), limits, latents=latents)
-
-            return _named_begin(source, of)
+            # bytes: a copy of what can change, which the second half reads when it may hold the next file.
+            return _named_begin(
+                source, lambda data: self._begin(bytes(data), "decode", Timings(), limits, latents=latents)
+            )
 
         return in_order(begin, sources, self._workers)
 

@@ -43,7 +43,6 @@ def calibrate(model: Codec, sampler: CropSampler, device: torch.device, batches:
     That is the largest magnitude of every channel on an entropy path that becomes integers, and the mixture of
     Gaussians that the symbols of each scale index are like. Raises InputError for weights that give no numbers.
     """
-    check_finite(model)
     for record in model.ranges():
         record.peak.zero_()
     conditionals = [m for m in model.modules() if isinstance(m, GaussianConditional)]
@@ -65,7 +64,7 @@ def calibrate(model: Codec, sampler: CropSampler, device: torch.device, batches:
     model.train(was_training)
     counts = sum(c.counts.cpu() for c in conditionals if c.counts is not None)
     model.mixture.copy_(fit_mixture(counts))
-    check_finite(model)  # with what was recorded
+    check_finite(model)
 
 
 def fit_mixture(counts: Tensor) -> Tensor:
@@ -77,13 +76,12 @@ def fit_mixture(counts: Tensor) -> Tensor:
     fitted = plain_gaussians(len(counts))
     if seen.any():
         with torch.enable_grad():
-            fitted[seen] = _fewest_bits(
-                counts[seen].double(), scale_table(len(counts))[seen]
-            ).float()  # together: sooner
+            fitted[seen] = _fewest_bits(counts[seen].double(), scale_table(len(counts))[seen]).float()
     return fitted
 
 
 def _fewest_bits(symbols: Tensor, table: Tensor) -> Tensor:
+    """For all indexes together, which is sooner done, unless that leads nowhere."""
     magnitude = torch.arange(MAGNITUDES, dtype=torch.float64)
 
     def bits(sigma: Tensor) -> Tensor:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from condic.command_line import heeded_signals
+from condic.command_line import signals_given_to
 from condic.errors import InputError
 from condic.files import named_errors
 from condic.models.cic_sr import Stage
@@ -178,15 +177,9 @@ class Trainer:
         finally:
             batches.close()
 
-    @contextmanager
-    def stopped_by_signals(self) -> Iterator[None]:
+    def stopped_by_signals(self) -> AbstractContextManager[None]:
         """Within it, SIGTERM, SIGHUP and Ctrl-C end the training, and nothing else."""
-        handlers = {s: signal.signal(s, self._request_stop) for s in heeded_signals()}
-        try:
-            yield
-        finally:
-            for s, handler in handlers.items():
-                signal.signal(s, handler)
+        return signals_given_to(self._request_stop)
 
     def _run(
         self,

@@ -65,7 +65,7 @@ class DeviceGraph:
 
     def __call__(self, inputs: Sequence[Array]) -> list[Array]:
         """Outputs for host arrays, float32 in the order of `Graph.inputs`. Raises BackendError."""
-        size = _size_of(self.graph, inputs)
+        size = size_of(self.graph, inputs)
         outputs = [np.empty(shape_of(spec, size), np.float32) for spec in self.graph.outputs]
         with self._lock, self.driver.entered():
             if size in self._prepared:
@@ -141,7 +141,7 @@ def bytes_of(spec: TensorSpec, size: Size) -> int:
     return 4 * int(np.prod(shape_of(spec, size)))
 
 
-def _size_of(graph: Graph, inputs: Sequence[Array]) -> Size:
+def size_of(graph: Graph, inputs: Sequence[Array]) -> Size:
     """The size of the padded image, or part of one, that inputs belong to."""
     for spec, x in zip(graph.inputs, inputs, strict=True):
         if spec.stride:

@@ -6,9 +6,9 @@
 
 Needs condic installed in each PYTHON (by default the one that runs this), with pycuda, NVRTC (or nvcc, when condic was
 built), onnxruntime for the CPU's side, and TensorRT, or onnxruntime-gpu in its place; engines also need onnx and rich,
-training PyTorch and safetensors. What a PYTHON lacks is written down and the rest goes
-on. Parts run in processes of their own: one that crashes, or takes longer than the limit, ends nothing else. Results
-are written as they come: a run that is cut short leaves what it had.
+training PyTorch and safetensors. What a PYTHON lacks is written down and the rest goes on. Parts run in processes of
+their own: one that crashes, or takes longer than the limit, ends nothing else. Results are written as they come: a run
+that is cut short leaves what it had.
 
 Exit code 0: all passed; 1: something failed; 2: no GPU.
 """
