@@ -1,4 +1,4 @@
-"""Builds a verified bundle from a frozen model."""
+"""Builds a verified bundle from what a codec says of itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ import torch
 from torch import nn
 
 from condic.errors import InputError
-from condic.export import cic_sr_graphs, dcic_sgp_graphs
 from condic.export.known_answers import known_answer
 from condic.export.onnx_graphs import example_inputs, export_graph
 from condic.export.precision import store_exact, store_float, to_half
 from condic.export.receptive_field import halo
 from condic.export.source import SourceCodec, SourceGraph
-from condic.export.torch_backend import check_operators
-from condic.models.codecs import Codec
-from condic.models.dcic_sgp import DcicSgp
 from condic.models.exact import ExactConv
 from condic.runtime.bundle import Bundle, check_bundle
 from condic.runtime.consistency import CODER_BITS
@@ -34,6 +30,8 @@ _LARGEST_ERROR = {"float": 1e-3, "half": 5e-3}
 """Accepted difference between PyTorch and ONNX Runtime, relative to the largest output. Half precision has 1e-3 where
 the processor computes in it; on others ONNX Runtime computes such graphs in float32."""
 _SMALLEST_RANGE = 1e-3
+_CALIBRATION = ("mixture", "peak")
+"""Buffers that calibration fills: tables and integers follow from them."""
 
 
 @dataclass(frozen=True)
@@ -49,28 +47,23 @@ class Row:
 
 
 def build_bundle(
-    model: Codec,
+    source: SourceCodec,
     provenance: Mapping[str, str],
     *,
-    half: bool,
-    begin: Callable[[str], None],
-    report: Callable[[Row], None],
+    half: bool = False,
+    begin: Callable[[str], None] = lambda _: None,
+    report: Callable[[Row], None] = lambda _: None,
 ) -> Bundle:
-    """Freezes a calibrated model, exports and verifies every graph. What is guarded is still to be measured (`guard`).
+    """Exports and verifies every graph. What is guarded is still to be measured (`guard.guarded`).
 
-    `begin` is told what comes next, before each graph; `report` is called after it.
+    `provenance` says where the weights are from and under which licence. `half`: float graphs in half precision, with
+    fused attention. `begin` is told what comes next, before each graph; `report` is called after it.
 
-    Raises InputError if a graph does not agree with PyTorch: bit for bit if exact, within a tolerance otherwise.
+    Raises InputError if a graph does not agree with PyTorch: bit for bit if exact, within a tolerance otherwise; and
+    BundleError if step lists, schedules and tables do not fit together.
     """
-    model.eval()
-    halos = {graph.role: halo(graph) for graph in source_graphs(model)}
-    if isinstance(model, DcicSgp):
-        try:
-            with torch.no_grad():
-                model.freeze()
-        except ValueError as cause:
-            raise InputError(f"the weights cannot become integers: {cause}") from cause
-    source = describe(model)
+    source.model.eval()
+    _check_source(source)
     tables = dict(source.tables)
     graphs, files = [], {}
     for graph in source.graphs:
@@ -93,7 +86,7 @@ def build_bundle(
                 inputs=graph.inputs,
                 outputs=graph.outputs,
                 parameters=count,
-                halo=halos[graph.role],
+                halo=halo(graph) if graph.halo is None else graph.halo,
                 known_answer=answer,
             )
         )
@@ -103,7 +96,7 @@ def build_bundle(
     manifest = Manifest(
         codec=source.name,
         preset=source.preset,
-        bundle_id=_bundle_id(model, tables, _schedule(source)),
+        bundle_id=_bundle_id(source.model, tables, _schedule(source)),
         alignment=source.alignment,
         scales=len(source.scale_table),
         scale_table=source.scale_table,
@@ -122,14 +115,16 @@ def build_bundle(
     return bundle
 
 
-def describe(model: Codec) -> SourceCodec:
-    """All that goes into the bundle of a model (of dcic-sgp: a frozen one)."""
-    return dcic_sgp_graphs.describe(model) if isinstance(model, DcicSgp) else cic_sr_graphs.describe(model)
-
-
-def source_graphs(model: Codec) -> Sequence[SourceGraph]:
-    """The graphs that a bundle of the model will have."""
-    return dcic_sgp_graphs.source_graphs(model) if isinstance(model, DcicSgp) else describe(model).graphs
+def _check_source(source: SourceCodec) -> None:
+    for name, parameter in source.model.named_parameters():
+        if not torch.equal(parameter, parameter.half().float()):
+            raise InputError(
+                f"{name} has more digits than half precision, in which bundles store weights; round the model first: "
+                "model.half().float()"
+            )
+    for graph in source.graphs:
+        if graph.alignment != source.alignment:
+            raise InputError(f"graph {graph.role} has alignment {graph.alignment}, its codec {source.alignment}")
 
 
 def _stored(graph: SourceGraph, half: bool) -> bytes:
@@ -142,7 +137,6 @@ def _stored(graph: SourceGraph, half: bool) -> bytes:
     else:
         store_float(onnx_model)
     onnx.checker.check_model(onnx_model)
-    check_operators(onnx_model)
     data: bytes = onnx_model.SerializeToString(deterministic=True)
     return data
 
@@ -169,7 +163,7 @@ def _schedule(source: SourceCodec) -> str:
 
 
 def _bundle_id(model: nn.Module, tables: Mapping[str, np.ndarray], schedule: str) -> str:
-    """SHA-256 over parameters (trained ones as float16, frozen ones as integers), tables, schedule and step lists.
+    """SHA-256 over parameters (as float16; frozen ones as integers), tables, schedule and step lists.
 
     Precision, opset and file layout stay out, so that all exports of the same weights read each other's files.
     """
@@ -182,13 +176,20 @@ def _bundle_id(model: nn.Module, tables: Mapping[str, np.ndarray], schedule: str
         elif any(name.startswith(f"{path}.") for path in exact.values()):
             continue
         else:
-            parts, dtype = [p.detach() for p in module.parameters(recurse=False)], "<f2"
+            parts, dtype = [*(p.detach() for p in module.parameters(recurse=False)), *_constants(module)], "<f2"
         for part in parts:
             digest.update(name.encode() + part.numpy().astype(dtype).tobytes())
     for name in sorted(tables):
         if not name.startswith("known."):
             digest.update(name.encode() + np.ascontiguousarray(tables[name]).tobytes())
     return digest.hexdigest()
+
+
+def _constants(module: nn.Module) -> list[torch.Tensor]:
+    """What a module keeps beside its parameters, such as a normalisation's statistics."""
+    buffers = module.named_buffers(recurse=False)
+    kept = module.state_dict(keep_vars=True)
+    return [x for name, x in buffers if name in kept and x.is_floating_point() and name not in _CALIBRATION]
 
 
 @torch.no_grad()
@@ -201,6 +202,7 @@ def _verify(source: SourceGraph, data: bytes, *, half: bool) -> float:
         inputs = example_inputs(source, rows, columns, seed)
         expected = source.network(*inputs)
         expected = expected if isinstance(expected, tuple) else (expected,)
+        _check_shapes(source, expected, rows, columns)
         named = {x.name: value.numpy() for x, value in zip(source.inputs, inputs, strict=True)}
         found = dict(zip([*outputs, *inner], session.run([*outputs, *inner], named), strict=True))
         for name in inner:
@@ -214,6 +216,17 @@ def _verify(source: SourceGraph, data: bytes, *, half: bool) -> float:
     if worst > limit:
         raise InputError(f"graph {source.role} differs from PyTorch by {worst:.2g} of its range (limit {limit:.2g})")
     return worst
+
+
+def _check_shapes(source: SourceGraph, given: Sequence[torch.Tensor], rows: int, columns: int) -> None:
+    shapes = [tuple(x.shape) for x in given]
+    stated = [
+        (1, x.channels, *(side * source.alignment // x.stride if x.stride else 1 for side in (rows, columns)))
+        for x in source.outputs
+    ]
+    if shapes != stated:
+        size = f"{rows * source.alignment}x{columns * source.alignment}"
+        raise InputError(f"graph {source.role}: an image of {size} gives {shapes}, its outputs say {stated}")
 
 
 def _half_tensors(data: bytes) -> list[str]:

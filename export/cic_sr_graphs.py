@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from condic.export.source import SourceCodec, SourceGraph, entropy_tables
+from condic.export.source import WHOLE, SourceCodec, SourceGraph, entropy_tables, first_table, unmeasured_guard
 from condic.models.cic_sr import CicSr, LatentCodec
+from condic.models.cic_sr_presets import ChunkSizes
 from condic.models.entropy import scale_table
 from condic.models.sc_ar import (
     GUARDED_SCALES,
@@ -20,12 +21,10 @@ from condic.models.sc_ar import (
     SpatialChannelContext,
 )
 from condic.models.swin import fix_positions
-from condic.runtime.manifest import Box, Chunk, Deltas, Guard, Latent, Step, TensorSpec
+from condic.runtime.manifest import Box, Chunk, Latent, Step, TensorSpec
 
 FIRST_CODED = 1
 """The smallest scale, 0.11, is not coded: P(q != 0) is below 1e-5."""
-_FIRST_DELTA = 1 / 64
-"""What guards a value until the backends' error is known."""
 
 
 def _reads(context: SpatialChannelContext, k: int, *, residual: bool) -> tuple[str, ...]:
@@ -109,12 +108,12 @@ def describe(model: CicSr) -> SourceCodec:
     image, lr_image = TensorSpec("image", 3, 1), TensorSpec("lr_image", 3, 4)
     x_sr, features = TensorSpec("x_sr", 3, 1), _features(model)
     in_analysis, in_synthesis, in_hyper = model.condition.split(features)
-    alignment, whole = model.alignment, model.preset.chunks.contiguous
+    alignment, halo = model.alignment, _halo(model.preset.chunks)
 
     def graph(role: str, network: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
               *, guarded: bool = True) -> SourceGraph:  # fmt: skip
         return SourceGraph(
-            role, network, tuple(inputs), tuple(outputs), guarded=guarded, alignment=alignment, whole=whole
+            role, network, tuple(inputs), tuple(outputs), guarded=guarded, alignment=alignment, halo=halo
         )
 
     around = (x_sr,) if model.preset.residual else ()
@@ -153,6 +152,7 @@ def describe(model: CicSr) -> SourceCodec:
     small = Step("run", "lr_synthesis", ("lr.hat", "quality.lr_inverse_gain"), ("image",))
     large = (known[-3], Step("run", "super_resolution", ("lr_image",), ("image",)))
     return SourceCodec(
+        model=model,
         name=model.name,
         preset=model.preset_name,
         alignment=alignment,
@@ -185,14 +185,14 @@ class _LatentGraphs:
         """Hyper analysis, hyper synthesis, and per chunk its context and residual."""
         codec, prefix, alignment = self._codec, self._prefix, self._alignment
         context = codec.context
-        whole = context.sizes.contiguous
+        halo = _halo(context.sizes)
         yield SourceGraph(
             f"{prefix}hyper_analysis", _NaturalHyperAnalysis(codec.hyper_analysis),
-            (self.spec, self.inverse, *features), (self.hyper,), alignment=alignment, whole=whole,
+            (self.spec, self.inverse, *features), (self.hyper,), alignment=alignment, halo=halo,
         )  # fmt: skip
         yield SourceGraph(
             f"{prefix}hyper_synthesis", _Taking(codec.hyper_synthesis), (self.hyper, *features), self._known,
-            guarded=True, alignment=alignment, whole=whole,
+            guarded=True, alignment=alignment, halo=halo,
         )  # fmt: skip
         mu, sigma = self._known
         specs = {"hat": self.spec, "mu": mu, "sigma": sigma, "gain": self.gain, "inverse": self.inverse,
@@ -203,8 +203,7 @@ class _LatentGraphs:
                 network = _ChunkGraph(context, k, residual=residual)
                 yield SourceGraph(
                     f"{prefix}{role}_{k}", network, tuple(specs[x] for x in network.reads),
-                    (TensorSpec("chunk", channels, stride),), guarded=True, alignment=alignment,
-                    whole=whole,
+                    (TensorSpec("chunk", channels, stride),), guarded=True, alignment=alignment, halo=halo,
                 )  # fmt: skip
 
     def hyper_analysis(self, features: tuple[str, ...]) -> Step:
@@ -237,7 +236,7 @@ class _LatentGraphs:
             )
             chunks.append(Chunk((box,), f"{prefix}context_{k}", inputs, None, f"{prefix}lrp_{k}", residual_inputs))
         whole = (Chunk((Box((0, self.hyper.channels), 0, 0, 1),), table=f"first.{self.hyper.name}"),)
-        guard = Guard(MEAN_STEP, RESIDUAL_STEP, (0,), (Deltas(_FIRST_DELTA, _FIRST_DELTA, _FIRST_DELTA),))
+        guard = unmeasured_guard(MEAN_STEP, RESIDUAL_STEP)
         common = (FIRST_CODED, 0, 2**20)
         return (
             Latent(self.hyper.name, self.hyper.channels, self.hyper.stride, *common, whole),
@@ -256,10 +255,13 @@ class _LatentGraphs:
         # half: the same numbers, whatever the machine's exp
         result = {f"quality.{name}_{key}": value.half().float().numpy() for key, value in rows.items()}
         mean, index = codec.hyper_first.rows().double().chunk(2, dim=1)
-        mu16 = torch.round(mean * 16).clamp(-(2**14), 2**14)  # a table needs no guard, hence no coarse steps
-        rounded = torch.round(index).clamp(0, GUARDED_SCALES - 1)
-        result[f"first.{self.hyper.name}"] = torch.cat([mu16, rounded], dim=1).to(torch.int16).numpy()
+        result[f"first.{self.hyper.name}"] = first_table(mean, index, GUARDED_SCALES)
         return result
+
+
+def _halo(chunks: ChunkSizes) -> int | None:
+    """That of all graphs: quadrants make contexts read places that are far away."""
+    return WHOLE if chunks.contiguous else None
 
 
 def _features(model: CicSr) -> list[TensorSpec]:

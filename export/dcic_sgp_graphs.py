@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from condic.export.source import SourceCodec, SourceGraph, entropy_tables
+from condic.errors import InputError
+from condic.export.receptive_field import halo
+from condic.export.source import SourceCodec, SourceGraph, entropy_tables, first_table
 from condic.models.context import CONTEXT_EXPONENT, CONTEXT_LIMIT, INDEX_EXPONENT, MEAN_EXPONENT
 from condic.models.dcic_sgp import ALIGNMENT, STEPS, DcicSgp
 from condic.models.entropy import FIRST_CODED, SCALES, quadtree_boxes, scale_table
@@ -31,24 +34,30 @@ class _Joined(nn.Module):
 
 
 def describe(model: DcicSgp) -> SourceCodec:
-    """All that goes into the bundle of a frozen model."""
+    """All that goes into the bundle of a calibrated model, which is frozen. Raises InputError where it cannot be."""
+    halos = {graph.role: halo(graph) for graph in source_graphs(model)}  # integers have no gradient
+    try:
+        with torch.no_grad():
+            model.freeze()
+    except ValueError as cause:
+        raise InputError(f"the weights cannot become integers: {cause}") from cause
     return SourceCodec(
+        model=model,
         name=model.name,
         preset=model.preset_name,
         alignment=ALIGNMENT,
-        graphs=tuple(source_graphs(model)),
+        graphs=tuple(replace(graph, halo=halos[graph.role]) for graph in source_graphs(model)),
         latents=latents(model),
         encode=ENCODE,
         decode=DECODE,
         preview=PREVIEW,
-        large_preview=(),
         tables=tables(model),
         scale_table=tuple(scale_table().tolist()),
     )
 
 
 def source_graphs(model: DcicSgp) -> list[SourceGraph]:
-    """All networks of a frozen model in coding order."""
+    """All networks of a model in coding order, as it is: in floating point or, once frozen, in integers."""
     p = model.preset
     image, y_prior = TensorSpec("image", 3, 1), TensorSpec("prior", p.prior, 32)
     y, hyper = TensorSpec("main", p.main, 16), TensorSpec("hyper", p.hyper, 64)
@@ -148,9 +157,7 @@ def tables(model: DcicSgp) -> dict[str, npt.NDArray[np.generic]]:
         result[f"quality.{role}"] = integers.to(torch.int32).numpy()
     for name, table in (("prior", model.prior_first), ("hyper", model.hyper_first)):
         mean, index = table.rows().double().chunk(2, dim=1)
-        mu16 = torch.round(mean * 2**MEAN_EXPONENT).clamp(-(2**15), 2**15 - 1)
-        rounded = torch.round(index * 2**INDEX_EXPONENT).clamp(0, SCALES - 1)
-        result[f"first.{name}"] = torch.cat([mu16, rounded], dim=1).to(torch.int16).numpy()
+        result[f"first.{name}"] = first_table(mean, index * 2**INDEX_EXPONENT, SCALES)
     return result
 
 

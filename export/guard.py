@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from condic.errors import InputError
+from condic.export.torch_backend import unknown_operators
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle, check_bundle
 from condic.runtime.codec import Codec
@@ -59,7 +61,7 @@ class Replay:
         return self._record.codes[k]
 
 
-def guarded(bundle: Bundle, begin: Callable[[str], None]) -> Bundle:
+def guarded(bundle: Bundle, begin: Callable[[str], None] = lambda _: None) -> Bundle:
     """The bundle with deltas measured on random images; `begin` is told of each backend before it runs.
 
     Raises InputError where backends are too far apart.
@@ -84,7 +86,7 @@ def largest_differences(
 
     Each decodes the first one's files and is led back to its integers, so that differences do not add up.
     """
-    (name, first), *others = ((name, x) for name, x in _BACKENDS.items() if importlib.util.find_spec(x[2]))
+    (name, first), *others = ((name, x) for name, x in _BACKENDS.items() if _can_run(x, bundle))
     begin(f"measuring the guard: {name}")
     distinct = sorted({_rows(bundle, level): level for level in reversed(levels)}.values())
     coded = _encode(_open(bundle, first), images, distinct)
@@ -99,6 +101,13 @@ def _rows(bundle: Bundle, level: int) -> bytes:
     """What a level is: a published model has the same rows at all of them."""
     tables = sorted(bundle.tables.items())
     return b"".join(table[level].tobytes() for name, table in tables if name.startswith(("quality.", "first.")))
+
+
+def _can_run(setting: tuple[str, BackendOptions, str], bundle: Bundle) -> bool:
+    name, _, package = setting
+    if importlib.util.find_spec(package) is None:
+        return False
+    return name != "torch" or not any(unknown_operators(onnx.load_from_string(x)) for x in bundle.graphs.values())
 
 
 def _open(bundle: Bundle, setting: tuple[str, BackendOptions, str]) -> Codec:

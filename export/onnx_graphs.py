@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import onnx
 import torch
 
+import condic.models.blocks  # noqa: F401  (registers the operator of attention)
 from condic.export.attention import attention_decomposed, attention_fused
 from condic.export.parts import compute_in_parts
 from condic.export.source import SourceGraph

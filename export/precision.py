@@ -81,7 +81,9 @@ def _tail(graph: onnx.GraphProto) -> set[int]:
             continue
         tail.add(k)
         node = graph.node[k]
-        if node.op_type != "Conv" and not (node.op_type == "MatMul" and node.input[1] in weights):
+        if node.op_type not in ("Conv", "ConvTranspose") and not (
+            node.op_type == "MatMul" and node.input[1] in weights
+        ):
             pending += [name for name in node.input if name]
     return tail
 

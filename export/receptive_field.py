@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import torch
 
+from condic.errors import InputError
 from condic.export.onnx_graphs import example_inputs
 from condic.export.source import SourceGraph
 
-_MOST_WINDOWS = 65
-WHOLE = 2**16
-"""A halo that reaches beyond every edge."""
+_WINDOWS = (5, 11, 23, 47)
 
 
 def halo(source: SourceGraph) -> int:
     """Windows (of the alignment) on each side of a window that its outputs depend on: where their gradient is not zero.
 
     Measured along a row of windows, in float form (a frozen network has no gradient), long enough that the dependence
-    ends before the row does. Graphs that need the whole image have a halo larger than any.
+    ends before the row does. Raises InputError if it does not end.
     """
-    if source.whole:
-        return WHOLE
-    windows = 5
-    while windows <= _MOST_WINDOWS:
+    for windows in _WINDOWS:
         reach = _reach(source, windows)
         if reach < windows // 2:
             return reach
-        windows = 2 * windows + 1
-    raise AssertionError(f"{source.role}: its receptive field is not bounded")
+    raise InputError(
+        f"graph {source.role}: its outputs reach {windows // 2} times {source.alignment} pixels into its inputs and "
+        "further; if it needs the whole image, give it the halo WHOLE"
+    )
 
 
 def _reach(source: SourceGraph, windows: int) -> int:

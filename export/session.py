@@ -9,8 +9,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from condic.errors import InputError
-from condic.export.build import Row, build_bundle, source_graphs
+from condic.export import cic_sr_graphs, dcic_sgp_graphs
+from condic.export.build import Row, build_bundle
 from condic.export.guard import SAFETY, guarded
+from condic.export.source import SourceCodec
 from condic.files import check_target, named_errors, replace_whole
 from condic.models.checkpoints import (
     load_conditional,
@@ -20,6 +22,7 @@ from condic.models.checkpoints import (
 )
 from condic.models.cic_sr import CicSr
 from condic.models.codecs import Codec, build_codec
+from condic.models.dcic_sgp import DcicSgp
 from condic.models.swin import Role
 from condic.models.weights import check_calibrated, load_weights, read_metadata
 from condic.runtime.bundle import Bundle, bundle_files, write_bundle
@@ -62,9 +65,10 @@ def run_export(
     if out and out.suffix != ".condic":
         with named_errors(out):
             out.mkdir(exist_ok=True)
+    source = describe(model)
     rows: list[Row] = []
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("exporting", total=len(source_graphs(model)))
+        task = bar.add_task("exporting", total=len(source.graphs))
 
         def begin(what: str) -> None:
             bar.update(task, description=what)
@@ -73,9 +77,9 @@ def run_export(
             rows.append(row)
             bar.update(task, advance=1)
 
-        bundle = build_bundle(model, metadata, half=half, begin=begin, report=report)
+        bundle = build_bundle(source, metadata, half=half, begin=begin, report=report)
         if bundle.manifest.guarded:
-            del model  # a large one leaves its room to the backends
+            del model, source  # a large one leaves its room to the backends
             bundle = guarded(bundle, begin)
     if out:
         _write(bundle, out)
@@ -87,6 +91,11 @@ def run_export(
                 console.print(f"  level {level:2}: {delta.describe()}")
     console.print(f"{model_name}-{preset} {bundle.manifest.bundle_id[:16]}{f' in {out}' if out else ''}")
     return bundle
+
+
+def describe(model: Codec) -> SourceCodec:
+    """All that goes into the bundle of a model, which is frozen if it can be. Raises InputError."""
+    return dcic_sgp_graphs.describe(model) if isinstance(model, DcicSgp) else cic_sr_graphs.describe(model)
 
 
 def _read_published(

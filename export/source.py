@@ -8,19 +8,25 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from condic.kernels import gaussian_tables
 from condic.models.entropy import mixture_of_scales, scale_table
-from condic.runtime.manifest import Latent, Step, TensorSpec
+from condic.runtime.manifest import QUALITY_LEVELS, Deltas, Guard, Latent, Step, TensorSpec
+
+WHOLE = 2**16
+"""A halo that reaches beyond every edge."""
+_FIRST_DELTA = 1 / 64
 
 
 @dataclass(frozen=True)
 class SourceGraph:
     """A network to export: positional tensors in, tensors out.
 
-    `limits` bound an exact graph's integer inputs; `guarded` graphs are on the entropy path in floating point. Sides of
-    images are multiples of `alignment`. `whole`: there are no tiles, since contexts read places that are far away.
+    Traced for export with height and width open: sides of images are multiples of `alignment`. `limits` bound an exact
+    graph's integer inputs; `guarded` graphs are on the entropy path in floating point. `halo` is how far outputs reach
+    into inputs, in units of the alignment: measured if None, `WHOLE` where a graph needs all of the image.
     """
 
     role: str
@@ -30,7 +36,7 @@ class SourceGraph:
     limits: tuple[tuple[int, int], ...] = ()
     guarded: bool = False
     alignment: int = 128
-    whole: bool = False
+    halo: int | None = None
 
     @property
     def exact(self) -> bool:
@@ -45,8 +51,13 @@ class SourceGraph:
 
 @dataclass(frozen=True)
 class SourceCodec:
-    """A codec's side of the manifest. `options` are choices that change what the networks compute."""
+    """A codec's side of the manifest.
 
+    `model` holds the parameters of all graphs and whatever else the bundle's id should depend on. `options` are choices
+    that change what the networks compute.
+    """
+
+    model: nn.Module
     name: str
     preset: str
     alignment: int
@@ -55,9 +66,9 @@ class SourceCodec:
     encode: tuple[Step, ...]
     decode: tuple[Step, ...]
     preview: tuple[Step, ...]
-    large_preview: tuple[Step, ...]
     tables: Mapping[str, npt.NDArray[np.generic]]
     scale_table: tuple[float, ...]
+    large_preview: tuple[Step, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -66,3 +77,25 @@ def entropy_tables(mixture: Tensor) -> dict[str, npt.NDArray[np.generic]]:
     deviations, weights = mixture_of_scales(scale_table(len(mixture)), mixture)
     cdf, radius = gaussian_tables(deviations.numpy(), weights.numpy())
     return {"cdf": cdf, "radius": radius}
+
+
+@torch.no_grad()
+def first_table(mean: Tensor, index: Tensor, scales: int) -> npt.NDArray[np.int16]:
+    """The table of a latent without context, int16 [64, 2 C]: means in 1/16, and scale indexes.
+
+    `mean` and `index` are real, [64, C], or [C] where all levels have the same.
+    """
+    rows = torch.cat(
+        [
+            torch.round(mean.double() * 16).clamp(-(2**15), 2**15 - 1),
+            torch.round(index.double()).clamp(0, scales - 1),
+        ],
+        dim=-1,
+    )
+    table: npt.NDArray[np.int16] = rows.to(torch.int16).expand(QUALITY_LEVELS, -1).contiguous().numpy()
+    return table
+
+
+def unmeasured_guard(mean_step: int, residual_step: int = 1) -> Guard:
+    """A guard with the given steps, in 1/16, whose deltas are still to be measured (`condic.export.guard.guarded`)."""
+    return Guard(mean_step, residual_step, (0,), (Deltas(_FIRST_DELTA, _FIRST_DELTA, _FIRST_DELTA),))

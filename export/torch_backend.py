@@ -47,7 +47,8 @@ class TorchBackend:
     def load(self, graph: Graph, bundle: Bundle) -> Runner:
         """Parses the graph; BackendError names an operator that this backend does not have."""
         proto = onnx.load_from_string(bundle.graphs[graph.role])
-        check_operators(proto)
+        if unknown := unknown_operators(proto):
+            raise BackendError(f"operator {unknown[0]} is not known to the torch backend")
         constants = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in proto.graph.initializer}
         nodes = [_node(n) for n in proto.graph.node]
         _fold_stored_weights(constants, nodes)
@@ -69,11 +70,9 @@ class TorchBackend:
         return run
 
 
-def check_operators(proto: onnx.ModelProto) -> None:
-    """Raises BackendError if a graph has an operator that this backend does not know."""
-    for node in proto.graph.node:
-        if node.op_type not in _OPERATORS:
-            raise BackendError(f"operator {node.op_type} is not known to the torch backend")
+def unknown_operators(proto: onnx.ModelProto) -> list[str]:
+    """The operators of a graph that this backend does not have."""
+    return sorted({node.op_type for node in proto.graph.node} - _OPERATORS.keys())
 
 
 def _node(node: onnx.NodeProto) -> _Node:
@@ -106,6 +105,13 @@ def _conv(
     x: Tensor, w: Tensor, b: Tensor | None = None, *, strides: list[int], pads: list[int], group: int, **_: Any
 ) -> Tensor:
     return F.conv2d(x, w, b, stride=strides, padding=pads[:2], groups=group)
+
+
+def _conv_transpose(
+    x: Tensor, w: Tensor, b: Tensor | None = None, *, strides: list[int], pads: list[int], group: int = 1,
+    output_padding: list[int], **_: Any,
+) -> Tensor:  # fmt: skip
+    return F.conv_transpose2d(x, w, b, stride=strides, padding=pads[:2], output_padding=output_padding, groups=group)
 
 
 def _constant(**attributes: Any) -> Tensor:
@@ -176,22 +182,34 @@ _OPERATORS: dict[str, _Operator] = {
     "Concat": lambda *xs, axis: torch.cat(xs, dim=axis),
     "Constant": _constant,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "DepthToSpace": _depth_to_space,
     "Div": _div,
+    "Exp": torch.exp,
     "Floor": torch.floor,
     "Gelu": lambda x, approximate: F.gelu(x, approximate=approximate.decode()),
     "LayerNormalization": _layer_norm,
     "LeakyRelu": lambda x, alpha: F.leaky_relu(x, alpha),
     "Log": torch.log,
     "MatMul": torch.matmul,
+    "Max": torch.maximum,
+    "Min": torch.minimum,
     "Mul": torch.mul,
+    "Neg": torch.neg,
+    "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
     "Pad": _pad,
+    "Pow": torch.pow,
+    "Reciprocal": torch.reciprocal,
+    "Relu": torch.relu,
     "Reshape": _reshape,
     "Shape": lambda x, start=0, end=None: torch.tensor(x.shape[start:end]),
+    "Sigmoid": torch.sigmoid,
     "Slice": _slice,
     "Softmax": lambda x, axis: torch.softmax(x, dim=axis),
+    "Softplus": F.softplus,
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
+    "Sqrt": torch.sqrt,
     "Squeeze": lambda x: x.squeeze(),
     "Sub": torch.sub,
     "Tanh": torch.tanh,

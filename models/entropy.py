@@ -39,9 +39,10 @@ def scale_of_index(index: Tensor) -> Tensor:
     return SCALE_MIN * torch.exp(_LOG_STEP * index.clamp(0, SCALES - 1))
 
 
-def index_of_scale(sigma: Tensor) -> Tensor:
-    """Real-valued index of a standard deviation, clamped to the table."""
-    return (torch.log(sigma / SCALE_MIN) / _LOG_STEP).clamp(0, SCALES - 1)
+def index_of_scale(sigma: Tensor, scales: int = SCALES) -> Tensor:
+    """Real-valued index of a standard deviation in a table with `scales` entries, clamped to the table."""
+    step = math.log(SCALE_MAX / SCALE_MIN) / (scales - 1)
+    return torch.log(sigma.clamp(SCALE_MIN, SCALE_MAX) / SCALE_MIN) / step
 
 
 def gaussian_bits(residual: Tensor, index: Tensor) -> Tensor:

@@ -144,6 +144,7 @@ def _part(box: Box, side: int) -> tuple[slice, slice]:
 
 def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quality: set[str]) -> Iterator[str]:
     known = quality | ({"image"} if kind == "encode" else set())
+    inexact = known - quality  # may differ between backends
     for step in steps:
         if step.op == "run":
             if step.target not in {g.role for g in manifest.graphs}:
@@ -153,12 +154,16 @@ def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quali
             if (len(step.inputs), len(step.outputs)) != (len(graph.inputs), len(graph.outputs)):
                 yield f"{kind}: {step.target} takes {len(graph.inputs)} tensors and gives {len(graph.outputs)}"
             needed: list[str] = list(step.inputs)
+            if graph.precision == "float" or inexact.intersection(step.inputs):
+                inexact |= set(step.outputs)
         elif step.op == "code" and step.target in {x.name for x in manifest.latents}:
             latent = manifest.latent(step.target)
             own = {f"{latent.name}.context", f"{latent.name}.hat"}
             needed = [
                 name for chunk in latent.chunks for name in (*chunk.inputs, *chunk.residual_inputs) if name not in own
             ]
+            if depends := [name for name in needed if name in inexact]:
+                yield f"{kind}: latent {latent.name} depends on {depends[0]}, which backends compute differently"
             needed += [f"{latent.name}.y"] if kind == "encode" else []
         else:
             yield f"{kind}: step {step.op} {step.target} is unknown"

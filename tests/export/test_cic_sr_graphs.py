@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from condic.errors import InputError  # noqa: E402
-from condic.export.build import Row, _schedule, build_bundle, describe  # noqa: E402
+from condic.export.build import Row, _schedule, build_bundle  # noqa: E402
+from condic.export.cic_sr_graphs import describe  # noqa: E402
 from condic.export.guard import _measured, guarded, random_images  # noqa: E402
 from condic.models import cic_sr  # noqa: E402
 from condic.models.cic_sr import CicSr  # noqa: E402
@@ -74,7 +75,7 @@ def test_every_parameter_of_the_networks_is_in_one_graph(published: CicSr) -> No
 def test_a_published_model_becomes_a_bundle_whose_files_every_backend_reads(published: CicSr) -> None:
     begun: list[str] = []
     rows: list[Row] = []
-    bundle = guarded(build_bundle(published, {}, half=False, begin=begun.append, report=rows.append), begun.append)
+    bundle = guarded(build_bundle(describe(published), {}, begin=begun.append, report=rows.append), begun.append)
     roles = [graph.role for graph in bundle.manifest.graphs]
     assert [row.role for row in rows] == roles
     assert begun[: len(roles)] == [f"exporting {role}" for role in roles]

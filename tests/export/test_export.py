@@ -196,7 +196,8 @@ def refused(capfd: pytest.CaptureFixture[str], folder: Path, words: list[object]
 
 def test_a_graph_that_exceeds_half_precision_inside_is_refused(data_folder: Path) -> None:
     """Also where ONNX Runtime computes in float32 and nothing shows in the result."""
-    from condic.export.build import _stored, _verify, source_graphs
+    from condic.export.build import _stored, _verify
+    from condic.export.dcic_sgp_graphs import source_graphs
     from condic.models.blocks import ResidualBlock
     from condic.models.codecs import build_codec
     from condic.models.weights import load_weights

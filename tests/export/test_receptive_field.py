@@ -7,15 +7,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from condic.export.receptive_field import WHOLE, halo  # noqa: E402
+from condic.errors import InputError  # noqa: E402
+from condic.export.receptive_field import halo  # noqa: E402
 from condic.export.source import SourceGraph  # noqa: E402
 from condic.runtime.manifest import TensorSpec  # noqa: E402
 
 _IN, _OUT = TensorSpec("in", 1, 1), TensorSpec("out", 1, 1)
 
 
-def _graph(network: torch.nn.Module, *, whole: bool = False) -> SourceGraph:
-    return SourceGraph("test", network, (_IN,), (_OUT,), alignment=4, whole=whole)
+def _graph(network: torch.nn.Module) -> SourceGraph:
+    return SourceGraph("test", network, (_IN,), (_OUT,), alignment=4)
 
 
 @pytest.mark.parametrize(("side", "windows"), [(1, 0), (3, 1), (9, 1), (11, 2), (25, 3)])
@@ -32,5 +33,10 @@ def test_what_ignores_its_input_needs_no_halo():
     assert halo(_graph(layer)) == 0
 
 
-def test_contexts_that_read_far_places_need_the_whole_image():
-    assert halo(_graph(torch.nn.Identity(), whole=True)) == WHOLE
+def test_a_network_that_looks_at_all_of_an_image_is_refused():
+    class Normalised(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / x.mean()
+
+    with pytest.raises(InputError, match=r"graph test: its outputs reach 23 times 4 pixels .* give it the halo WHOLE"):
+        halo(_graph(Normalised()))

@@ -15,6 +15,7 @@ from condic.models.entropy import (  # noqa: E402
     SCALES,
     GaussianConditional,
     gaussian_bits,
+    index_of_scale,
     latent_bits,
     mixture_of_scales,
     plain_gaussians,
@@ -59,6 +60,9 @@ def test_scales_run_from_0_11_to_64_in_even_steps() -> None:
     assert scales[0] == pytest.approx(0.11)
     assert scales[-1] == pytest.approx(64)
     assert torch.allclose(scales[1:] / scales[:-1], scales[1] / scales[0])
+    for count in (SCALES, 24):
+        assert torch.allclose(index_of_scale(scale_table(count), count), torch.arange(float(count)).double(), atol=1e-6)
+        assert index_of_scale(torch.tensor([-1.0, 0.0, 1e9]), count).tolist() == pytest.approx([0, 0, count - 1])
     assert scale_of_index(torch.tensor([-3.0, 0.0, 63.0, 99.0])).tolist() == pytest.approx(
         [0.11, 0.11, 64, 64], rel=1e-5
     )

@@ -263,6 +263,8 @@ def drop(*path: Any) -> Callable[[Json], None]:
         (set_in("latents", 2, "chunks", 1, "inputs", 0, to="detail"), "main needs detail before it exists"),
         (set_in("graphs", 3, "role", to="analysis"), "a role or latent appears twice"),
         (set_in("encode", 3, "inputs", 1, to="f9"), "encode: analysis needs f9 before it exists"),
+        (set_in("latents", 2, "chunks", 1, "inputs", 1, to="f16"), "encode: latent main depends on f16, which"),
+        (set_in("decode", 3, "inputs", 0, to="f8"), "decode: latent main depends on parameters, which"),
         (set_in("encode", 3, "target", to="analyses"), "encode: no graph analyses"),
         (set_in("decode", 4, "target", to="secondary"), "decode: step code secondary is unknown"),
         (set_in("decode", 4, "op", to="guess"), "guess"),

@@ -1,0 +1,142 @@
+"""A codec that condic does not know becomes a bundle: the example of docs/own-codec.md, with what it promises."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from condic.errors import InputError  # noqa: E402
+from condic.export.build import build_bundle  # noqa: E402
+from condic.export.guard import guarded, random_images  # noqa: E402
+from condic.models.entropy import interval_bits  # noqa: E402
+from condic.runtime.backends import BackendOptions  # noqa: E402
+from condic.runtime.bundle import Bundle, read_bundle, write_bundle  # noqa: E402
+from condic.runtime.codec import Codec  # noqa: E402
+from condic.runtime.manifest import TensorSpec  # noqa: E402
+
+EXAMPLE = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "docs" / "hyperprior.py")))
+
+
+@pytest.fixture(scope="module")
+def net() -> Any:
+    """A small one with random weights, scaled so that latents and deviations are as wide as trained ones."""
+    torch.manual_seed(0)
+    net = EXAMPLE.Hyperprior(16, 24).eval()
+    with torch.no_grad():
+        y = _scale(net.g_a, _tensor(_image()), 4.0)
+        z = _scale(net.h_a, y, 3.0)
+        _scale(net.h_s, z, 1.0)
+        net.h_s[-1].bias[:24] += 5  # deviations
+        _scale(net.g_s, y, 0.2)
+        net.g_s[-1].bias += 0.5
+    return net.half().float()
+
+
+def _scale(network: Any, inputs: Any, deviation: float) -> Any:
+    network[-1].weight *= deviation / network(inputs).std()
+    return network(inputs)
+
+
+def _image() -> npt.NDArray[np.uint8]:
+    return random_images(150)[1]
+
+
+def _tensor(image: npt.NDArray[np.uint8]) -> Any:
+    return torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+
+
+def _source(net: Any) -> Any:
+    return EXAMPLE.describe(net, _tensor(_image()))
+
+
+@pytest.fixture(scope="module")
+def bundle(net: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    path = tmp_path_factory.mktemp("own") / "mine.condic"
+    write_bundle(guarded(build_bundle(_source(net), {"licence": "CC0"})), path)
+    return read_bundle(path)
+
+
+def test_its_files_are_the_same_on_all_backends(bundle: Bundle):
+    files = []
+    codecs = [
+        Codec(bundle, x, BackendOptions(threads=1)) for x in ("ort", "torch", "openvino") if x == "ort" or find_spec(x)
+    ]
+    for codec in codecs:
+        files.append(codec.encode(_image(), 32))
+    for data in files:
+        assert len({codec.decode(data, latents=True).latents_sha256() for codec in codecs}) == 1
+
+
+@torch.no_grad()
+def test_a_file_takes_what_the_model_expects_and_decodes_to_what_it_says(net: Any, bundle: Bundle):
+    codec = Codec(bundle, "ort", BackendOptions(threads=1))
+    data = codec.encode(_image(), 32)
+    decoded = codec.decode(data, latents=True)
+    y_hat, z_hat = (torch.from_numpy(decoded.latents[name]).float()[None] / 16 for name in ("main", "hyper"))
+    padded = torch.nn.functional.pad(_tensor(_image()), (0, 20, 0, 42), mode="replicate")
+    assert padded.shape == (1, 3, 192, 320)
+    y = net.g_a(padded)
+    sigma, mean = net.h_s(z_hat).chunk(2, dim=1)
+    assert (y_hat - y).abs().max() <= 0.5 + 1 / 32 + 1e-3  # a mean is rounded to 1/16
+    bits = interval_bits((y_hat - mean).double(), sigma.clamp(0.11, 64).double()).sum()
+    z = net.h_a(y)
+    deviation = net.h_a(net.g_a(_tensor(_image()))).transpose(0, 1).flatten(1).std(1)
+    bits += interval_bits(z_hat - z_hat.mean((2, 3), keepdim=True), deviation[:, None, None]).sum()
+    assert (z_hat - z).abs().max() <= 0.5 + 1 / 32 + 1e-3
+    assert 8 * len(data) == pytest.approx(float(bits), rel=0.03)
+
+    picture = (255 * net.g_s(y_hat)[0, :, :150, :300]).permute(1, 2, 0).round().clamp(0, 255)
+    assert np.abs(decoded.image.astype(int) - picture.numpy()).max() <= 1
+
+
+def test_what_it_says_of_itself_must_be_true(net: Any):
+    source = _source(net)
+
+    def other(k: int, **changes: Any) -> Any:
+        graphs = list(source.graphs)
+        graphs[k] = replace(graphs[k], **changes)
+        return replace(source, graphs=tuple(graphs))
+
+    with pytest.raises(InputError, match=r"g_a\.0\.weight has more digits than half precision, .* model\.half\(\)"):
+        build_bundle(_source(EXAMPLE.Hyperprior(16, 24)), {})
+    with pytest.raises(InputError, match="graph hyper_analysis has alignment 128, its codec 64"):
+        build_bundle(other(1, alignment=128), {})
+    with pytest.raises(
+        InputError, match=r"graph analysis: an image of 64x128 gives \[\(1, 24, 4, 8\)\], its outputs say"
+    ):
+        build_bundle(other(0, outputs=(TensorSpec("main", 25, 16),)), {})
+
+
+@torch.no_grad()
+def test_its_id_follows_all_that_it_computes_with(net: Any):
+    class Normalised(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.BatchNorm2d(1)
+
+    from condic.export.build import _bundle_id
+
+    module = Normalised()
+    ids = [_bundle_id(module, {}, "")]
+    change: list[Callable[[], object]] = [
+        lambda: module.layer.weight.fill_(2), lambda: module.layer.running_mean.fill_(3),
+        lambda: module.layer.running_var.fill_(4),
+    ]  # fmt: skip
+    for each in change:
+        each()
+        ids.append(_bundle_id(module, {}, ""))
+    module.layer.num_batches_tracked.fill_(5)  # is not computed with
+    assert len(set(ids)) == 4
+    assert _bundle_id(module, {}, "") == ids[-1]
