@@ -79,6 +79,20 @@ def test_its_files_are_the_same_on_all_backends(bundle: Bundle):
         assert len({codec.decode(data, latents=True).latents_sha256() for codec in codecs}) == 1
 
 
+def test_the_script_writes_a_bundle_with_weights_or_without(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setitem(EXAMPLE.main.__globals__, "Hyperprior", lambda: EXAMPLE.Hyperprior(16, 24))
+    torch.save(net.state_dict(), tmp_path / "weights.pt")
+    EXAMPLE.main(str(tmp_path / "random.condic"))
+    EXAMPLE.main(str(tmp_path / "mine.condic"), str(tmp_path / "weights.pt"))
+    random, mine = (read_bundle(tmp_path / f"{name}.condic") for name in ("random", "mine"))
+    assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path}/mine.condic: {mine.manifest.bundle_id[:16]}"
+    assert random.manifest.bundle_id != mine.manifest.bundle_id
+    codec = Codec(mine, "ort", BackendOptions(threads=1))
+    assert codec.decode(codec.encode(_image(), 0)).image.shape == (150, 300, 3)
+
+
 @torch.no_grad()
 def test_a_file_takes_what_the_model_expects_and_decodes_to_what_it_says(net: Any, bundle: Bundle):
     codec = Codec(bundle, "ort", BackendOptions(threads=1))
