@@ -9,6 +9,7 @@ from condic.benchmarks.throughput import Row, Throughput
 from condic.benchmarks.timing import Direction, Spread
 
 _LEAST_RUNS = 4
+"""Fewer times have no quartiles to speak of."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,17 @@ class Change:
     def beyond_noise(self) -> bool:
         """Whether the middle halves of the two runs' times do not overlap: one's quartiles are beyond the other's.
 
-        Fewer than four times have no quartiles to speak of.
+        Of fewer than four times they are taken to be as wide, relative to the median, as the other run's.
         """
-        if not self.before or not self.after or min(self.before.runs, self.after.runs) < _LEAST_RUNS:
+        if not self.before or not self.after or self.undecided:
             return False
-        return self.after.low > self.before.high or self.after.high < self.before.low
+        before, after = _quartiles(self.before, self.after), _quartiles(self.after, self.before)
+        return after[0] > before[1] or after[1] < before[0]
+
+    @property
+    def undecided(self) -> bool:
+        """Whether neither run has enough times to tell their noise."""
+        return bool(self.before and self.after) and max(self.before.runs, self.after.runs) < _LEAST_RUNS
 
     def regressed(self, threshold: float) -> bool:
         """Whether it fails now, or takes more than `threshold` percent longer, beyond the noise."""
@@ -50,6 +57,8 @@ class Change:
             return "fails"
         if not self.before or not self.after:
             return "only before" if self.before else "only after"
+        if self.undecided:
+            return "too few runs"
         if not self.beyond_noise:
             return "same"
         return "slower" if self.percent > 0 else "faster"
@@ -84,6 +93,13 @@ def differences(before: Throughput, after: Throughput, machines: tuple[Machine, 
     if replace(before.plan, runs=0, limit=0.0) != replace(after.plan, runs=0, limit=0.0):
         lines.append("other photographs, batch, threads or quality")
     return lines
+
+
+def _quartiles(times: Spread, other: Spread) -> tuple[float, float]:
+    if times.runs >= _LEAST_RUNS:
+        return times.low, times.high
+    low, high = (times.median * quartile / other.median for quartile in (other.low, other.high))
+    return min(low, times.low), max(high, times.high)
 
 
 def _key(row: Row) -> tuple[str, str | None, int, int]:

@@ -19,7 +19,7 @@ def compare(before: Path, after: Path, threshold: float) -> None:
     """Says what became faster or slower between two runs of throughput, as --json wrote them.
 
     A difference counts if the quartiles of the two runs do not overlap. Exit code 1 if something takes more than
-    --threshold percent longer, or fails now.
+    --threshold percent longer, or fails now, or if both have too few runs of it to tell.
     """
     from condic.benchmarks.comparison import compare, differences
     from condic.benchmarks.display import show_table
@@ -42,6 +42,9 @@ def compare(before: Path, after: Path, threshold: float) -> None:
     for change in worse:
         why = change.failed or f"{change.percent:+.1f} %"
         click.echo(f"regression: {change.name} {change.resolution} {change.direction}: {why}")
-    if worse:
+    unknown = [change for change in changes if change.undecided]
+    for change in unknown:
+        click.echo(f"too few runs: {change.name} {change.resolution} {change.direction}: repeat it 4 times or more")
+    if worse or unknown:
         sys.exit(FAILED)
     click.echo(f"no regression beyond the noise and {threshold:g} %")

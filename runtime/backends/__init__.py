@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -90,10 +91,16 @@ class LoadedGraphs:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self._bundle, self.backend = bundle, backend
         self._runners: dict[str, Runner] = {}
-        self._lock = threading.Lock()
+        self._lock: AbstractContextManager[object] = threading.Lock()
+        if backend.driver is not None:
+            from condic.runtime.cuda.graph import SETTING_UP
+
+            self._lock = SETTING_UP  # programs are built under it, and load what they run
 
     def load(self, role: str) -> Runner:
         """The graph's runner. Raises BackendError if the backend cannot load it or fails its known-answer test."""
+        if (runner := self._runners.get(role)) is not None:
+            return runner
         with self._lock:
             if role not in self._runners:
                 self._runners[role] = self._load(self._bundle.manifest.graph(role))
@@ -102,7 +109,7 @@ class LoadedGraphs:
     def run(self, role: str, inputs: Sequence[Array]) -> list[Array]:
         """Outputs of a graph. Raises OutOfMemoryError, BackendError for infinity and NaN, and what `load` raises."""
         try:
-            outputs = (self._runners.get(role) or self.load(role))(inputs)
+            outputs = self.load(role)(inputs)
         except CondicError:
             raise
         except Exception as error:

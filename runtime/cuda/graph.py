@@ -20,8 +20,9 @@ Array = npt.NDArray[np.float32]
 Size = tuple[int, int]
 """Height and width of a padded image."""
 SETTING_UP = threading.RLock()
-"""Held while executions are made, run for the first time and let go, and while a stream is recorded: as long as one is,
-no thread may wait for the whole device, which libraries may do when they set themselves up."""
+"""Held while graphs are loaded, executions are made, run for the first time and let go, and while a stream is
+recorded: as long as one is, no thread may wait for the whole device, which libraries may do when they set themselves up.
+It is taken before any lock of a graph."""
 _MOST_SIZES = 4
 
 
@@ -71,14 +72,14 @@ class DeviceGraph:
             if size in self._prepared:
                 self._prepared.move_to_end(size)
                 self._run(self._prepared[size], inputs, outputs)
-            else:
-                with SETTING_UP:
-                    self._run(self._make(size), inputs, outputs)
+                return outputs
+        with SETTING_UP, self._lock, self.driver.entered():
+            self._run(self._prepared.get(size) or self._make(size), inputs, outputs)
         return outputs
 
     def close(self) -> None:
         """Lets go of everything."""
-        with self._lock, self.driver.entered():
+        with SETTING_UP, self._lock, self.driver.entered():
             while self._prepared:
                 self._prepared.popitem()[1].close()
             if self._stream:

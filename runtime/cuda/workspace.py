@@ -64,13 +64,14 @@ class Workspace:
 
     def clear(self) -> None:
         """Lets go of all programs and memory."""
-        while self._programs:
-            self._programs.popitem()[1].close()
-        if self._address:
-            self._driver.release(self._address)
-        if self._staging is not None:
-            self._driver.release_pinned(self._staging)
-        self._address, self._size, self._staging = 0, 0, None
+        with SETTING_UP:
+            while self._programs:
+                self._programs.popitem()[1].close()
+            if self._address:
+                self._driver.release(self._address)
+            if self._staging is not None:
+                self._driver.release_pinned(self._staging)
+            self._address, self._size, self._staging = 0, 0, None
 
     def close(self) -> None:
         """Lets go of everything."""

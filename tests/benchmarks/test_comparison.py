@@ -67,12 +67,23 @@ def test_what_is_not_installed_any_more_is_a_regression():
 
 
 def test_a_few_runs_are_no_measure_of_noise():
-    def once(median: float) -> Throughput:
-        side = Direction(Spread(median, median, median, 3), median, {})
-        return run(Row("a", None, SIZE, Measurement("", 1, 1.0, 1.0, 0.1, side, side, None, ()), None))
+    (change, _) = compare(run(short("a", 1.0)), run(short("a", 9.0)))
+    assert (change.verdict(), change.undecided, change.regressed(5)) == ("too few runs", True, False)
 
-    (change, _) = compare(once(1.0), once(1.06))
-    assert (change.verdict(), change.regressed(5)) == ("same", False)
+
+def short(codec: str, median: float) -> Row:
+    """Of three times, all the same."""
+    side = Direction(Spread(median, median, median, 3), median, {})
+    return Row(codec, None, SIZE, Measurement("", 1, 1.0, 1.0, 0.1, side, side, None, ()), None)
+
+
+@pytest.mark.parametrize(("median", "verdict"), [(1.06, "same"), (0.94, "same"), (10.0, "slower"), (0.5, "faster")])
+def test_a_few_runs_are_as_noisy_as_those_that_they_are_compared_with(median: float, verdict: str):
+    """What became much slower fits fewer runs into the time limit."""
+    (change, _) = compare(run(row("a", 1.0, 0.04)), run(short("a", median)))
+    assert (change.verdict(), change.regressed(5)) == (verdict, verdict == "slower")
+    (change, _) = compare(run(short("a", 1.0)), run(row("a", median, 0.04)))
+    assert change.verdict() == verdict
 
 
 def test_runs_with_nothing_in_common_are_refused(tmp_path: Path):
@@ -96,6 +107,18 @@ def test_other_machines_libraries_and_photographs_are_told():
         "other machine", "Python", "numpy", "other photographs, batch, threads or quality"
     ]  # fmt: skip
     assert differences(run(), replace(run(), plan=replace(run().plan, runs=3)), (MACHINE, MACHINE)) == []
+
+
+def test_the_program_ends_with_code_1_where_it_cannot_tell(tmp_path: Path):
+    for name in ("a.json", "b.json"):
+        content = run(row("a", 1.0), short("b", 1.0))
+        write_results(tmp_path / name, Results(Origin("throughput", "", "", "", MACHINE), content))
+    words = ["compare", "a.json", "b.json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "condic.benchmarks", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "too few runs: b 720p decode: repeat it 4 times or more"
 
 
 @pytest.mark.parametrize(("threshold", "code"), [("5", 1), ("20", 0)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from ctypes.util import find_library
+from time import sleep
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +14,14 @@ import pytest
 from fake_driver import MisuseError
 
 from condic.errors import BackendError, DeviceLostError, DeviceMemoryError, SizeError
+from condic.runtime import backends
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
 from condic.runtime.cuda.build import build_program
 from condic.runtime.cuda.driver import open_driver
 from condic.runtime.cuda.program import Format, Rows
 from condic.runtime.cuda.tiling import reach
+from condic.runtime.known_answer import check_known_answer
 
 from .conftest import Bench
 
@@ -162,6 +166,31 @@ def test_threads_share_a_codec_each_image_on_a_stream_of_its_own(
     assert bench.driver.left()["streams"] <= 4 * STREAMS + len(bundle.manifest.graphs)
     device.close()
     assert (bench.driver.left(), bench.backend.open) == ({}, 0)
+
+
+@pytest.mark.parametrize("kind", ["load", "by tiles"])
+def test_a_graph_may_be_loaded_while_a_program_is_built(
+    bench: Bench, bundle: Bundle, drawing: Draw, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Either thread needs what the other one holds, if they take locks in different orders."""
+    loading = threading.Event()
+
+    def slow(*arguments: Any) -> None:
+        loading.set()
+        sleep(0.2)  # in which the other thread comes to what it builds
+        check_known_answer(*arguments)
+
+    monkeypatch.setattr(backends, "check_known_answer", slow)
+    codec, image = bench.codec(bundle), drawing(60, 70)
+    work = codec.load if kind == "load" else lambda: codec.quantise(image, 20)
+    threads = [threading.Thread(target=x, daemon=True) for x in (work, lambda: codec.encode(image, 20))]
+    threads[0].start()
+    assert loading.wait(60)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    codec.close()
 
 
 def test_begun_images_wait_in_workspaces_of_their_own(
