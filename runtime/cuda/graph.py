@@ -20,9 +20,9 @@ Array = npt.NDArray[np.float32]
 Size = tuple[int, int]
 """Height and width of a padded image."""
 SETTING_UP = threading.RLock()
-"""Held while graphs are loaded, executions are made, run for the first time and let go, and while a stream is
-recorded: as long as one is, no thread may wait for the whole device, which libraries may do when they set themselves up.
-It is taken before any lock of a graph."""
+"""Held while graphs are loaded, executions are made, run for the first time and let go, and while a stream is recorded:
+as long as one is, no thread may wait for the whole device, which libraries may do when they set themselves up. It is
+taken before any lock of a graph."""
 _MOST_SIZES = 4
 
 
