@@ -10,12 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from condic.errors import InputError
 from condic.export.receptive_field import halo
 from condic.export.source import SourceCodec, SourceGraph, entropy_tables, first_table
 from condic.models.context import CONTEXT_EXPONENT, CONTEXT_LIMIT, INDEX_EXPONENT, MEAN_EXPONENT
 from condic.models.dcic_sgp import ALIGNMENT, STEPS, DcicSgp
-from condic.models.entropy import FIRST_CODED, SCALES, quadtree_boxes, scale_table
+from condic.models.entropy import SCALES, quadtree_boxes, scale_table
 from condic.models.exact import HIDDEN_LIMIT
 from condic.runtime.manifest import Box, Chunk, Latent, Step, TensorSpec
 
@@ -36,11 +35,8 @@ class _Joined(nn.Module):
 def describe(model: DcicSgp) -> SourceCodec:
     """All that goes into the bundle of a calibrated model, which is frozen. Raises InputError where it cannot be."""
     halos = {graph.role: halo(graph) for graph in source_graphs(model)}  # integers have no gradient
-    try:
-        with torch.no_grad():
-            model.freeze()
-    except ValueError as cause:
-        raise InputError(f"the weights cannot become integers: {cause}") from cause
+    with torch.no_grad():
+        model.freeze()
     return SourceCodec(
         model=model,
         name=model.name,
@@ -97,7 +93,7 @@ def source_graphs(model: DcicSgp) -> list[SourceGraph]:
 def latents(model: DcicSgp) -> tuple[Latent, ...]:
     """Schedules of prior, hyper and main latents."""
     p = model.preset
-    common = (FIRST_CODED, MEAN_EXPONENT - CONTEXT_EXPONENT, CONTEXT_LIMIT)
+    common = (p.first_coded, MEAN_EXPONENT - CONTEXT_EXPONENT, CONTEXT_LIMIT)
     prior, main = _quadtree(p.prior), _quadtree(p.main)
     whole = (Box((0, p.hyper), 0, 0, 1),)
     prior_chunks = [Chunk(prior[0], table="first.prior")] + [

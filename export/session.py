@@ -60,6 +60,8 @@ def run_export(
     model.eval()
     if model.ranges():
         check_calibrated(model, weights)
+    if (stage := metadata.get("stage", "joint")) not in ("conditional", "joint"):
+        raise InputError(f"{weights}: of --stage {stage}, after which more is to be trained; go on from it with --init")
     if blind := metadata.get("blind"):
         raise InputError(f"{weights}: an ablation (blind {blind}), which the exported graphs would not be")
     if out and out.suffix != ".condic":

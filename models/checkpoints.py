@@ -95,7 +95,9 @@ def read_state(path: Path) -> State:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
         for key in ("state_dict", "params_ema", "params"):
             content = content.get(key, content)
-        return {name.removeprefix("module."): tensor for name, tensor in content.items() if tensor.shape is not None}
+        return {name.removeprefix("module."): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
     except Exception as error:  # a pickle can fail in any way
         raise InputError(f"{path}: not a PyTorch checkpoint ({type(error).__name__})") from error
 

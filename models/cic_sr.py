@@ -28,9 +28,9 @@ from condic.models.cic_sr_transforms import (
     HyperSynthesis,
     Synthesis,
 )
-from condic.models.dcic_sgp import Output
 from condic.models.entropy import plain_gaussians
 from condic.models.exact import Range, round_straight_through
+from condic.models.output import Output
 from condic.models.quality import GainPair, LevelTable
 from condic.models.resample import Downscale
 from condic.models.sc_ar import GUARDED_SCALES, GuardedConditional, Hyper, Levels, SpatialChannelContext, stepwise
@@ -60,7 +60,7 @@ class LatentCodec(nn.Module):
             else ConvolutionHyperAnalysis(channels, hyper)
         )
         self.hyper_synthesis = HyperSynthesis(channels, hyper, query=query, entry=entries)
-        self.context = SpatialChannelContext(channels, chunks, residual=residual, query=query)
+        self.context = SpatialChannelContext(channels, chunks, residual=residual)
         self.conditional = GuardedConditional()
         self.gain = GainPair(channels, _GAIN)
         self.index = LevelTable(channels, initial=GUARDED_SCALES / 3)
@@ -132,7 +132,7 @@ class CicSr(nn.Module):
             return Output(low, low, bits, reference=x_lr, weight=LOW_RESOLUTION_WEIGHT)
         x_sr = self.super_resolution(low)
         if self.stage == "super-resolution":
-            return Output(x_sr, x_sr, {}, preview_weight=0.0)
+            return Output(x_sr, x_sr, {})
         known = x_sr * 0 if self.blind else x_sr
         features = self.condition(known)
         in_analysis, in_synthesis, in_hyper = self.condition.split(features)
@@ -143,7 +143,7 @@ class CicSr(nn.Module):
         around = known if self.preset.residual and not self.blind else None
         x_hat = self.main.synthesis(hat, inverse, *in_synthesis, around=around)
         own = {"hyper": hyper_bits, "main": main_bits}
-        return Output(x_hat, x_sr, bits | own if self.stage == "joint" else own, preview_weight=0.0)
+        return Output(x_hat, x_sr, bits | own if self.stage == "joint" else own)
 
     def entropy_path_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of what rates alone depend on: hyper transforms, contexts, their tables."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from condic.errors import InputError
 from condic.models.blocks import in_float32
 from condic.models.entropy import SCALES
 from condic.models.exact import HIDDEN_LIMIT, STREAM_LIMIT, ExactConv, ExactTrunk
@@ -39,12 +40,9 @@ class HyperSynthesis(nn.Module):
     def freeze(self, quality_bias: Tensor) -> Tensor:
         """Freezes all layers; `quality_bias` float [64, width]. Returns the exponents of the parameters."""
         hyper, prior = self.lift.weight.shape[1], self.trunk.entry.weight.shape[1] - self.lift.weight.shape[0] // 4
-        e = self.lift.freeze(
-            latent_exponents(hyper), CONTEXT_LIMIT, out_exponent=self.lift.range.exponent(HIDDEN_LIMIT, tie=4)
-        )
-        e = torch.cat([_tied(e), latent_exponents(prior)])
-        e = self.trunk.freeze(e, HIDDEN_LIMIT, quality_bias)
-        return _tied(self.head.freeze(e, STREAM_LIMIT, out_exponent=self.head.range.exponent(HIDDEN_LIMIT, tie=4)))
+        e = _freeze_shuffled(self.lift, latent_exponents(hyper), CONTEXT_LIMIT)
+        e = self.trunk.freeze(torch.cat([e, latent_exponents(prior)]), HIDDEN_LIMIT, quality_bias)
+        return _freeze_shuffled(self.head, e, STREAM_LIMIT)
 
 
 class Context(nn.Module):
@@ -78,7 +76,9 @@ class Context(nn.Module):
         ):  # fmt: skip
             wanted = torch.full((self.channels,), float(wanted), dtype=torch.float64)
             if not torch.equal(layer.freeze(e, STREAM_LIMIT, out_exponent=wanted, bounds=bounds), wanted):
-                raise ValueError("weights too large to freeze: a mean or scale would need sums of 2^24 or more")
+                raise InputError(
+                    "the weights cannot become integers: too large, a mean or scale would need sums of 2^24 or more"
+                )
 
 
 def latent_exponents(channels: int) -> Tensor:
@@ -86,5 +86,11 @@ def latent_exponents(channels: int) -> Tensor:
     return torch.full((channels,), float(CONTEXT_EXPONENT), dtype=torch.float64)
 
 
-def _tied(exponent: Tensor) -> Tensor:
-    return exponent[::4]
+def _freeze_shuffled(layer: ExactConv, exponent: Tensor, limit: int) -> Tensor:
+    """Freezes a layer before a pixel shuffle: four channels that become one have one exponent. Returns those."""
+    tied = layer.range.exponent(HIDDEN_LIMIT, tie=4)
+    while True:  # the smallest that any of the four needs
+        allowed = layer.freeze(exponent, limit, out_exponent=tied).view(-1, 4).amin(dim=1)
+        if torch.equal(allowed, tied[::4]):
+            return allowed
+        tied = allowed.repeat_interleave(4)

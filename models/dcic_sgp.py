@@ -29,6 +29,7 @@ from condic.models.context import (
 )
 from condic.models.entropy import SCALES, GaussianConditional, plain_gaussians, quadtree_mask
 from condic.models.exact import Range, floor_straight_through, round_straight_through
+from condic.models.output import Output
 from condic.models.presets import PRESETS
 from condic.models.quality import GainPair, LevelTable
 from condic.models.transforms import Analysis, HyperAnalysis, PriorAnalysis, PriorSynthesis, Synthesis
@@ -36,6 +37,8 @@ from condic.models.transforms import Analysis, HyperAnalysis, PriorAnalysis, Pri
 ALIGNMENT = 128
 """Sides are padded to multiples of this: the attention window (8) at 1/16."""
 STEPS = 4
+PREVIEW_WEIGHT = 0.1
+"""Of the preview's distortion in the loss."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,6 @@ class Coded:
 
     hat: Tensor
     bits: Tensor
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a training step needs: images [B, 3, H, W] around [0, 1] (not clipped) and bits [B] per stream.
-
-    `reference` is what `image` should be, by default what was coded; `weight` multiplies its distortion, and
-    `preview_weight` that of the preview.
-    """
-
-    image: Tensor
-    preview: Tensor
-    bits: dict[str, Tensor]
-    reference: Tensor | None = None
-    weight: float = 1.0
-    preview_weight: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -143,7 +130,7 @@ class DcicSgp(nn.Module):
         _, inverse = self.main_gain(level)
         features = self.features("synthesis", latents.f8, latents.f16)
         x_hat = self.synthesis(latents.main.hat, inverse, *features, latents.preview)
-        return Output(x_hat, latents.preview, latents.bits())
+        return Output(x_hat, latents.preview, latents.bits(), preview_weight=PREVIEW_WEIGHT)
 
     def code(self, image: Tensor, level: Tensor) -> Latents:
         """Everything but the synthesis: what the three streams hold, and what they cost."""

@@ -11,15 +11,13 @@ mixture of two Gaussians per index, fitted to the counts, replaces the Gaussian 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 64.0
-FIRST_CODED = 2
-"""Scale indexes below this one are not coded: q = 0 on both sides (sigma <= 0.122, P(q != 0) <= 4e-5)."""
-
 MAGNITUDES = 1024
 """Magnitudes of symbols that are counted apart; larger ones count as the last."""
 
@@ -34,9 +32,32 @@ def scale_table(scales: int = SCALES) -> Tensor:
     return SCALE_MIN * torch.exp(step * torch.arange(scales, dtype=torch.float64))
 
 
+class _ClampInward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.limits = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (x,), (low, high) = ctx.saved_tensors, ctx.limits
+        passes = ((x >= low) | (gradient < 0)) & ((x <= high) | (gradient > 0))
+        return gradient * passes, None, None
+
+
+def clamp_inward(x: Tensor, low: float, high: float) -> Tensor:
+    """x clamped to low..high; beyond them it has the gradient of those steps that lead back, and of no others.
+
+    With none at all, what has once left the range never comes back (Balle et al., ICLR 2018, bound their scales so).
+    """
+    clamped: Tensor = _ClampInward.apply(x, low, high)
+    return clamped
+
+
 def scale_of_index(index: Tensor) -> Tensor:
-    """Standard deviation at a real-valued index, clamped to the table."""
-    return SCALE_MIN * torch.exp(_LOG_STEP * index.clamp(0, SCALES - 1))
+    """Standard deviation at a real-valued index, clamped to the table (see `clamp_inward`)."""
+    return SCALE_MIN * torch.exp(_LOG_STEP * clamp_inward(index, 0, SCALES - 1))
 
 
 def index_of_scale(sigma: Tensor, scales: int = SCALES) -> Tensor:

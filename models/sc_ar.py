@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from condic.models.blocks import in_float32
 from condic.models.cic_sr_presets import ChunkSizes
-from condic.models.entropy import SCALE_MAX, SCALE_MIN, GaussianConditional
+from condic.models.entropy import SCALE_MAX, SCALE_MIN, GaussianConditional, clamp_inward
 from condic.models.exact import round_straight_through
-from condic.models.swin import Role, SwinStage
+from condic.models.swin import SwinStage
 
 PLACES = ((0, 0), (1, 0), (0, 1), (1, 1))
 """Rows and columns of the four places, in zigzag order."""
@@ -104,7 +104,7 @@ class GuardedConditional(GaussianConditional):
 class SpatialChannelContext(nn.Module):
     """Networks of all chunks of a latent with `channels` channels."""
 
-    def __init__(self, channels: int, sizes: ChunkSizes, *, residual: bool, query: Role | None = None) -> None:
+    def __init__(self, channels: int, sizes: ChunkSizes, *, residual: bool) -> None:
         super().__init__()
         self.sizes, self.residual = sizes, residual
         self.chunk_channels = width = channels // sizes.slices
@@ -167,7 +167,8 @@ class SpatialChannelContext(nn.Module):
         index = self.scale[k](self._support(k, sigma, decoded, hyper))
         if gain is not None and offset is not None:
             return (mean + mu[0]) * gain, index + sigma[0] + offset
-        return mean, torch.log(index.clamp(min=SCALE_MIN) / SCALE_MIN) / INDEX_STEP
+        scale = clamp_inward(index, SCALE_MIN, math.inf) if self.training else index.clamp(min=SCALE_MIN)
+        return mean, torch.log(scale / SCALE_MIN) / INDEX_STEP
 
     def predict_residual(self, k: int, decoded: Sequence[Tensor], own: Tensor, hyper: Hyper) -> Tensor:
         """What to add to chunk k, in -0.5..0.5 quantisation units; `own` is the chunk as decoded, in natural units."""

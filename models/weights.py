@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from condic.errors import InputError
 from condic.files import named, named_errors, replace_whole
+from condic.models.entropy import plain_gaussians
 from condic.models.exact import Range
 
 SHARD_BYTES = 15 * 2**20
@@ -52,7 +53,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises InputError for what is not weights of this model, whole and finite.
     """
     state: dict[str, Tensor] = {}
-    read_metadata(path)  # which is the same in all shards of the same weights
+    metadata = read_metadata(path)  # which is the same in all shards of the same weights
+    asked = {"model": getattr(model, "name", None), "preset": getattr(model, "preset_name", None)}
+    for key, value in asked.items():
+        if value and metadata.get(key, value) != value:
+            raise InputError(f"{path}: weights of {key} {metadata[key]}, not {value}")
     for shard in _shards(path):
         try:
             state |= load_file(shard)
@@ -74,12 +79,23 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raises InputError if a tensor of a model holds infinity or NaN, or a range is negative."""
+    """Raises InputError if a tensor of a model holds infinity or NaN, or one of calibration what it cannot."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(f"{name} {_NOT_FINITE}")
     if any(bool((m.peak < 0).any()) for m in model.modules() if isinstance(m, Range)):
         raise InputError("a recorded range is negative: the weights are damaged")
+    mixture = getattr(model, "mixture", torch.zeros(0, 3))
+    if not (((mixture[:, :1] >= 0) & (mixture[:, :1] <= 1)).all() and (mixture[:, 1:] > 0).all()):
+        raise InputError("a mixture has a weight outside 0..1 or a deviation that is not positive: they are damaged")
+
+
+def forget_calibration(model: nn.Module) -> None:
+    """Takes from a model what calibration found: it is of the weights as they are, not as training makes them."""
+    for module in model.modules():
+        if isinstance(module, Range):
+            module.peak.zero_()
+    model.mixture.copy_(plain_gaussians(len(model.mixture)))
 
 
 def check_calibrated(model: nn.Module, path: Path) -> None:

@@ -27,6 +27,7 @@ from condic.training.data import CropSampler
 from condic.training.evaluation import to_batch
 
 BATCHES = 48
+_MOST_CROPS = 1536
 _ASSUMED = 100.0
 """Symbols that each scale index is taken to have had besides those counted, distributed as a Gaussian."""
 _ESCAPE_BITS = 31
@@ -41,7 +42,8 @@ def calibrate(model: Codec, sampler: CropSampler, device: torch.device, batches:
     """Runs the model on crops at all levels, and records in it what it saw.
 
     That is the largest magnitude of every channel on an entropy path that becomes integers, and the mixture of
-    Gaussians that the symbols of each scale index are like. Raises InputError for weights that give no numbers.
+    Gaussians that the symbols of each scale index are like. At most 1,536 crops are run. Raises InputError for weights
+    that give no numbers.
     """
     for record in model.ranges():
         record.peak.zero_()
@@ -52,12 +54,12 @@ def calibrate(model: Codec, sampler: CropSampler, device: torch.device, batches:
     was_training = model.training
     model.eval()
     with observe(model):
-        for step in range(batches):
+        for step in range(min(batches, -(-_MOST_CROPS // sampler.batch))):
             pixels, levels = sampler.at(step)
             if len(levels) > 2:
                 levels[:2] = ends
-            elif step < len(ends):
-                levels[0] = ends[step]
+            elif step % 4 < 2:
+                levels[0] = ends[step % 4]
             output = model(to_batch(pixels, device), torch.from_numpy(levels).to(device))
             if not output.image.isfinite().all():
                 raise InputError("the model's pictures hold infinity or NaN: the training has diverged")

@@ -54,6 +54,8 @@ def load_checkpoint(path: Path, model: str, preset: str) -> Checkpoint:
         state = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
         found = (state["model"], state["preset"])
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
     except Exception as error:  # a pickle can fail in any way
         raise InputError(f"{path}: not a condic checkpoint ({type(error).__name__})") from error
     if version != CHECKPOINT_VERSION:

@@ -22,7 +22,7 @@ from condic.models.quality import LEVELS
 from condic.models.sc_ar import INDEX_STEP
 from condic.models.swin import SwinBlock
 from condic.models.swinir import SCALE, ResidualGroup, SwinIR
-from condic.training.start import zero
+from condic.training.start import components, project, zero
 
 _HYPER_GAIN = 0.7
 _SHRINK = 0.7
@@ -58,7 +58,7 @@ def _start_main(model: CicSr, image: Tensor, levels: Tensor) -> None:
     _start_blocks(model.main)
     _start_codec(model.main, image - known - (0.5 if model.blind else 0.0))
     analysis, embed = model.main.analysis, model.condition.embed.proj
-    _project(embed, known - 0.5)
+    project(embed, known - 0.5)
     for entry in (*analysis.entries, *model.main.synthesis.entries):
         zero(entry)
     for branch in (model.main.hyper_synthesis.mu, model.main.hyper_synthesis.sigma):
@@ -89,9 +89,9 @@ def _start_codec(codec: LatentCodec, x: Tensor) -> None:
 
 
 def _start_analysis(analysis: Analysis, x: Tensor) -> Tensor:
-    y = _project(analysis.embed.proj, x)
+    y = project(analysis.embed.proj, x)
     for merge in analysis.merges:
-        y = _project(merge.reduction, F.pixel_unshuffle(y, 2))
+        y = project(merge.reduction, F.pixel_unshuffle(y, 2))
     return y
 
 
@@ -109,9 +109,9 @@ def _start_hyper(codec: LatentCodec, y: Tensor) -> None:
     loud = torch.log1p(20 * y.abs())
     mean = loud.mean(dim=(0, 2, 3), keepdim=True)
     width, hyper = analysis.narrow.out_channels, analysis.down.out_channels
-    narrow = _components(loud - mean, width)  # [width, C]
+    narrow = components(loud - mean, width)  # [width, C]
     at_16 = torch.einsum("wc,bcij->bwij", narrow, loud - mean)
-    down = _components(F.pixel_unshuffle(at_16, 2), hyper)  # [hyper, 4 width]
+    down = components(F.pixel_unshuffle(at_16, 2), hyper)  # [hyper, 4 width]
     for layer in (analysis.narrow, analysis.down):
         zero(layer)
     analysis.narrow.weight[:, :, 1, 1] = narrow
@@ -153,22 +153,3 @@ def _start_super_resolution(network: SwinIR, low: Tensor, image: Tensor) -> None
     zero(last)
     last.weight[:, :taps] = solution[:-1].T.view(-1, taps, 3, 3)
     last.bias[:] = solution[-1]
-
-
-def _project(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """Makes a convolution without overlap the projection of x on principal components; its output."""
-    kernel = layer.kernel_size[0]
-    blocks = F.pixel_unshuffle(x, kernel) if kernel > 1 else x
-    layer.weight[:] = 0
-    components = _components(blocks, layer.out_channels)
-    layer.weight[: len(components)] = components.view(-1, *layer.weight.shape[1:])
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer(x)
-
-
-def _components(x: Tensor, count: int) -> Tensor:
-    """The first principal components of the channels of [B, C, H, W], [count, C]."""
-    rows = (part.flatten(1).double() for part in x)
-    _, vectors = torch.linalg.eigh(sum(part @ part.T for part in rows))
-    return vectors.flip(1).T[:count].float()

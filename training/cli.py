@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -32,6 +33,20 @@ class Duration(click.ParamType):
         return seconds
 
 
+class PositiveFloat(click.FloatRange):
+    """A number above 0; NaN, which click takes for one in any range, is none."""
+
+    def __init__(self, most: float | None = None) -> None:
+        super().__init__(min=0, max=most, min_open=True)
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number above 0", param, ctx)
+        return number
+
+
 @click.command(context_settings={"max_content_width": 100, "show_default": True})
 @click.option("--model", type=click.Choice(["dcic-sgp", "cic-sr"]), default="dcic-sgp", help="Codec to train.")
 @click.option("--preset", type=click.Choice(["t", "s", "b", "l", "paper"]), default="s", help="Size of the model.")
@@ -52,14 +67,14 @@ class Duration(click.ParamType):
               help="Fine-tune only the entropy path of --init, in its integer form.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), default=4, help="Crops per step.")
 @click.option("--crop", type=click.IntRange(min=128), default=256, help="Side of a crop, a multiple of 128.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, help="Peak learning rate.")
+@click.option("--learning-rate", type=PositiveFloat(), default=8e-4, help="Peak learning rate.")
 @click.option("--evaluate", "validation", type=click.Path(path_type=Path), help="Folder of images to evaluate on.")
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=2000, help="Steps between evaluations.")
 @click.option("--blind", type=click.Choice(["analysis", "synthesis", "condition"]), default=None,
               help="Ablation, not for export: zeros instead of the prior's features there or in cic-sr.")  # fmt: skip
-@click.option("--prior-share", type=click.FloatRange(0, 1, min_open=True), default=None,
+@click.option("--prior-share", type=PositiveFloat(1), default=None,
               help="Part of a crop's bits beyond which those of dcic-sgp's prior count threefold.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of weights and batches.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of weights and batches.")
 @click.option("--device", default="auto", help="cpu, cuda, cuda:N or auto.")
 @click.option("--compile/--no-compile", "compile_model", default=True,
               help="Compile the networks on a GPU: minutes at first, faster steps after.")  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from condic.errors import CondicWarning, InputError
-from condic.files import reason
+from condic.files import named_errors, reason
 from condic.runtime.image_files import read_picture
 from condic.runtime.pictures import Picture
 
@@ -56,7 +56,10 @@ def load_photographs(paths: Sequence[Path], smallest_side: int) -> Photographs:
                 result.images.append(np.ascontiguousarray(picture.rgb))
     if not result.images:
         names = ", ".join(map(str, paths))
-        raise InputError(f"no usable photograph in {names} ({len(result.skipped)} skipped); give folders or tar files")
+        first = "; {}: {}".format(*result.skipped[0]) if result.skipped else ""
+        raise InputError(
+            f"no usable photograph in {names} ({len(result.skipped)} skipped{first}); give folders, tar files or images"
+        )
     return result
 
 
@@ -81,7 +84,8 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     elif not path.exists():
         raise InputError(f"{path}: no such file or folder")
     elif path.suffix.lower() in _SUFFIXES:
-        yield str(path), path.read_bytes()
+        with named_errors(path):
+            yield str(path), path.read_bytes()
 
 
 @dataclass(frozen=True)

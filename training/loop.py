@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,7 +34,7 @@ WARM_UP_FRACTION = 0.05
 """Of a run, or of each of its two parts (see `ENTROPY_FRACTION`)."""
 EMA_DECAY = 0.999
 ENTROPY_FRACTION = 0.1
-"""Part of a run from the linear start in which the entropy path alone learns, at a quarter of the cost of a step."""
+"""Part of a run from the linear start in which the entropy path alone learns, at half the cost of a step."""
 ENTROPY_SPEED, TABLE_SPEED = 3.0, 3.0
 """Learning rates of the entropy path in that part, and of tables afterwards, relative to the run's. A crop touches only
 the rows of a table that are near its level."""
@@ -169,7 +170,7 @@ class Trainer:
         listeners: Sequence[Listener],
         validation: Sequence[np.ndarray] = (),
     ) -> None:
-        """Trains to the end of the budget, or until SIGTERM or Ctrl-C; always leaves a checkpoint and EMA weights."""
+        """Trains to the end of the budget, or until a signal to end; always leaves a checkpoint and EMA weights."""
         batches = sampler.stream(self.step, workers)
         try:
             with self.stopped_by_signals(), side_stream(self.device):
@@ -197,9 +198,8 @@ class Trainer:
             if report:
                 self.skipped, bad = report.skipped, report.in_a_row > 0
                 if report.in_a_row >= MOST_BAD_STEPS:
-                    raise InputError(
-                        f"{report.in_a_row} steps in a row had no finite loss; what was saved last is kept"
-                    )
+                    kept = "; what was saved last is kept" if self.settings.checkpoint_path.exists() else ""
+                    raise InputError(f"{report.in_a_row} steps in a row had no finite loss{kept}")
                 crops = self.settings.batch * (self.step - reported[0])
                 if report.means:
                     progress = self._progress(report, crops / (self.seconds - reported[1]))
@@ -321,15 +321,22 @@ def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class MetricsLog:
-    """Appends one JSON object a line; every `every`-th step, and every evaluation."""
+    """Appends one JSON object a line: for every `every` steps what they had on average, and for every evaluation."""
 
     def __init__(self, path: Path, every: int = 50) -> None:
         self._path, self._every = path, every
+        self._since: list[Progress] = []
 
     def step(self, progress: Progress) -> None:
-        """Logs a step's progress."""
+        """Logs the progress since the last line."""
+        self._since.append(progress)
         if progress.step % self._every == 0:
-            self._append({"kind": "step", **asdict(progress)})
+            names = ("loss", "psnr", "crops_per_second")
+            means = {name: mean(getattr(x, name) for x in self._since) for name in names}
+            same = [x.bpp for x in self._since if x.bpp.keys() == progress.bpp.keys()]
+            bpp = {name: mean(x[name] for x in same) for name in progress.bpp}
+            self._append({"kind": "step", **asdict(progress), **means, "bpp": bpp})
+            self._since.clear()
 
     def points(self, step: int, points: Sequence[Point]) -> None:
         """Logs an evaluation."""

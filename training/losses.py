@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from condic.models.dcic_sgp import Output
+from condic.models.output import Output
 from condic.models.quality import LEVELS, lambda_of_level
 
 BALANCE = -0.5

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from condic.errors import InputError
-from condic.files import reason
+from condic.files import named, reason
 from condic.models.cic_sr import STAGES, CicSr
 from condic.models.codecs import Codec, build_codec
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.quality import LAMBDA_RANGE, LEVELS, move_levels
-from condic.models.weights import check_calibrated, load_weights, read_metadata
+from condic.models.weights import check_calibrated, forget_calibration, load_weights, read_metadata
 from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
 from condic.training.cic_sr_start import start_cic_sr
@@ -70,24 +70,30 @@ def run_session(
     metadata = read_metadata(init) if init else {}
     if init:
         load_weights(model, init)
-        move_levels(model, *_loss_and_lambdas(metadata))
+        with named(init):
+            move_levels(model, *_loss_and_lambdas(metadata))
     if settings.integers and init:
         check_calibrated(model, init)
         model.freeze()
+    elif init:
+        forget_calibration(model)  # what comes of these weights has another
     with console.status("decoding photographs"):
         images = []
         if validation:
             images = _reported(console, "to evaluate on: ", load_photographs([validation], 1))
         photographs = _reported(console, "", load_photographs(data, settings.crop))
     sampler = CropSampler(photographs, settings.crop, settings.batch, LEVELS, settings.seed)
-    if not checkpoint:
+    only_calibrates = settings.steps == 0 and init is not None
+    if not checkpoint and not only_calibrates:
         _start(model, sampler, trained=metadata.get("stage", "joint") if init else None)
     trainer = loop.Trainer(settings, model, device, compile_model=compile_model and device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)
-    if settings.steps == 0 and init:  # they stay what they were, but for what calibration finds
+    if only_calibrates:  # they stay what they were, but for what calibration finds
         if metadata.get("blind") != model.provenance().get("blind"):
             raise InputError(f"{init}: of --blind {metadata.get('blind', 'nothing')}; give the same to calibrate them")
+        if metadata.get("stage", "joint") != settings.stage:
+            raise InputError(f"{init}: of --stage {metadata.get('stage', 'joint')}; give the same to calibrate them")
         low, high = LAMBDA_RANGE[_loss_and_lambdas(metadata)[0]]
         trainer.history = metadata | {"lowest_lambda": str(low), "highest_lambda": str(high)}
     for path in replaced:
@@ -123,8 +129,11 @@ def _entropy_fraction(init: Path | None, *, model: str, integers: bool, **_: obj
 def _loss_and_lambdas(metadata: Mapping[str, str]) -> tuple[str, tuple[float, float]]:
     """The loss that weights were trained with, and the lambdas of their lowest and highest level."""
     loss = metadata.get("loss", "mse")
-    low, high = _FIRST_LAMBDAS[loss]
-    return loss, (float(metadata.get("lowest_lambda", low)), float(metadata.get("highest_lambda", high)))
+    try:
+        low, high = _FIRST_LAMBDAS[loss]
+        return loss, (float(metadata.get("lowest_lambda", low)), float(metadata.get("highest_lambda", high)))
+    except (KeyError, ValueError) as error:
+        raise InputError(f"the weights say loss {loss!r} and no lambdas that fit it: they are damaged") from error
 
 
 def _report_freezing(console: Console, changes: Sequence[float], settings: loop.Settings) -> None:
@@ -204,7 +213,7 @@ def _device(name: str) -> torch.device:
         raise InputError(f"--device {name}: not a device that PyTorch knows; use cpu or cuda") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {name}: PyTorch finds no such CUDA device here; use --device cpu")
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise InputError(f"--device {name}: nothing trains there; use cpu or cuda")
     return device
 

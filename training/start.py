@@ -47,7 +47,7 @@ def start_from_principal_components(model: DcicSgp, image: Tensor) -> None:
     stem, _, to_16, _, to_32, _ = model.prior_analysis.body
     features = x
     for layer in (stem, to_16, to_32, model.prior_analysis.head):
-        features = _project(layer, features)
+        features = project(layer, features)
     prior = model.prior_synthesis
     _transpose(prior.at_32[0], model.prior_analysis.head)
     _transpose(prior.at_16[0].conv, to_32)
@@ -58,7 +58,7 @@ def start_from_principal_components(model: DcicSgp, image: Tensor) -> None:
     seen = model.blind != "analysis"
     features = x - prior.preview(f8) if seen else x
     for layer in (model.analysis.stem, model.analysis.down, model.analysis.head):
-        features = _project(layer, features)
+        features = project(layer, features)
     _transpose(model.synthesis.stem, model.analysis.head)
     _transpose(model.synthesis.up.conv, model.analysis.down)
     _transpose(model.synthesis.head.conv, model.analysis.stem)
@@ -124,16 +124,22 @@ def _start_context(network: Context, index: Tensor, ramp: Tensor) -> None:
     network.index.weight[:, _LEVEL_CHANNEL, 0, 0] = (ramp @ index) / ramp.square().sum()
 
 
-def _project(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """Makes a convolution without overlap the projection of its input on principal components; its output."""
+def project(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Makes a convolution without overlap the projection of x on principal components; its output."""
     kernel = layer.kernel_size[0]
-    blocks = F.unfold(x, kernel, stride=kernel).transpose(1, 2).flatten(0, 1).double()
-    _, vectors = torch.linalg.eigh(blocks.T @ blocks)
-    components = vectors.flip(1).T[: layer.out_channels]
+    found = components(F.pixel_unshuffle(x, kernel) if kernel > 1 else x, layer.out_channels)
     layer.weight.zero_()
-    layer.weight[: len(components)] = components.view(-1, *layer.weight.shape[1:]).float()
-    nn.init.zeros_(layer.bias)
+    layer.weight[: len(found)] = found.view(-1, *layer.weight.shape[1:])
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer(x)
+
+
+def components(x: Tensor, count: int) -> Tensor:
+    """The first principal components of the channels of [B, C, H, W], [count, C]; image by image, to save memory."""
+    rows = (part.flatten(1).double() for part in x)
+    _, vectors = torch.linalg.eigh(sum(part @ part.T for part in rows))
+    return vectors.flip(1).T[:count].float()
 
 
 def _transpose(synthesis: nn.Conv2d, analysis: nn.Conv2d) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from condic.models.dcic_sgp import Output
+from condic.models.output import Output
 from condic.training.evaluation import as_images
 from condic.training.losses import Loss, psnr, rate_distortion
 from condic.training.soap import Soap
@@ -144,7 +144,7 @@ class Step:
         state = self._model.state_dict()
         averaged = list(self._average.values())
         difference = torch._foreach_sub([state[name] for name in self._average], averaged)
-        torch._foreach_mul_(difference, self._pull)
+        torch._foreach_mul_(difference, self._pull * (1 - self._bad))
         torch._foreach_add_(averaged, difference)
 
     @torch.no_grad()

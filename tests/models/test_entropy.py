@@ -14,6 +14,7 @@ from condic.models.entropy import (  # noqa: E402
     MAGNITUDES,
     SCALES,
     GaussianConditional,
+    clamp_inward,
     gaussian_bits,
     index_of_scale,
     latent_bits,
@@ -118,6 +119,19 @@ def test_far_tails_keep_the_gradient_of_a_parabola(residual: float) -> None:
     assert bits.item() == pytest.approx(residual**2 / (2 * 0.11**2) / math.log(2), rel=0.25)
     assert x.grad is not None
     assert x.grad.item() == pytest.approx(math.copysign(abs(residual) - 0.5, residual) / 0.11**2 / math.log(2), rel=0.1)
+
+
+def test_what_has_left_the_scale_table_can_come_back() -> None:
+    index = torch.tensor([-3.0, -3.0, 70.0, 70.0, 10.0], requires_grad=True)
+    gaussian_bits(torch.tensor([2.0, 0.0, 1.0, 500.0, 0.0]), index).sum().backward()
+    assert index.grad is not None
+    gradients = index.grad.tolist()
+    assert gradients[0] < 0, "a larger scale would have been better"
+    assert gradients[1] == 0, "a smaller one does not exist"
+    assert gradients[2] > 0
+    assert gradients[3] == 0
+    assert gradients[4] > 0
+    assert clamp_inward(torch.tensor([-1.0, 0.5, 7.0]), 0, 1).tolist() == [0, 0.5, 1]
 
 
 def test_rounding_passes_gradients_through() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from condic.errors import InputError  # noqa: E402
 from condic.models.context import (  # noqa: E402
     CONTEXT_EXPONENT,
     CONTEXT_LIMIT,
@@ -118,6 +119,30 @@ def test_the_order_of_summation_changes_nothing_once_frozen() -> None:
     assert torch.equal(*sums)
 
 
+def test_pixels_of_a_shuffle_that_need_other_steps_get_the_same_ones() -> None:
+    """One of the four has large weights and small outputs: alone it cannot have the steps that its outputs ask for."""
+    network = HyperSynthesis(P).eval()
+    hyper, prior, bias = random_latent(P.hyper, 4), random_latent(P.prior, 8), torch.zeros(64, P.entropy)
+    with torch.no_grad():
+        network.lift.weight *= 0.01
+        network.lift.weight[::4] *= 400
+        network.lift.bias.fill_(0.01)
+        network.lift.bias[::4] = -40
+        network.trunk.entry.weight[:, : P.entropy] *= 20
+        with observe(network):
+            expected = network(hyper, prior, bias[:1, :, None, None])
+        lift = network.lift
+        wanted = lift.range.exponent(HIDDEN_LIMIT, tie=4)
+        alone = lift.freeze(latent_exponents(P.hyper), CONTEXT_LIMIT, out_exponent=wanted).view(-1, 4)
+        assert (alone[:, 0] < alone[:, 1]).any()
+        lift.frozen = False
+        exponent = network.freeze(bias)
+        extra = torch.zeros(1, P.entropy, 1, 1)
+        frozen = network(hyper * 2**CONTEXT_EXPONENT, prior * 2**CONTEXT_EXPONENT, extra)
+    real = frozen / 2 ** exponent.float().view(1, -1, 1, 1)
+    assert (real - expected).abs().max() < 0.02 * expected.abs().max()
+
+
 def test_hyper_synthesis_agrees_with_its_float_form_and_is_exact() -> None:
     network = HyperSynthesis(P).eval()
     hyper, prior, bias = random_latent(P.hyper, 4), random_latent(P.prior, 8), torch.randn(64, P.entropy) * 0.3
@@ -182,7 +207,7 @@ def test_weights_too_large_for_their_head_are_refused() -> None:
     network, _, bias = frozen_context()
     with torch.no_grad():
         network.mean.weight *= 1e9
-    with pytest.raises(ValueError, match="too large to freeze"):
+    with pytest.raises(InputError, match="cannot become integers: too large"):
         network.freeze(latent_exponents(16), bias)
 
 

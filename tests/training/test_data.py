@@ -52,6 +52,9 @@ def test_nothing_usable_is_an_error_before_anything_starts(tmp_path: Path) -> No
     (tmp_path / "note.txt").write_text("no picture")
     with pytest.raises(InputError, match="no usable photograph"):
         load_photographs([tmp_path], 128)
+    Image.new("RGB", (64, 80)).save(tmp_path / "small.png")
+    with pytest.raises(InputError, match=r"no usable photograph in .* \(1 skipped; .*small\.png: 64x80 is below 128\)"):
+        load_photographs([tmp_path / "small.png"], 128)
     with pytest.raises(InputError, match="no such file"):
         load_photographs([tmp_path / "missing"], 128)
     (tmp_path / "bad.tar").write_bytes(b"not a tar")

@@ -21,7 +21,7 @@ from condic.errors import InputError
 from condic.export.cli import export
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.quality import LAMBDA_RANGE
-from condic.models.weights import load_weights, read_metadata, save_weights
+from condic.models.weights import check_calibrated, load_weights, read_metadata, save_weights
 from condic.training import loop
 from condic.training.checkpoint import load_checkpoint
 from condic.training.cli import train
@@ -137,6 +137,46 @@ def test_a_report_is_the_mean_of_the_steps_since_the_last(
         assert reported.crops_per_second == pytest.approx(3 * 2 / seconds)
 
 
+def test_a_line_of_the_log_is_the_mean_of_the_steps_since_the_last(tmp_path: Path, photographs: Path) -> None:
+    heard = _Heard()
+    log = loop.MetricsLog(tmp_path / "log.jsonl", every=3)
+    _trainer(tmp_path, steps=7).run(_sampler(photographs), 1, [heard, log])
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [3, 6]
+    for k, row in enumerate(rows):
+        steps = heard.progress[3 * k : 3 * k + 3]
+        assert row["loss"] == pytest.approx(sum(p.loss for p in steps) / 3)
+        assert row["bpp"]["main"] == pytest.approx(sum(p.bpp["main"] for p in steps) / 3)
+        assert row["seconds"] == steps[-1].seconds
+
+
+def test_weights_of_a_run_from_others_do_not_have_their_calibration(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do those that a killed run leaves."""
+    words = f"--preset t --data {photographs} --crop 128 --batch 1 --steps 2".split()
+    assert CliRunner().invoke(train, [*words, "--out", str(tmp_path / "a")]).exit_code == 0
+    first = tmp_path / "a" / "dcic-sgp-t.safetensors"
+    check_calibrated(_loaded(first), first)
+
+    def killed(*_: object) -> None:
+        raise SystemExit(9)
+
+    monkeypatch.setattr(loop, "calibrate", killed)
+    CliRunner().invoke(train, [*words, "--init", str(first), "--out", str(tmp_path / "b")])
+    second = tmp_path / "b" / "dcic-sgp-t.safetensors"
+    model = _loaded(second)
+    assert torch.equal(model.mixture, DcicSgp("t").mixture)
+    with pytest.raises(InputError, match="not calibrated"):
+        check_calibrated(model, second)
+
+
+def _loaded(path: Path) -> DcicSgp:
+    model = DcicSgp("t")
+    load_weights(model, path)
+    return model
+
+
 def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(tmp_path: Path, photographs: Path) -> None:
     trainer = _trainer(tmp_path / "run", steps=50)
     trainer.save()
@@ -246,7 +286,7 @@ def test_calibrating_keeps_what_weights_say_of_themselves(tmp_path: Path) -> Non
         assert CliRunner().invoke(train, words.split(), catch_exceptions=False).exit_code == 0
     for name, model, options in (
         ("ms", "dcic-sgp", ""),
-        ("low", "cic-sr", ""),
+        ("low", "cic-sr", "--stage low-resolution"),
         ("blind", "dcic-sgp", "--blind analysis"),
     ):
         weights = tmp_path / name / f"{model}-t.safetensors"
@@ -257,6 +297,10 @@ def test_calibrating_keeps_what_weights_say_of_themselves(tmp_path: Path) -> Non
     weights = tmp_path / "blind" / "dcic-sgp-t.safetensors"
     words = f"--preset t --steps 0 --init {weights} {common} --out {tmp_path / 'seeing'}"
     with pytest.raises(InputError, match="of --blind analysis; give the same"):
+        CliRunner().invoke(train, words.split(), catch_exceptions=False)
+    weights = tmp_path / "low" / "cic-sr-t.safetensors"
+    words = f"--model cic-sr --preset t --steps 0 --init {weights} {common} --out {tmp_path / 'whole'}"
+    with pytest.raises(InputError, match="of --stage low-resolution; give the same"):
         CliRunner().invoke(train, words.split(), catch_exceptions=False)
 
 
@@ -348,6 +392,10 @@ def test_the_command_trains_evaluates_and_calibrates(tmp_path: Path, photographs
         (["--time-budget", "soon"], "write it like 90s"),
         (["--steps", "1", "--crop", "200"], "multiple of 128"),
         (["--steps", "1", "--integers"], "give them with --init"),
+        (["--steps", "1", "--learning-rate", "nan"], "'nan' is not a number above 0"),
+        (["--steps", "1", "--learning-rate", "inf"], "'inf' is not a number above 0"),
+        (["--steps", "1", "--prior-share", "nan"], "'nan' is not a number above 0"),
+        (["--steps", "1", "--seed", "99999999999999999999999"], "is not in the range"),
     ],
 )
 def test_wrong_arguments_get_a_sentence(photographs: Path, extra: list[str], message: str) -> None:

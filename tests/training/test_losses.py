@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from condic.models.dcic_sgp import Output
+from condic.models.output import Output
 from condic.models.quality import lambda_of_level
 from condic.training.losses import psnr, rate_distortion
 
@@ -21,7 +21,8 @@ def test_lambda_is_log_spaced_over_its_range() -> None:
 
 def test_the_loss_is_rate_plus_lambda_times_squared_error_weighed_by_level() -> None:
     image = torch.full((2, 3, 8, 8), 0.5)
-    output = Output(image + 0.1, image - 0.2, {"prior": torch.tensor([64.0, 128.0]), "main": torch.tensor([0.0, 64.0])})
+    bits = {"prior": torch.tensor([64.0, 128.0]), "main": torch.tensor([0.0, 64.0])}
+    output = Output(image + 0.1, image - 0.2, bits, preview_weight=0.1)
     level = torch.tensor([0, 63])
     loss = rate_distortion(output, image, level, "mse")
     rate = torch.tensor([1.0, 3.0])

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from training_checks import Steps, check_capture, cic_sr, dcic_sgp, sampler
 
-from condic.models.dcic_sgp import DcicSgp, Output
+from condic.models.dcic_sgp import DcicSgp
+from condic.models.output import Output
 from condic.training.calibration import calibrate
 from condic.training.losses import rate_distortion
 from condic.training.step import WARM_UP, Report
@@ -99,7 +100,8 @@ def _integers() -> nn.Module:
 
 
 def _lasting(steps: Steps) -> list[Tensor]:
-    return [tensor.clone() for part in (steps.model, steps.optimiser) for tensor in _tensors(part)]
+    parts = (steps.model, steps.optimiser, steps.average)
+    return [tensor.clone() for part in parts for tensor in _tensors(part)]
 
 
 @pytest.mark.parametrize(
