@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from typing import Any, NoReturn
 
@@ -23,6 +25,8 @@ FAILED, BAD_INPUT, SIGNALLED = 1, 2, 128
 INTERRUPTED = SIGNALLED + signal.SIGINT
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 """Those that end a program which has cleaned up behind itself."""
+_ONE_END = 1.0
+"""Seconds after a signal in which another one is taken for the same: a terminal that is closed sends several."""
 _INTERRUPTED = "interrupted; nothing was left half-written"
 _HELP_ALL = "condic.help_all"
 """Key in a context's `meta` that says which tier is printed."""
@@ -129,8 +133,8 @@ def interruptions_held() -> Iterator[list[int]]:
         with signals_given_to(lambda number, _: held.append(number)):
             yield held
     finally:
-        if held:
-            signal.raise_signal(held[0])
+        for number in dict.fromkeys(held):
+            signal.raise_signal(number)
 
 
 def with_setup(kind: type[Any], *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -228,12 +232,17 @@ def signals_given_to(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 @contextmanager
 def _interruptions() -> Iterator[list[int]]:
-    """A list that grows with every signal to end, which raises `Interruption`."""
+    """A list that grows with every signal to end, which raises `Interruption`; the next ones leave the clean-up."""
     received: list[int] = []
 
+    last = -math.inf
+
     def note(number: int, frame: Any) -> None:
-        received.append(number)
-        raise Interruption(number)
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > _ONE_END:
+            received.append(number)
+            raise Interruption(number)
 
     with signals_given_to(note):
         yield received
@@ -258,7 +267,8 @@ def _fail(name: str, message: str, code: int) -> NoReturn:
 
 
 def _say(name: str, message: str) -> None:
-    click.echo(f"{name}: {' '.join(message.split())}", err=True)
+    with suppress(OSError):  # what cannot be said changes nothing
+        click.echo(f"{name}: {' '.join(message.split())}", err=True)
 
 
 threads_option = click.option(

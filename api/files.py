@@ -8,7 +8,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,8 +20,8 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 _KILOBYTE = 1024
 _LONGEST_SUFFIX = 16
 _REASONS = {
-    errno.ENOSPC: "the disk is full; nothing was written",
-    errno.EDQUOT: "the disk quota is used up; nothing was written",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
     errno.EACCES: "permission denied; choose another folder, or change its permissions",
     errno.EPERM: "permission denied; choose another folder, or change its permissions",
     errno.EROFS: "the file system is read-only; choose another folder",
@@ -63,7 +63,7 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
     """As `opened`, from where the source stands, and perhaps without seeking."""
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
-    elif isinstance(source, str | os.PathLike) and _is_stream(source):
+    elif isinstance(source, str | os.PathLike) and _is_standard_input(source):
         if sys.stdin is None:
             raise InputError("standard input is closed; give a file name")
         yield sys.stdin.buffer
@@ -174,15 +174,15 @@ def _check_target(target: Path, suffixes: tuple[str, ...], replace: bool) -> Non
         raise InputError(f"{target}: is a folder; give a file name, or --out-dir")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such folder; make it first")
-    if suffixes and target.suffix.lower() not in suffixes:
-        raise InputError(f"{target}: unknown suffix {target.suffix!r}; use {' '.join(suffixes)}")
     if _takes_bytes(target):
         if not os.access(target, os.W_OK):
             raise InputError(f"{target}: is not writable; choose another, or change its permissions")
         return
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise InputError(f"{target}: unknown suffix {target.suffix!r}; use {' '.join(suffixes)}")
     if not replace and target.exists():
         raise InputError(_EXISTS.format(target))
-    if not os.access(target.parent, os.W_OK):
+    if not os.access(Path(os.path.realpath(target)).parent, os.W_OK):
         raise InputError(f"{target}: the folder is not writable; choose another, or change its permissions")
 
 
@@ -199,8 +199,9 @@ def replace_whole(path: Path) -> Iterator[Path]:
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else 0o600))
     try:
         yield temporary
-        if mode is not None:
-            temporary.chmod(mode)
+        if mode is not None and mode != 0o600:
+            with suppress(PermissionError):  # of file systems that know none
+                temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -227,7 +228,7 @@ def reason(error: Exception) -> str:
 _EXISTS = "{}: exists; give --force to replace it"
 
 
-def _is_stream(path: str | os.PathLike[str]) -> bool:
+def _is_standard_input(path: str | os.PathLike[str]) -> bool:
     return str(path) == "-"
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from condic.coded_image import CodedImage
 from condic.errors import InputError
 from condic.files import Source, named, read_source
+from condic.runtime.backends import BackendOptions
 from condic.runtime.bitstream import MAGIC, Limits, read_header
 from condic.runtime.codec import Codec, load_codec
 from condic.runtime.pictures import as_picture
@@ -128,6 +129,7 @@ def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads
     """
     if not isinstance(backend, str):
         raise InputError(f"backend is a {type(backend).__name__}; give its name")
+    BackendOptions(threads=threads)  # which says what is wrong with them
     with _OPENING:  # or threads that come at once would each open one
         return _open(str(model), backend, threads)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scipy.interpolate import PchipInterpolator
 
-_LEAST_POINTS = 4
+LEAST_POINTS = 4
 """Of a curve, as Bjontegaard has it: with two or three the difference is that of the interpolation."""
 
 
@@ -40,7 +40,7 @@ def bd_rate(reference: Curve, curve: Curve) -> BdRate | None:
     better are left out.
     """
     first, second = _rising(reference), _rising(curve)
-    if min(len(first), len(second)) < _LEAST_POINTS:
+    if min(len(first), len(second)) < LEAST_POINTS:
         return None
     low, high = max(first[0][0], second[0][0]), min(first[-1][0], second[-1][0])
     if low >= high:

@@ -45,7 +45,9 @@ class Change:
     @property
     def undecided(self) -> bool:
         """Whether neither run has enough times to tell their noise."""
-        return bool(self.before and self.after) and max(self.before.runs, self.after.runs) < _LEAST_RUNS
+        if not self.before or not self.after:
+            return False
+        return max(self.before.runs, self.after.runs) < _LEAST_RUNS
 
     def regressed(self, threshold: float) -> bool:
         """Whether it fails now, or takes more than `threshold` percent longer, beyond the noise."""

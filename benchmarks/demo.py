@@ -12,7 +12,7 @@ from condic.benchmarks.images import read_rgb
 from condic.benchmarks.metrics import ms_ssim, psnr
 from condic.benchmarks.timing import measure
 from condic.command_line import run_program
-from condic.files import replace_whole, write_file
+from condic.files import named_errors, replace_whole, write_file
 from condic.runtime.bitstream import HEADER_BYTES, SECTION_BYTES, read_stream
 from condic.runtime.codec import load_codec
 from condic.runtime.image_files import write_image
@@ -79,7 +79,7 @@ def demo(image: Path, quality: int, model: str, backend: str, threads: int, out:
     write_file(files[0], data)
     write_image(files[1], decoded)
     write_image(files[2], preview)
-    with replace_whole(picture) as temporary:
+    with named_errors(picture), replace_whole(picture) as temporary:
         sheet.save(temporary, quality=90, subsampling="4:4:4")
 
     manifest = codec.bundle.manifest

@@ -126,7 +126,7 @@ def _write(bundle: Bundle, out: Path) -> None:
         with named_errors(out), replace_whole(out) as temporary:
             write_bundle(bundle, temporary)
         return
-    for name, data in bundle_files(bundle).items():
+    for name, data in reversed(bundle_files(bundle).items()):  # the manifest, which makes it a bundle, last
         with named_errors(out / name), replace_whole(out / name) as temporary:
             temporary.write_bytes(data)
 

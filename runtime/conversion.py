@@ -56,11 +56,13 @@ def _refuse_what_is_misread(image: Image.Image) -> None:
     """Raises InputError for kinds of TIFF files that Pillow decodes to other colours without a word."""
     tags = getattr(image, "tag_v2", {})
     bits, samples, formats = (np.ravel(tags.get(tag, default)) for tag, default in ((258, 1), (277, 1), (339, 1)))
-    deep = bits.max(initial=1) > 8
+    depth, planes = bits.max(initial=1), tags.get(284) == 2
     for misread, kind in (
-        (deep and tags.get(262) == 0, "16-bit TIFF files whose 0 is white"),
-        (deep and samples.max(initial=1) > 1 and tags.get(284) == 2, "16-bit TIFF files with a plane for each colour"),
-        (not deep and (formats == 2).any(), "TIFF files of signed bytes"),
+        (depth > 8 and tags.get(262) == 0, "TIFF files of more than 8 bits whose 0 is white"),
+        (planes and tags.get(262) == 0, "TIFF files in planes whose 0 is white"),
+        (depth > 8 and planes and samples.max(initial=1) > 1, "16-bit TIFF files with a plane for each colour"),
+        (depth <= 16 and (formats == 2).any(), "TIFF files of signed numbers"),
+        (depth > 16 and (formats == 1).any(), "TIFF files of 32-bit numbers without a sign"),
     ):
         if misread:
             raise InputError(f"Pillow misreads {kind}; convert it with another program first")
@@ -158,7 +160,7 @@ def _reduced(image: Image.Image, bits: int) -> Image.Image:
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if image.mode != "I" or values.max(initial=0) > 255:  # Pillow's own conversion clips instead of scaling
-            image = Image.fromarray(_from_16_bits(values))
+            image = Image.fromarray(_from_bits(values, bits if 8 < bits < 16 else 16))
             if isinstance(key, int):
                 image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     elif bits > 8 and isinstance(key, tuple):
@@ -174,10 +176,11 @@ def _reduced(image: Image.Image, bits: int) -> Image.Image:
     return image if image.mode == target else image.convert(target)
 
 
-def _from_16_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Rounds v * 255 / 65535."""
-    wide = np.clip(values, 0, 65535).astype(np.uint32)
-    narrow: npt.NDArray[np.uint8] = ((wide * 255 + 32895) >> 16).astype(np.uint8)
+def _from_bits(values: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
+    """Rounds v * 255 / (2**bits - 1)."""
+    most = 2**bits - 1
+    wide = np.clip(values, 0, most).astype(np.uint32)
+    narrow: npt.NDArray[np.uint8] = ((wide * 255 + most // 2) // most).astype(np.uint8)
     return narrow
 
 

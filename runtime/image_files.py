@@ -84,8 +84,8 @@ def _opened_image(file: BinaryIO) -> Image.Image:
 
 
 def check_format(target: Path, suffix: str, width: int, height: int, *, alpha: bool) -> Format:
-    """The format of the target's suffix, or of `suffix` where it has none; InputError if it cannot hold the picture."""
-    kind = FORMATS[(target.suffix or suffix).lower()]
+    """That of the target's suffix, or of `suffix` where that is none. InputError if it cannot hold the picture."""
+    kind = FORMATS.get(target.suffix.lower()) or FORMATS[suffix.lower()]
     if alpha and not kind.alpha:
         raise InputError(f"{target}: {kind.name} cannot hold alpha; use .png, .webp or .tiff")
     if max(width, height) > kind.side:

@@ -86,6 +86,8 @@ def as_picture(image: Any, limits: Limits | None = None) -> Picture:
         metadata = _NONE
     try:
         array = np.asarray(image)
+    except MemoryError:
+        raise
     except Exception as error:  # an object's own __array__ may fail in any way
         raise InputError(f"image is a {type(image).__name__}, not an array: {reason(error)}") from error
     if array.dtype != np.uint8:

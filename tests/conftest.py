@@ -68,7 +68,8 @@ def available(names: dict[str, Setting] = SETTINGS) -> list[str]:
 
 @lru_cache
 def _bundle(preset: str) -> Bundle:
-    return read_bundle(SMALL_BUNDLE if preset == "t" else find_bundle(f"dcic-sgp-{preset}"))
+    small = SMALL_BUNDLE if preset == "t" else DATA / f"{preset}.condic"
+    return read_bundle(small if small.exists() else find_bundle(f"dcic-sgp-{preset}"))
 
 
 @lru_cache
@@ -102,7 +103,10 @@ def shipped_bundle() -> Bundle:
 
 @pytest.fixture(scope="session")
 def open_setting() -> Callable[[str, str], Codec]:
-    """The codec of a preset (t or s) in one of `SETTINGS`, opened once; skips where the library is not installed."""
+    """The codec of a preset (t or s), or of a bundle in tests/data, in one of `SETTINGS`, opened once.
+
+    Skips where the library is not installed.
+    """
 
     def open_codec(preset: str, setting: str) -> Codec:
         pytest.importorskip(SETTINGS[setting].library)

@@ -85,7 +85,8 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
         raise InputError(f"{path}: no such file or folder")
     elif path.suffix.lower() in _SUFFIXES:
         with named_errors(path):
-            yield str(path), path.read_bytes()
+            data = path.read_bytes()
+        yield str(path), data
 
 
 @dataclass(frozen=True)

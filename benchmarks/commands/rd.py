@@ -61,6 +61,7 @@ def rd(
 
 def _show(run: RateDistortion, title: str) -> None:
     """Means per level, and BD-rates."""
+    from condic.benchmarks.bd_rate import LEAST_POINTS
     from condic.benchmarks.display import show_table
     from condic.benchmarks.rate_distortion import RUN_HERE
 
@@ -80,6 +81,9 @@ def _show(run: RateDistortion, title: str) -> None:
         ]
         columns = ("against", "PSNR", "over dB", "MS-SSIM", "over dB")
         show_table("BD-rate over the common range of quality (PCHIP)", columns, rates)
+    for codec, points in run.means.items():
+        if len(points) < LEAST_POINTS:
+            click.echo(f"{codec}: BD-rates need {LEAST_POINTS} levels, not {len(points)}")
     if not run.published:
         click.echo("not Kodak's 24 images: published curves are left out")
 

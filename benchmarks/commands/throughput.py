@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from condic.benchmarks.options import html_option, json_option, names_option
 from condic.benchmarks.peers import PEERS, split_level
-from condic.command_line import FAILED, Interruption
+from condic.command_line import FAILED, Interruption, threads_option
 from condic.errors import InputError
 from condic.runtime.backends import backend_names
 from condic.runtime.shipped import find_bundle, shipped_bundles
@@ -34,7 +34,7 @@ _REFERENCE = "torch"
 @click.option("--images", type=click.Path(path_type=Path), help="A photograph or a folder of them (the first 8 are "
               "used) instead of the one that comes with condic.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(1, 64), default=1, help="Images coded at the same time.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads of a codec; 0: as many as it likes.")
+@threads_option
 @click.option("--quality", type=click.IntRange(0, 63), default=32, help="Level of condic's codecs.")
 @click.option("--repeat", type=click.IntRange(min=1), default=10, help="Timed runs, after two that warm up.")
 @click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=60,

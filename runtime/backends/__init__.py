@@ -54,7 +54,8 @@ class BackendOptions:
     host_coder: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threads, int) or not 0 <= self.threads <= _MOST_THREADS:
+        whole = isinstance(self.threads, (int, np.integer)) and not isinstance(self.threads, bool)
+        if not whole or not 0 <= self.threads <= _MOST_THREADS:
             raise InputError(f"threads {self.threads!r}: give an integer from 0 to {_MOST_THREADS}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -192,6 +192,10 @@ class LoadedProgram:
             self._queue(segment)
         except BackendError as error:
             failure = error
+        except BaseException:  # Ctrl-C: the stream must not stay as it is
+            with suppress(BackendError):
+                self._driver.destroy_graph(self._driver.end_capture(self._stream))
+            raise
         try:
             graph = self._driver.end_capture(self._stream)
         except BackendError as error:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,12 @@ import pytest
 from PIL import Image
 
 import condic
+from condic.errors import LimitError
+from condic.runtime.bitstream import Limits
 from condic.runtime.codec import Codec
 from condic.runtime.image_files import write_image
+from condic.runtime.metadata import Metadata
+from condic.runtime.pictures import as_picture
 
 Draw = Callable[..., np.ndarray]
 METADATA = condic.Metadata(b"profile", b"II*\0\x08\0\0\0\0\0\0\0\0\0", b"<x/>")
@@ -264,3 +269,17 @@ def test_eight_threads_and_200_images_give_what_one_gives(bundle_path: Path, dra
             for k, (data, picture) in zip(range(first, 200, 8), results, strict=True):
                 assert data == files[k]
                 assert np.array_equal(picture, pictures[k])
+
+
+def test_limits_hold_for_metadata_and_later(
+    codec: Codec, bundle_path: Path, drawing: Callable[..., np.ndarray]
+) -> None:
+    picture = replace(as_picture(drawing(20, 60)), metadata=Metadata(xmp=b"x" * 500))
+    data = codec.encode(picture, 10)
+    with pytest.raises(LimitError, match="metadata"):
+        condic.open(data, str(bundle_path), limits=Limits(metadata=400))
+    coded = condic.open(data, str(bundle_path))
+    coded._limits = Limits(side=30)
+    for read in (coded.decode, coded.preview):
+        with pytest.raises(LimitError):
+            read()

@@ -5,6 +5,7 @@ import io
 import os
 import stat
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_an_existing_file_is_kept_if_asked_even_if_it_came_meanwhile(tmp_path: P
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "the disk is full; nothing was written"), (errno.EDQUOT, "quota"),
+        (errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"),
         (errno.EACCES, "permission denied; choose another folder"), (errno.EROFS, "the file system is read-only"),
         (errno.EIO, "Input/output error"),
     ],
@@ -204,3 +205,34 @@ def test_what_does_not_fit_into_memory_is_one_line() -> None:
 
     with pytest.raises(InputError, match="too large for this machine's memory"):
         read_source(Vast(b""))
+
+
+@pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="there is no /dev/null")
+def test_a_device_needs_no_suffix() -> None:
+    check_target(Path("/dev/null"), (".cdic",), replace=False)
+    write_file(Path("/dev/null"), b"x", replace=False)
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes anywhere")
+def test_a_link_into_a_folder_that_is_not_writable_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed" / "a.bin").write_bytes(b"x")
+    (tmp_path / "closed").chmod(0o555)
+    (tmp_path / "a.bin").symlink_to(tmp_path / "closed" / "a.bin")
+    with pytest.raises(InputError, match="the folder is not writable"):
+        check_target(tmp_path / "a.bin")
+
+
+def test_a_file_system_without_permissions_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.bin").write_bytes(b"old")
+    monkeypatch.setattr(Path, "chmod", _refusing(errno.EPERM))
+    write_file(tmp_path / "a.bin", b"new")
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def _refusing(number: int) -> Callable[..., None]:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import condic
+from condic.errors import InputError, LimitError
 from condic.runtime.bitstream import HEADER_BYTES, Limits, read_header
 from condic.runtime.codec import Codec, load_codec
 from condic.runtime.timings import Timings
@@ -270,3 +271,22 @@ def test_every_error_is_a_condic_error() -> None:
     assert set(condic.__all__) <= set(dir(condic)) | {"decode", "encode", "open_codec"}
     with pytest.raises(AttributeError, match="no attribute 'decompress'"):
         condic.decompress  # noqa: B018
+
+
+def test_limits_hold_for_each_of_many(codec: Codec, bundle_path: Path, drawing: Callable[..., np.ndarray]) -> None:
+    images = [drawing(20, 20), drawing(20, 60)]
+    files = [codec.encode(image, 10) for image in images]
+    with pytest.raises(LimitError):
+        list(condic.decode_many(files, str(bundle_path), limits=Limits(side=30)))
+    with pytest.raises(LimitError):
+        list(condic.encode_many(images, 10, str(bundle_path), limits=Limits(side=30)))
+
+
+@pytest.mark.parametrize("threads", [True, [], "2", 257, -1])
+def test_threads_that_are_no_number_of_them_are_refused(bundle_path: Path, threads: Any) -> None:
+    with pytest.raises(InputError, match="give an integer from 0 to 256"):
+        condic.open_codec(bundle_path, threads=threads)
+
+
+def test_threads_may_be_numpys(bundle_path: Path) -> None:
+    assert condic.open_codec(bundle_path, threads=np.int64(1)).backend_name

@@ -17,6 +17,7 @@ import numpy as np
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.codec import Codec
+from condic.runtime.manifest import Deltas
 from condic.runtime.metadata import Metadata
 from condic.runtime.pictures import Picture, as_picture
 
@@ -43,6 +44,17 @@ def saturated(bundle: Bundle) -> Codec:
     return Codec(replace(bundle, tables={**bundle.tables, **gains}), "ort", BackendOptions(threads=1))
 
 
+def noting_much(bundle: Bundle) -> Codec:
+    """An encoder whose guard notes many values of each kind, so that their order counts."""
+    deltas = (Deltas(0.05, 0.05, 0.05),)
+    latents = tuple(
+        replace(x, guard=replace(x.guard, levels=(0,), deltas=deltas)) if x.guard else x
+        for x in bundle.manifest.latents
+    )
+    bundle = replace(bundle, manifest=replace(bundle.manifest, latents=latents))
+    return Codec(bundle, "ort", BackendOptions(threads=1))
+
+
 def main() -> None:
     """Writes the golden files that are missing."""
     bundle = read_bundle(DATA / "dcic-sgp-t.condic")
@@ -62,14 +74,21 @@ def main() -> None:
         "saturated": (saturated(bundle), image(40, 150, 3), 63),
         "metadata": (codec, with_metadata, 20),
     }
+    models = dict.fromkeys(wanted, "dcic-sgp-t") | {"guarded": "cic-sr-t"}
+    guarded = read_bundle(DATA / "cic-sr-t.condic")
+    wanted["guarded"] = noting_much(guarded), image(40, 60, 3), 24
+    readers = {"dcic-sgp-t": codec, "cic-sr-t": Codec(guarded, "ort", BackendOptions(threads=1))}
     index = DATA / "golden.json"
     facts = json.loads(index.read_text()) if index.exists() else {}
     for name in [name for name in wanted if name not in facts]:
         encoder, pixels, quality = wanted[name]
         data = encoder.encode(pixels, quality)
-        decoded = codec.decode(data, latents=True)
+        decoded = readers[models[name]].decode(data, latents=True)
         (DATA / "golden" / f"{name}.cdic").write_bytes(data)
-        facts[name] = {"shape": decoded.image.shape, "quality": quality, "latents_sha256": decoded.latents_sha256()}
+        facts[name] = {
+            "model": models[name], "shape": decoded.image.shape, "quality": quality,
+            "latents_sha256": decoded.latents_sha256(),
+        }  # fmt: skip
     rows = [f"{json.dumps(name)}: {json.dumps(fact)}" for name, fact in facts.items()]
     index.write_text("{\n " + ",\n ".join(rows) + "\n}\n")
 

@@ -391,7 +391,7 @@ class Results:
         for outcome in failed:
             print(f"failed: {outcome['backend']} {outcome['stage']}: {outcome['error']}")
         print(f"{len(self._outcomes) - len(failed)} passed, {len(failed)} failed; {self._path}")
-        return 1 if failed else 0
+        return 1 if failed or not self._outcomes else 0
 
 
 def _exported(folder: Path, results: Results, limit: float) -> str:
@@ -408,12 +408,21 @@ def _process(stages: str, command: Sequence[str], limit: float) -> Iterator[Fact
     """The outcomes of a process, as they come; if it ends early, that is an outcome too."""
     start, run, failed = time.perf_counter(), Run(command, limit, wait=False), False
     for line in run.lines():
-        if line.startswith('{"backend"'):
-            outcome = json.loads(line)
+        if outcome := _told(line):
             failed = failed or not outcome["ok"]
             yield outcome
     if (error := run.error()) and not failed:
         yield _outcome(stages, "process", error, {}, time.perf_counter() - start)
+
+
+def _told(line: str) -> Facts | None:
+    """The outcome that a line is; None where it is none, or not all of one."""
+    if not line.startswith('{"backend"'):
+        return None
+    with suppress(ValueError):
+        outcome: Facts = json.loads(line)
+        return outcome
+    return None
 
 
 def _engines(command: Sequence[str], model: str, builders: int, limit: float) -> Iterator[Facts]:
@@ -428,6 +437,8 @@ def _engines(command: Sequence[str], model: str, builders: int, limit: float) ->
         try:
             for outcome in _process(stages, [*command, stages], limit):
                 outcomes.put(outcome)
+        except Exception as error:
+            outcomes.put(_outcome(stages, "process", f"{type(error).__name__}: {error}", {}, 0))
         finally:
             outcomes.put(None)
 
@@ -521,8 +532,8 @@ class Run:
 
     def failure(self) -> str | None:
         """The error of the first stage that failed, as the process has told it."""
-        told = (json.loads(line) for line in self.said if line.startswith('{"backend"'))
-        return next((f"{x['stage']}: {x['error']}" for x in told if not x["ok"]), None)
+        told = (_told(line) for line in self.said)
+        return next((f"{x['stage']}: {x['error']}" for x in told if x and not x["ok"]), None)
 
     def error(self) -> str | None:
         """What went wrong, in one line, once it has ended."""

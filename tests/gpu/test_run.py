@@ -249,3 +249,18 @@ def test_a_mosaic_has_the_photograph_and_its_reflections() -> None:
     assert np.array_equal(large[:3, :4], image)
     assert np.array_equal(large[3:6, :4], image[::-1])
     assert np.array_equal(run.checks().mosaic(image, 2, 3), image[:2, :3])
+
+
+def test_half_a_line_is_no_outcome_and_an_error_of_the_script_is_one(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = ["sh", "-c", """printf '{"backend": "tensorrt", "stage": "engine sy'; kill -9 $$"""]
+    (outcome,) = run._process("engines", killed, 60)
+    assert (outcome["ok"], outcome["error"].partition(":")[0]) == (False, "the process ended with code -9")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("of the script itself")
+
+    monkeypatch.setattr(run, "_process", broken)
+    outcomes = list(run._engines(["false"], str(bundle_path), 2, 60))
+    assert [x["error"] for x in outcomes] == ["RuntimeError: of the script itself"] * 2

@@ -8,7 +8,7 @@ import random
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from condic.errors import BundleError
 from condic.runtime.backends import BackendOptions
-from condic.runtime.bundle import Bundle, bundle_files, read_bundle, write_bundle
+from condic.runtime.bundle import Bundle, bundle_files, check_bundle, read_bundle, write_bundle
 from condic.runtime.codec import Codec
 from condic.runtime.manifest import QUALITY_LEVELS
 
@@ -406,3 +406,24 @@ def test_a_value_of_the_wrong_type_is_refused(
 
 def test_a_context_that_lacks_an_input_is_refused(files: Files, write_zip: Callable[[Files], Path]) -> None:
     assert "context_1" in refusal(write_zip(with_manifest(files, drop("latents", 2, "chunks", 1, "inputs", 0))))
+
+
+def test_a_large_preview_needs_the_first_latents_too(bundle: Bundle) -> None:
+    steps = bundle.manifest.decode
+    hyper = next(x for x in steps if x.op == "code" and x.target == "hyper")
+    large = (hyper, *(x for x in steps if x is not hyper))
+    with pytest.raises(BundleError, match="not the first ones"):
+        check_bundle(replace(bundle, manifest=replace(bundle.manifest, large_preview=large)))
+
+
+def test_a_latent_without_a_guard_takes_no_guarded_graph(bundle: Bundle) -> None:
+    role = next(chunk.graph for latent in bundle.manifest.latents for chunk in latent.chunks if chunk.graph)
+    graphs = tuple(
+        replace(x, precision="guarded", known_answer=None) if x.role == role else x for x in bundle.manifest.graphs
+    )
+    with pytest.raises(BundleError, match="is not an exact graph"):
+        check_bundle(replace(bundle, manifest=replace(bundle.manifest, graphs=graphs)))
+
+
+def test_tables_cannot_be_written_to(bundle: Bundle) -> None:
+    assert not any(table.flags.writeable for table in bundle.tables.values())

@@ -97,9 +97,13 @@ def test_deep_pnm_and_sgi_files_warn() -> None:
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        ({258: (16,), 262: 0, 277: 1}, "16-bit TIFF files whose 0 is white"),
+        ({258: (16,), 262: 0, 277: 1}, "TIFF files of more than 8 bits whose 0 is white"),
+        ({258: (32,), 262: 0, 277: 1, 339: (3,)}, "TIFF files of more than 8 bits whose 0 is white"),
+        ({258: (8,), 262: 0, 277: 1, 284: 2}, "TIFF files in planes whose 0 is white"),
         ({258: (16, 16, 16), 262: 2, 277: 3, 284: 2}, "16-bit TIFF files with a plane for each colour"),
-        ({258: (8,), 262: 1, 277: 1, 339: (2,)}, "TIFF files of signed bytes"),
+        ({258: (8,), 262: 1, 277: 1, 339: (2,)}, "TIFF files of signed numbers"),
+        ({258: (16,), 262: 1, 277: 1, 339: (2,)}, "TIFF files of signed numbers"),
+        ({258: (32,), 262: 1, 277: 1}, "TIFF files of 32-bit numbers without a sign"),
     ],
 )
 def test_what_pillow_misreads_is_refused(tags: dict[int, object], message: str) -> None:
@@ -171,6 +175,19 @@ def test_16_bit_grey_is_rounded_in_every_format(kind: str, tmp_path: Path) -> No
     with pytest.warns(CondicWarning, match=rf"deep.{kind.lower()}: more than 8 bits"):
         picture = read_picture(path)
     assert np.array_equal(picture.array(), np.round(values / 257))
+
+
+def test_12_bit_grey_has_its_own_white() -> None:
+    """As cameras and microscopes write it: 4095 is white, not 65535."""
+    values = np.linspace(0, 4095, 8 * 10).astype(np.uint16).reshape(8, 10)
+    digits = np.unpackbits(values.astype(">u2").view(np.uint8).reshape(8, 10, 2), axis=2)[:, :, 4:]
+    pixels = np.packbits(digits.reshape(8, -1), axis=1).tobytes()
+    tags = {256: 10, 257: 8, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 8, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    data = struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.warns(CondicWarning, match="more than 8 bits"):
+        picture = read_picture(data)
+    assert np.array_equal(picture.array(), np.round(values * (255 / 4095)))
 
 
 def test_a_16_bit_colour_ppm_warns() -> None:

@@ -309,3 +309,17 @@ def test_a_file_with_one_section_too_few_or_too_many_is_refused(data: bytes, dec
     for k in range(len(sections)):
         with pytest.raises(StreamError, match="sections"):
             decode(resealed(header, sections[:k] + sections[k + 1 :]))
+
+
+def test_a_payload_with_a_word_too_many_is_refused(codec: Codec, drawing: Callable[..., np.ndarray]) -> None:
+    """No symbol is wrong: only the end of the payload says so."""
+    stream, tried = read_stream(codec.encode(drawing(50, 60), 40)), 0
+    for kind, chunks in ((0, 4), (1, 1), (2, 4)):
+        payload = bytes(stream.section(kind).payload)
+        if payload[4 * chunks] & 16:
+            continue  # the values of escapes are at the end
+        sections = [replace(s, payload=payload + bytes(2)) if s.kind == kind else s for s in stream.sections]
+        with pytest.raises(StreamError, match="left over"):
+            codec.decode(write_stream(stream.header, sections))
+        tried += 1
+    assert tried

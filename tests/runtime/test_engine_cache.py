@@ -18,6 +18,7 @@ from condic.runtime.engine_cache import (
     engine_path,
     find_engine,
     read_engine,
+    stored_engines,
     write_engine,
 )
 
@@ -203,3 +204,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(BackendError, match="file"):
         store(tmp_path / "file")
+
+
+def test_the_precision_that_is_named_first_is_taken(tmp_path: Path) -> None:
+    store(tmp_path, replace(KEY, precision="fp32", profile=PROFILES["512"]), b"fp32")
+    store(tmp_path, replace(KEY, profile=PROFILES["4k"]), b"fp16")
+    assert find(tmp_path, size=(512, 512)).plan == b"fp16"
+
+
+def test_an_engine_that_cannot_be_opened_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / ("a" * 16) / "role-x.engine").mkdir(parents=True)
+    ((_, what),) = stored_engines(tmp_path, "a" * 64, "role")
+    assert isinstance(what, str)

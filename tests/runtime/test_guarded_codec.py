@@ -212,3 +212,43 @@ def test_a_schedule_of_guarded_chunks_that_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(BundleError, match=message):
             check_bundle(replace(bundle, manifest=replace(bundle.manifest, latents=(*others, changed))))
+
+
+def test_a_guard_that_goes_on_beyond_the_last_value_is_refused(photographs: dict[str, Pixels]) -> None:
+    codec = codec_of("t", "ort-1-thread")
+    stream = read_stream(codec.encode(photographs["cat"], 24))
+    noted = list(unpack(stream.section(GUARD).payload))
+    guard = pack([*(position for position, _ in noted), 10**6], [*(up for _, up in noted), True])
+    sections = [replace(s, payload=guard) if s.kind == GUARD else s for s in stream.sections]
+    with pytest.raises(StreamError, match="values that the file does not have"):
+        codec.decode(write_stream(stream.header, sections))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"guard": {"levels": (5, 5), "deltas": (Deltas(0.1, 0.1, 0.1),) * 2}}, "rising levels"),
+        ({"guard": {"levels": (5,), "deltas": (Deltas(0.1, 0.1, 0.3),)}}, r"0\.\.1/4"),
+        ({"residual_inputs": lambda names: names[:-1]}, "is given"),
+        ({"residual_inputs": lambda names: ("nothing", *names[1:])}, "before it exists"),
+        ({"stride": 2}, "does not give"),
+    ],
+)
+def test_a_guarded_latent_that_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+    bundle = bundle_of("t")
+    *others, main = bundle.manifest.latents
+    first, *rest = main.chunks
+    graphs = bundle.manifest.graphs
+    if "guard" in change:
+        main = replace(main, guard=replace(main.guard, **change["guard"]))
+    elif "residual_inputs" in change:
+        inputs = change["residual_inputs"](first.residual_inputs)
+        main = replace(main, chunks=(replace(first, residual_inputs=inputs), *rest))
+    else:
+        graphs = tuple(
+            replace(x, outputs=tuple(replace(y, stride=2 * y.stride) for y in x.outputs))
+            if x.role == first.residual else x for x in graphs
+        )  # fmt: skip
+    manifest = replace(bundle.manifest, latents=(*others, main), graphs=graphs)
+    with pytest.raises(BundleError, match=message):
+        check_bundle(replace(bundle, manifest=manifest))

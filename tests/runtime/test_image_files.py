@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from condic.errors import CondicWarning, InputError
+from condic.errors import CondicWarning, InputError, LimitError
 from condic.runtime.bitstream import Limits
 from condic.runtime.codec import Codec
 from condic.runtime.image_files import read_picture, write_image
@@ -247,3 +247,26 @@ def test_any_broken_image_is_an_input_error(kind: str, drawing: Callable[..., np
         except InputError:
             refused += 1
     assert refused
+
+
+def test_lossless_webp_keeps_colours_that_are_transparent(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 4), np.uint8)
+    pixels[:20, :, 3] = 0
+    write_image(tmp_path / "a.webp", pixels)
+    with Image.open(tmp_path / "a.webp") as image:
+        assert np.array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(65527, True), (65528, False)])
+def test_exif_as_long_as_a_jpeg_file_holds(tmp_path: Path, size: int, fits: bool) -> None:
+    exif = b"II*\0" + bytes(size - 4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        write_image(tmp_path / "a.jpg", np.zeros((8, 8, 3), np.uint8), Metadata(exif=exif))
+    assert bool(caught) != fits
+
+
+def test_an_image_file_over_the_limits_is_a_limit_error(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 50)).save(tmp_path / "a.png")
+    with pytest.raises(LimitError, match=r"a\.png"):
+        read_picture(tmp_path / "a.png", Limits(side=45))

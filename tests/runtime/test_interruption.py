@@ -109,3 +109,34 @@ def test_after_any_time(seconds: float, pictures: list[Path], tmp_path: Path, bu
         assert (process.returncode, err) in ((0, b""), (-signal.SIGINT, b""))
         assert (tmp_path / "out.cdic").read_bytes().startswith(b"CDIC")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_second_signal_leaves_the_clean_up_alone(tmp_path: Path) -> None:
+    """A terminal that is closed sends several."""
+    code = f"""
+import os, signal, sys, time, click
+from pathlib import Path
+from condic.command_line import run_program
+from condic.files import writing
+
+unlink = Path.unlink
+
+def slow(path, **options):
+    os.kill(os.getpid(), signal.SIGHUP)
+    time.sleep(0.05)
+    unlink(path, **options)
+
+Path.unlink = slow
+
+@click.command()
+def work():
+    with writing(Path({str(tmp_path / "a.bin")!r})) as file:
+        file.write(b"half")
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(5)
+
+run_program("work", work)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (129, "work: interrupted; nothing was left half-written\n")
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,3 +164,20 @@ def test_a_backend_that_is_half_installed_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(backends, "_registered", lambda: {"half": Half()})
     with pytest.raises(BackendError, match=r"half is installed and does not load .*SessionOptions"):
         open_backend("half")
+
+
+def test_auto_passes_over_a_backend_that_computes_wrongly(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    from condic.runtime.backends.ort import OrtBackend
+
+    class Wrong(OrtBackend):
+        name = "wrong"
+
+        def load(self, graph: Graph, bundle: Bundle) -> Runner:
+            run = super().load(graph, bundle)
+            return lambda inputs: [x + 1 for x in run(inputs)]
+
+    known = dict(backends._registered())
+    monkeypatch.setattr(backends, "_registered", lambda: known | {"wrong": SimpleNamespace(load=lambda: Wrong)})
+    monkeypatch.setattr(backends, "PREFERENCE", ("wrong", "ort"))
+    assert Codec(bundle, "auto").backend_name == "ort"

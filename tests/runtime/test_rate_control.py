@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from condic.errors import InputError
+from condic.runtime import rate_control
 from condic.runtime.codec import Codec
 from condic.runtime.once import LevelIndependent
 from condic.runtime.pictures import as_picture
@@ -173,3 +174,10 @@ def test_a_measure_that_does_not_rise_still_ends_within_the_bound(measures: list
     level = last_level(lambda k: measures[k], bound, 0.1)
     assert level == -1 or measures[level] <= bound
     assert level == 63 or measures[level + 1] > bound
+
+
+def test_a_level_with_exactly_the_psnr_asked_for_will_do(codec: Codec, drawing: Callable[..., np.ndarray]) -> None:
+    image = drawing(40, 50)
+    first = encode_for(codec, image, psnr=18)
+    exactly = rate_control._psnr(codec.decode(first.data).image, as_picture(image).colours())
+    assert encode_for(codec, image, psnr=exactly).quality == first.quality

@@ -51,13 +51,15 @@ class Coder:
 
     def __init__(self, emulator: Emulator, tables: Tables, order: Order = "forward", seed: int = 0) -> None:
         self._emulator, self._order, self._seed = emulator, order, seed
+        self.resident, self.left_over = 3, 0
+        """Blocks at a time; what the memory for symbols holds before."""
         self.memory = DeviceMemory()
         image = np.frombuffer(tables_image(tables), np.uint8)
         self._tables = DeviceTables(self.memory.put(image), tables)
 
     def _run(self, *launches: object) -> None:
         for launch in launches:
-            self._emulator.launch(launch, self._order, self._seed)
+            self._emulator.launch(launch, self._order, self._seed, resident=self.resident)
 
     def encode(self, chunks: Chunks, spare: int = 0, error: int = 0) -> bytes:
         """The payload; each chunk has room for some `spare` elements that are not coded. `error` is there already."""
@@ -92,6 +94,7 @@ class Coder:
             prediction, result = Prediction(memory.put(planes)), memory.zeros(RESULT.itemsize)
             scan, latents = memory.zeros(chunk.scan_bytes), memory.zeros(4 * max(1, len(tables)))
             found, symbols = memory.allocate(len(tables), 1), memory.allocate(2 * len(tables))
+            view(symbols, len(tables), np.int16)[...] = self.left_over
             self._run(
                 chunk_indexes(chunk, prediction, indexes=found, result=result, scan=scan),
                 rans_pop(self._tables, decoder, indexes=found, result=result, symbols=symbols),
@@ -319,3 +322,31 @@ def test_streams_that_no_launch_can_encode_are_refused() -> None:
     for rooms in ((), (1,) * 65, (-1,), (2**30,)):
         with pytest.raises(ValueError, match=r"chunk|sizes"):
             Stream(rooms, 0, 0, 0)
+
+
+def test_steps_that_take_more_words_than_are_held(emulator: Emulator) -> None:
+    """Every symbol costs nine bits and lies in its look: 32 lanes need 72 words in four steps."""
+    cdf = [*range(0, 511 * 64, 64), 511 * 64, 32768]
+    tables = Tables(np.array(cdf, np.uint16), np.array([255], np.int32))
+    symbols = np.random.default_rng(3).integers(-255, 256, 24_000).astype(np.int16)
+    chunks = [(symbols, np.zeros(symbols.size, np.uint8))]
+    assert kernels.encode(tables, chunks)[0] & 7 == 5, "32 lanes"
+    assert_same(Coder(emulator, tables, "random", 2), tables, chunks)
+
+
+def test_a_header_that_is_refused_has_no_escapes_to_read(emulator: Emulator) -> None:
+    """It claims 2^28 of them, and the memory for symbols still holds an escape of an earlier image."""
+    coder = Coder(emulator, Tables(np.array([0, 32000, 32768], np.uint16), np.array([0], np.int32)))
+    coder.left_over = -(2**15)
+    with pytest.raises(ValueError, match="header"):
+        coder.decode(b"\x10\xff\xff\xff\x7f" + struct.pack("<I", 2**16), [np.zeros(8, np.uint8)])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_tiles_look_back_over_more_unfinished_ones_than_a_warp_has_lanes(
+    emulator: Emulator, gaussians: Tables, order: Order
+) -> None:
+    """As on a GPU, which runs hundreds of blocks at a time."""
+    coder = Coder(emulator, gaussians, order, 4)
+    coder.resident = 100
+    assert_same(coder, gaussians, draw_chunks(4, [90_000], len(gaussians), 0.3))

@@ -19,8 +19,11 @@ from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
 from condic.runtime.cuda.build import build_program
 from condic.runtime.cuda.driver import open_driver
+from condic.runtime.cuda.graph import _MOST_SIZES, shape_of
+from condic.runtime.cuda.pipeline import WORKSPACES
 from condic.runtime.cuda.program import Format, Rows
 from condic.runtime.cuda.tiling import reach
+from condic.runtime.cuda.workspace import _MOST_PROGRAMS
 from condic.runtime.known_answer import check_known_answer
 
 from .conftest import Bench
@@ -284,3 +287,77 @@ class TestTheFakeDriver:
             assert array.any()
             driver.synchronise(stream)
             assert not array.any()
+
+
+def test_images_that_no_engine_takes_leave_all_workspaces_free(bench: Bench, bundle: Bundle, drawing: Draw) -> None:
+    bench.backend.largest = 512
+    codec = bench.codec(bundle)
+    for _ in range(WORKSPACES + 1):  # one more than would hang
+        with pytest.raises(SizeError):
+            codec.encode(drawing(130, 1500), 20)
+        assert codec._device is not None
+        assert codec._device._free._value == WORKSPACES
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_an_interrupted_image_leaves_no_workspace_behind(
+    bench: Bench, bundle: Bundle, drawing: Draw, capturable: bool
+) -> None:
+    """In the middle of a capture too: a stream that is recorded cannot be waited for."""
+    bench.backend.capturable = capturable
+    codec, image = bench.codec(bundle), drawing(40, 50)
+    data = codec.encode(image, 20)
+
+    def interrupt(name: str) -> None:
+        if name == "upload":
+            raise KeyboardInterrupt
+
+    bench.driver.fail = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        codec.encode(image, 20)
+    bench.driver.fail = lambda name: None
+    assert codec._device is not None
+    assert codec._device._free._value == WORKSPACES
+    assert codec._device._idle == []
+    assert codec.encode(image, 20) == data
+    codec.close()
+    assert (bench.driver.left(), bench.backend.open) == ({}, 0)
+
+
+def test_a_capture_that_fails_midway_leaves_no_graph(bench: Bench, bundle: Bundle, codec: Codec, drawing: Draw) -> None:
+    device, image, failed = bench.codec(bundle), drawing(40, 50), list[str]()
+    device.encode(image, 20)
+
+    def fail(name: str) -> None:
+        if name == "enqueue" and bench.driver.counts["begin_capture"] == 1 and not failed:
+            failed.append(name)
+            raise BackendError("not while a stream is recorded")
+
+    bench.driver.fail = fail
+    assert device.encode(image, 20) == codec.encode(image, 20)
+    assert failed
+    device.close()
+    assert (bench.driver.left(), bench.backend.open) == ({}, 0)
+
+
+def test_programs_for_many_formats_are_let_go(bench: Bench, bundle: Bundle, drawing: Draw) -> None:
+    codec = bench.codec(bundle)
+    for k in range(_MOST_PROGRAMS + 3):  # smaller and smaller: the memory that they share stays
+        codec.encode(drawing(20, 50 - k), 20)
+    assert codec._device is not None
+    (workspace,) = codec._device._idle
+    assert len(workspace._programs) == _MOST_PROGRAMS
+    codec.close()
+    assert (bench.driver.left(), bench.backend.open) == ({}, 0)
+
+
+def test_a_graph_on_host_arrays_keeps_few_sizes(bench: Bench, bundle: Bundle) -> None:
+    codec = bench.codec(bundle)
+    graph = next(x for x in bundle.manifest.graphs if x.precision == "float")
+    before = bench.backend.open
+    for k in range(1, _MOST_SIZES + 4):
+        size = 128, 128 * k
+        codec.graphs.run(graph.role, [np.zeros(shape_of(x, size), np.float32) for x in graph.inputs])
+    assert bench.backend.open - before <= _MOST_SIZES
+    codec.close()
+    assert (bench.driver.left(), bench.backend.open) == ({}, 0)

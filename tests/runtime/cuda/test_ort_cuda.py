@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,19 @@ def test_what_the_library_says_becomes_one_line(said: str, kind: str) -> None:
     assert type(error).__name__ == kind
     assert said in str(error)
     assert "\n" not in str(error)
+
+
+def test_guarded_graphs_do_without_tf32(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact ones give the same integers with it."""
+    given: dict[str, object] = {}
+
+    def session(*_: object, providers: list[tuple[str, dict[str, object]]], **__: object) -> None:
+        given.update(providers[0][1])
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(ort_cuda.onnxruntime, "InferenceSession", session)
+    for precision, tf32 in (("exact", 1), ("float", 1), ("guarded", 0)):
+        graph = replace(bundle.manifest.graphs[0], precision=precision)
+        with pytest.raises(BackendError, match="enough"):
+            ort_cuda._Sessions(graph, b"").on(5)
+        assert (given["use_tf32"], given["user_compute_stream"]) == (tf32, "5")
