@@ -112,7 +112,7 @@ def test_after_any_time(seconds: float, pictures: list[Path], tmp_path: Path, bu
 
 
 def test_a_second_signal_leaves_the_clean_up_alone(tmp_path: Path) -> None:
-    """A terminal that is closed sends several."""
+    """Whoever ends a program may send several: a terminal that is closed, say."""
     code = f"""
 import os, signal, sys, time, click
 from pathlib import Path
@@ -122,7 +122,7 @@ from condic.files import writing
 unlink = Path.unlink
 
 def slow(path, **options):
-    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.05)
     unlink(path, **options)
 
@@ -132,11 +132,11 @@ Path.unlink = slow
 def work():
     with writing(Path({str(tmp_path / "a.bin")!r})) as file:
         file.write(b"half")
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
 run_program("work", work)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (129, "work: interrupted; nothing was left half-written\n")
+    assert (done.returncode, done.stderr) == (143, "work: interrupted; nothing was left half-written\n")
     assert not list(tmp_path.iterdir())
