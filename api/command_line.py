@@ -239,8 +239,8 @@ def _interruptions() -> Iterator[list[int]]:
 
     def note(number: int, frame: Any) -> None:
         nonlocal last
-        before, last = last, time.monotonic()
-        if last - before > _ONE_END:
+        if time.monotonic() - last > _ONE_END:
+            last = time.monotonic()
             received.append(number)
             raise Interruption(number)
 

@@ -1,19 +1,23 @@
 """Makes a bundle of a codec that condic does not know: the example of docs/own-codec.md.
 
     pip install '.[cpu,export]'
-    python docs/hyperprior.py mine.condic [WEIGHTS]
+    python docs/hyperprior.py mine.condic [WEIGHTS PHOTOGRAPH...]
 
 The codec is a mean-scale hyperprior (Minnen et al., "Joint Autoregressive and Hierarchical Priors", NeurIPS 2018,
 without the autoregressive part). Its networks have the names and shapes that CompressAI gives them in `mbt2018_mean`,
 with leaky ReLU in place of GDN. Without a state dict in WEIGHTS they are random: files are exact, and pictures grey.
+The photographs, of 256x256 pixels or more, tell how the hyper latent of trained networks is distributed.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from condic.export.build import build_bundle
@@ -24,7 +28,9 @@ from condic.runtime.bundle import write_bundle
 from condic.runtime.manifest import Box, Chunk, Latent, Step, TensorSpec
 
 SCALES = 24
-"""Entries of the scale table. Each boundary between two costs a note now and then; a finer table gains nothing."""
+"""Entries of the scale table. Each boundary between two costs a note now and then; a finer table gains little."""
+_EVERY_ELEMENT = 0, 0, 2**20
+"""`first_coded`: all are coded; the others are for graphs that compute in integers."""
 
 
 class Hyperprior(nn.Module):
@@ -78,8 +84,10 @@ def describe(net: Hyperprior, photographs: Tensor) -> SourceCodec:
 
     whole_hyper, whole_main = Box((0, hyper), 0, 0, 1), Box((0, main), 0, 0, 1)
     latents = (
-        Latent("hyper", hyper, 64, 1, 0, 2**20, (Chunk((whole_hyper,), table="first.hyper"),)),
-        Latent("main", main, 16, 1, 0, 2**20, (Chunk((whole_main,), "context", ("hyper.hat",)),), unmeasured_guard(1)),
+        Latent("hyper", hyper, 64, *_EVERY_ELEMENT, (Chunk((whole_hyper,), table="first.hyper"),)),
+        Latent(
+            "main", main, 16, *_EVERY_ELEMENT, (Chunk((whole_main,), "context", ("hyper.hat",)),), unmeasured_guard(1)
+        ),
     )
     known = (Step("code", "hyper"), Step("code", "main"))
     encode = (
@@ -106,14 +114,22 @@ def describe(net: Hyperprior, photographs: Tensor) -> SourceCodec:
     )
 
 
-def main(out: str, weights: str | None = None) -> None:
+def read(photographs: Sequence[str]) -> Tensor:
+    """Their first 256x256 pixels; noise if there are none."""
+    if not photographs:
+        return torch.rand(1, 3, 256, 256)
+    crops = [np.asarray(Image.open(path).convert("RGB"))[:256, :256] for path in photographs]
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) / 255
+
+
+def main(out: str, weights: str | None = None, *photographs: str) -> None:
     """Writes the bundle."""
     torch.manual_seed(0)
     net = Hyperprior()
     if weights:
         net.load_state_dict(torch.load(weights, weights_only=True))
     net = net.half().float().eval()  # bundles store weights in half precision
-    source = describe(net, torch.rand(1, 3, 256, 256))
+    source = describe(net, read(photographs))
     bundle = guarded(build_bundle(source, {"licence": "CC0"}, begin=print), print)
     write_bundle(bundle, Path(out))
     print(f"{out}: {bundle.manifest.bundle_id[:16]}")

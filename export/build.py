@@ -116,15 +116,30 @@ def build_bundle(
 
 
 def _check_source(source: SourceCodec) -> None:
-    for name, parameter in source.model.named_parameters():
-        if not torch.equal(parameter, parameter.half().float()):
-            raise InputError(
-                f"{name} has more digits than half precision, in which bundles store weights; round the model first: "
-                "model.half().float()"
-            )
+    for name, tensor in source.model.named_parameters():
+        _check_half(name, tensor)
+    for path, module in source.model.named_modules():
+        for tensor in _constants(module):
+            _check_half(f"a buffer of {path or 'the model'}", tensor)
+    held = {
+        id(x) for module in source.model.modules() for x in (*module.parameters(recurse=False), *_constants(module))
+    }
     for graph in source.graphs:
+        modules = graph.network.modules()
+        if any(id(x) not in held for m in modules for x in (*m.parameters(recurse=False), *_constants(m))):
+            raise InputError(
+                f"graph {graph.role} has weights that are not its codec's `model`'s, so no id would tell them"
+            )
         if graph.alignment != source.alignment:
             raise InputError(f"graph {graph.role} has alignment {graph.alignment}, its codec {source.alignment}")
+
+
+def _check_half(name: str, tensor: torch.Tensor) -> None:
+    if not torch.equal(tensor, tensor.half().float()):
+        raise InputError(
+            f"{name} has more digits than half precision, in which bundles store weights; round the model first: "
+            "model.half().float()"
+        )
 
 
 def _stored(graph: SourceGraph, half: bool) -> bytes:

@@ -20,6 +20,8 @@ from condic.runtime.manifest import Deltas, Guard, Manifest
 
 SAFETY = 4
 """Deltas are this multiple of the largest difference."""
+SIDE = 512
+"""Height in pixels of the images that backends are compared on, which are twice as wide."""
 _BLOCKS = (8, 32)
 """Sides in pixels. Backends differ several times as much on flat saturated colours as on photographs."""
 _SMALLEST = 1e-6
@@ -61,12 +63,14 @@ class Replay:
         return self._record.codes[k]
 
 
-def guarded(bundle: Bundle, begin: Callable[[str], None] = lambda _: None) -> Bundle:
+def guarded(bundle: Bundle, begin: Callable[[str], None] = lambda _: None, *, side: int = SIDE) -> Bundle:
     """The bundle with deltas measured on random images; `begin` is told of each backend before it runs.
 
-    Raises InputError where backends are too far apart.
+    `side` is how high the images are at least, in pixels: on small ones there are too few values to meet the rare large
+    differences. Raises InputError where backends are too far apart.
     """
-    differences = largest_differences(bundle, random_images(bundle.manifest.alignment), begin)
+    alignment = bundle.manifest.alignment
+    differences = largest_differences(bundle, random_images(side + -side % alignment), begin)
     latents = tuple(replace(x, guard=_measured(x.guard, differences[x.name])) if x.guard else x
                     for x in bundle.manifest.latents)  # fmt: skip
     bundle = replace(bundle, manifest=replace(bundle.manifest, latents=latents))
@@ -138,7 +142,7 @@ def _compare(
 
 
 def random_images(side: int) -> list[npt.NDArray[np.uint8]]:
-    """Images two windows wide: with the spectrum of photographs (amplitude 1/f), weak and strong, and of blocks."""
+    """Images twice as wide as high: of photographs' spectrum (amplitude 1/f), weak and strong, and of blocks."""
     images = []
     for seed, contrast in enumerate((30.0, 90.0)):
         rng = np.random.default_rng(seed)

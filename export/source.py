@@ -15,8 +15,6 @@ from condic.kernels import gaussian_tables
 from condic.models.entropy import mixture_of_scales, scale_table
 from condic.runtime.manifest import QUALITY_LEVELS, Deltas, Guard, Latent, Step, TensorSpec
 
-WHOLE = 2**16
-"""A halo that reaches beyond every edge."""
 _FIRST_DELTA = 1 / 64
 
 

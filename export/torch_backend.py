@@ -102,16 +102,24 @@ def _fold_stored_weights(constants: dict[str, Tensor], nodes: list[_Node]) -> No
 
 
 def _conv(
-    x: Tensor, w: Tensor, b: Tensor | None = None, *, strides: list[int], pads: list[int], group: int, **_: Any
-) -> Tensor:
-    return F.conv2d(x, w, b, stride=strides, padding=pads[:2], groups=group)
+    x: Tensor, w: Tensor, b: Tensor | None = None, *, strides: list[int], pads: list[int], group: int,
+    dilations: Sequence[int] = (1, 1), **_: Any,
+) -> Tensor:  # fmt: skip
+    top, left, bottom, right = pads
+    if (top, left) != (bottom, right):
+        x, top, left = F.pad(x, (left, right, top, bottom)), 0, 0
+    return F.conv2d(x, w, b, stride=strides, padding=(top, left), dilation=tuple(dilations), groups=group)
 
 
 def _conv_transpose(
     x: Tensor, w: Tensor, b: Tensor | None = None, *, strides: list[int], pads: list[int], group: int = 1,
-    output_padding: list[int], **_: Any,
+    output_padding: Sequence[int] = (0, 0), dilations: Sequence[int] = (1, 1), **_: Any,
 ) -> Tensor:  # fmt: skip
-    return F.conv_transpose2d(x, w, b, stride=strides, padding=pads[:2], output_padding=output_padding, groups=group)
+    assert pads[:2] == pads[2:], "the exporter writes other margins as output_padding"
+    return F.conv_transpose2d(
+        x, w, b, stride=strides, padding=pads[:2], output_padding=tuple(output_padding), groups=group,
+        dilation=tuple(dilations),
+    )  # fmt: skip
 
 
 def _constant(**attributes: Any) -> Tensor:
@@ -166,7 +174,10 @@ def _slice(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor, steps: Tensor)
 def _pad(x: Tensor, pads: Tensor, value: Tensor | None = None, *, mode: bytes = b"constant") -> Tensor:
     begins, ends = pads.view(2, -1).tolist()
     edges = [n for pair in reversed(list(zip(begins, ends, strict=True))) for n in pair]
-    return F.pad(x, edges, value=0.0 if value is None else float(value))
+    if mode == b"constant":
+        return F.pad(x, edges, value=0.0 if value is None else float(value))
+    assert not any(edges[4:]), "batch and channels have no edges"
+    return F.pad(x, edges[:4], mode={b"reflect": "reflect", b"edge": "replicate", b"wrap": "circular"}[mode])
 
 
 def _cast(x: Tensor, *, to: int, **_: Any) -> Tensor:

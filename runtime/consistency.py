@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from condic.runtime.bitstream import ALPHA
 from condic.runtime.guard import LARGEST_DELTA
-from condic.runtime.manifest import QUALITY_LEVELS, Box, Chunk, Latent, Manifest, Step
+from condic.runtime.manifest import QUALITY_LEVELS, Box, Chunk, Latent, Manifest, Step, TensorSpec
 
 CODER_BITS = 15
 """Precision of the entropy coder's probabilities."""
@@ -55,7 +55,11 @@ def _problems(manifest: Manifest, tables: Tables) -> Iterator[str]:
         lists["large_preview"] = manifest.large_preview
     for kind, steps in lists.items():
         yield from _step_problems(kind, steps, manifest, quality)
+    for kind, steps in lists.items():
+        yield from _shape_problems(kind, steps, manifest, tables)
     coded = {kind: [s.target for s in steps if s.op == "code"] for kind, steps in lists.items()}
+    if sorted(coded["decode"]) != sorted(names):
+        yield f"decoding codes {', '.join(coded['decode'])}; there are {', '.join(sorted(names))}"
     if coded["encode"] != coded["decode"]:
         yield "encoding and decoding do not code the same latents in the same order"
     for kind in ("preview", "large_preview"):
@@ -145,6 +149,7 @@ def _part(box: Box, side: int) -> tuple[slice, slice]:
 def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quality: set[str]) -> Iterator[str]:
     known = quality | ({"image"} if kind == "encode" else set())
     inexact = known - quality  # may differ between backends
+    guarded: set[str] = set()  # the same only where they are rounded under a guard
     for step in steps:
         if step.op == "run":
             if step.target not in {g.role for g in manifest.graphs}:
@@ -156,13 +161,15 @@ def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quali
             needed: list[str] = list(step.inputs)
             if graph.precision == "float" or inexact.intersection(step.inputs):
                 inexact |= set(step.outputs)
+            elif graph.precision == "guarded" or guarded.intersection(step.inputs):
+                guarded |= set(step.outputs)
         elif step.op == "code" and step.target in {x.name for x in manifest.latents}:
             latent = manifest.latent(step.target)
             own = {f"{latent.name}.context", f"{latent.name}.hat"}
             needed = [
                 name for chunk in latent.chunks for name in (*chunk.inputs, *chunk.residual_inputs) if name not in own
             ]
-            if depends := [name for name in needed if name in inexact]:
+            if depends := [name for name in needed if name in (inexact if latent.guard else inexact | guarded)]:
                 yield f"{kind}: latent {latent.name} depends on {depends[0]}, which backends compute differently"
             needed += [f"{latent.name}.y"] if kind == "encode" else []
         else:
@@ -173,3 +180,37 @@ def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quali
         known |= set(step.outputs) if step.op == "run" else {f"{step.target}.context", f"{step.target}.hat"}
     if kind != "encode" and "image" not in known:
         yield f"{kind}: no step makes the image"
+
+
+def _shape_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, tables: Tables) -> Iterator[str]:
+    """Tensors whose channels or strides are not those that their readers take; all names are known to be there."""
+    found = {name: (table.shape[1], 0) for name, table in tables.items() if name.startswith("quality.")}
+    found["image"] = (3, 1)
+
+    def misfits(reader: str, names: tuple[str, ...], wanted: tuple[TensorSpec, ...]) -> Iterator[str]:
+        for name, x in zip(names, wanted, strict=True):
+            channels, stride = found[name]
+            if (channels, stride) != (x.channels, x.stride):
+                yield (
+                    f"{kind}: {reader} takes {x.channels} channels at 1/{x.stride} as {x.name}; {name} has {channels} "
+                    f"at 1/{stride}"
+                )
+
+    for step in steps:
+        if step.op == "run":
+            graph = manifest.graph(step.target)
+            yield from misfits(step.target, step.inputs, graph.inputs)
+            found |= {name: (x.channels, x.stride) for name, x in zip(step.outputs, graph.outputs, strict=True)}
+            continue
+        latent = manifest.latent(step.target)
+        own = TensorSpec(latent.name, latent.channels, latent.stride)
+        if kind == "encode":
+            yield from misfits(f"latent {latent.name}", (f"{latent.name}.y",), (own,))
+        found |= {f"{latent.name}.{form}": (own.channels, own.stride) for form in ("hat", "context")}
+        for chunk in latent.chunks:
+            for role, inputs in ((chunk.graph, chunk.inputs), (chunk.residual, chunk.residual_inputs)):
+                if role is not None:
+                    yield from misfits(role, inputs, manifest.graph(role).inputs)
+    channels, stride = found["image"]
+    if channels != 3 or (kind == "decode" and stride != 1):
+        yield f"{kind}: the image has {channels} channels at 1/{stride}"

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from condic.runtime.typed_json import typed
 
 FORMAT_VERSION = 0
+WHOLE = 2**16
+"""A halo that reaches beyond every edge: there are no tiles."""
 QUALITY_LEVELS = 64
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.errors import BundleError
-from condic.runtime.manifest import Manifest, Step, TensorSpec
+from condic.runtime.manifest import WHOLE, Manifest, Step, TensorSpec
 from condic.runtime.timings import Timings
 
 T = TypeVar("T", bound=np.generic)
@@ -83,6 +83,7 @@ class Evaluation:
         self.alignment = unit = manifest.alignment
         self.whole = Region(0, height // unit, 0, width // unit)
         untiled = tile is None and height * width <= UNTILED_PIXELS
+        untiled = untiled or any(graph.halo >= WHOLE for graph in manifest.graphs)
         self._tile = max(self.whole.bottom, self.whole.right) if untiled else max(1, (tile or TILE) // unit)
         self.sources: dict[str, Source] = {}
         """Tensors that are not made by steps: the image when encoding, rows of quality tables, latents being coded."""

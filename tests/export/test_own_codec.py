@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -22,6 +23,7 @@ from condic.export.build import build_bundle  # noqa: E402
 from condic.export.guard import guarded, random_images  # noqa: E402
 from condic.models.entropy import interval_bits  # noqa: E402
 from condic.runtime.backends import BackendOptions  # noqa: E402
+from condic.runtime.bitstream import read_stream  # noqa: E402
 from condic.runtime.bundle import Bundle, read_bundle, write_bundle  # noqa: E402
 from condic.runtime.codec import Codec  # noqa: E402
 from condic.runtime.manifest import TensorSpec  # noqa: E402
@@ -68,13 +70,16 @@ def bundle(net: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return read_bundle(path)
 
 
-def test_its_files_are_the_same_on_all_backends(bundle: Bundle):
+@pytest.mark.parametrize("kind", ["photograph", "blocks"])
+def test_its_files_are_the_same_on_all_backends(bundle: Bundle, kind: str):
+    """On blocks, and at sizes other than those that the guard was measured with, backends differ most."""
+    image = _image() if kind == "photograph" else random_images(320)[2]
     files = []
     codecs = [
         Codec(bundle, x, BackendOptions(threads=1)) for x in ("ort", "torch", "openvino") if x == "ort" or find_spec(x)
     ]
     for codec in codecs:
-        files.append(codec.encode(_image(), 32))
+        files.append(codec.encode(image, 32))
     for data in files:
         assert len({codec.decode(data, latents=True).latents_sha256() for codec in codecs}) == 1
 
@@ -84,8 +89,9 @@ def test_the_script_writes_a_bundle_with_weights_or_without(
 ):
     monkeypatch.setitem(EXAMPLE.main.__globals__, "Hyperprior", lambda: EXAMPLE.Hyperprior(16, 24))
     torch.save(net.state_dict(), tmp_path / "weights.pt")
+    Image.fromarray(random_images(256)[0]).save(tmp_path / "photograph.png")
     EXAMPLE.main(str(tmp_path / "random.condic"))
-    EXAMPLE.main(str(tmp_path / "mine.condic"), str(tmp_path / "weights.pt"))
+    EXAMPLE.main(*(str(tmp_path / name) for name in ("mine.condic", "weights.pt", "photograph.png")))
     random, mine = (read_bundle(tmp_path / f"{name}.condic") for name in ("random", "mine"))
     assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path}/mine.condic: {mine.manifest.bundle_id[:16]}"
     assert random.manifest.bundle_id != mine.manifest.bundle_id
@@ -109,7 +115,9 @@ def test_a_file_takes_what_the_model_expects_and_decodes_to_what_it_says(net: An
     deviation = net.h_a(net.g_a(_tensor(_image()))).transpose(0, 1).flatten(1).std(1)
     bits += interval_bits(z_hat - z_hat.mean((2, 3), keepdim=True), deviation[:, None, None]).sum()
     assert (z_hat - z).abs().max() <= 0.5 + 1 / 32 + 1e-3
-    assert 8 * len(data) == pytest.approx(float(bits), rel=0.03)
+    latents = sum(len(section.payload) for section in read_stream(data).sections if section.kind < 2)
+    assert 8 * latents == pytest.approx(float(bits), rel=0.02)
+    assert len(data) < latents + 160
 
     picture = (255 * net.g_s(y_hat)[0, :, :150, :300]).permute(1, 2, 0).round().clamp(0, 255)
     assert np.abs(decoded.image.astype(int) - picture.numpy()).max() <= 1
@@ -125,6 +133,8 @@ def test_what_it_says_of_itself_must_be_true(net: Any):
 
     with pytest.raises(InputError, match=r"g_a\.0\.weight has more digits than half precision, .* model\.half\(\)"):
         build_bundle(_source(EXAMPLE.Hyperprior(16, 24)), {})
+    with pytest.raises(InputError, match="graph synthesis has weights that are not its codec's `model`'s"):
+        build_bundle(other(3, network=EXAMPLE.Hyperprior(16, 24).half().float().g_s), {})
     with pytest.raises(InputError, match="graph hyper_analysis has alignment 128, its codec 64"):
         build_bundle(other(1, alignment=128), {})
     with pytest.raises(
@@ -154,3 +164,14 @@ def test_its_id_follows_all_that_it_computes_with(net: Any):
     module.layer.num_batches_tracked.fill_(5)  # is not computed with
     assert len(set(ids)) == 4
     assert _bundle_id(module, {}, "") == ids[-1]
+
+
+def test_statistics_must_have_half_precision_too(net: Any):
+    class Normalised(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.BatchNorm2d(1)
+            self.layer.running_var.fill_(1.0004)
+
+    with pytest.raises(InputError, match="a buffer of layer has more digits than half precision"):
+        build_bundle(replace(_source(net), model=Normalised(), graphs=()), {})

@@ -265,6 +265,10 @@ def drop(*path: Any) -> Callable[[Json], None]:
         (set_in("encode", 3, "inputs", 1, to="f9"), "encode: analysis needs f9 before it exists"),
         (set_in("latents", 2, "chunks", 1, "inputs", 1, to="f16"), "encode: latent main depends on f16, which"),
         (set_in("decode", 3, "inputs", 0, to="f8"), "decode: latent main depends on parameters, which"),
+        (set_in("decode", 5, "inputs", 0, to="hyper.hat"), "decode: synthesis takes 16 channels at 1/16 as main;"),
+        (set_in("decode", 5, "inputs", 1, to="quality.prior_gain"), "synthesis takes 16 channels at 1/0 as gain"),
+        (set_in("encode", 0, "outputs", 0, to="main.y"), "encode: prior needs prior.y before it exists"),
+        (set_in("encode", 3, "outputs", 0, to="prior.y"), "encode: hyper_analysis needs main.y before it exists"),
         (set_in("encode", 3, "target", to="analyses"), "encode: no graph analyses"),
         (set_in("decode", 4, "target", to="secondary"), "decode: step code secondary is unknown"),
         (set_in("decode", 4, "op", to="guess"), "guess"),
@@ -427,3 +431,19 @@ def test_a_latent_without_a_guard_takes_no_guarded_graph(bundle: Bundle) -> None
 
 def test_tables_cannot_be_written_to(bundle: Bundle) -> None:
     assert not any(table.flags.writeable for table in bundle.tables.values())
+
+
+def test_a_latent_that_is_not_coded_or_twice_is_refused(bundle: Bundle) -> None:
+    code = next(x for x in bundle.manifest.decode if x.op == "code")
+    for kind in ("twice", "never"):
+        steps = {
+            name: (code, *getattr(bundle.manifest, name)) if kind == "twice" else getattr(bundle.manifest, name)
+            for name in ("encode", "decode")
+        }
+        latents = bundle.manifest.latents
+        if kind == "never":
+            latents = (*latents, replace(bundle.manifest.latent("hyper"), name="spare"))
+        manifest = replace(bundle.manifest, latents=latents, **(steps if kind == "twice" else {}))
+        message = "prior needs prior.y before" if kind == "twice" else "decoding codes prior, hyper, main; there are"
+        with pytest.raises(BundleError, match=message):
+            check_bundle(replace(bundle, manifest=manifest))
