@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from condic.export.source import WHOLE, SourceCodec, SourceGraph, entropy_tables, first_table, unmeasured_guard
+from condic.export.source import SourceCodec, SourceGraph, entropy_tables, first_table, unmeasured_guard
 from condic.models.cic_sr import CicSr, LatentCodec
 from condic.models.cic_sr_presets import ChunkSizes
 from condic.models.entropy import scale_table
@@ -21,7 +21,7 @@ from condic.models.sc_ar import (
     SpatialChannelContext,
 )
 from condic.models.swin import fix_positions
-from condic.runtime.manifest import Box, Chunk, Latent, Step, TensorSpec
+from condic.runtime.manifest import WHOLE, Box, Chunk, Latent, Step, TensorSpec
 
 FIRST_CODED = 1
 """The smallest scale, 0.11, is not coded: P(q != 0) is below 1e-5."""
