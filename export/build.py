@@ -116,8 +116,8 @@ def build_bundle(
 
 
 def _check_source(source: SourceCodec) -> None:
-    for name, tensor in source.model.named_parameters():
-        _check_half(name, tensor)
+    for name, parameter in source.model.named_parameters():
+        _check_half(name, parameter)
     for path, module in source.model.named_modules():
         for tensor in _constants(module):
             _check_half(f"a buffer of {path or 'the model'}", tensor)
