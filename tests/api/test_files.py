@@ -5,6 +5,7 @@ import io
 import os
 import stat
 import sys
+from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from condic.errors import InputError
-from condic.files import check_target, name_of, read_source, replace_whole, write_file, writing
+from condic.files import check_target, name_of, opened, read_source, replace_whole, write_file, writing
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -236,3 +237,18 @@ def _refusing(number: int) -> Callable[..., None]:
         raise OSError(number, os.strerror(number))
 
     return refuse
+
+
+def test_a_file_that_is_opened_begins_where_it_stood() -> None:
+    file = io.BytesIO(b"abcdef")
+    file.seek(3)
+    with opened(file) as same:
+        same.seek(0)
+        assert same.read() == b"def"
+
+
+def test_buffers_of_any_type_are_read_as_bytes() -> None:
+    values = memoryview(array("h", range(4)))
+    assert bytes(read_source(values)) == values.tobytes()
+    assert len(read_source(values)) == 8
+    assert bytes(read_source(values[::2])) == values[::2].tobytes()

@@ -64,3 +64,16 @@ def test_published_anchors_stand_in_their_known_order():
     assert jpeg is not None
     assert elic is not None
     assert jpeg.percent > 100 > 0 > elic.percent
+
+
+def test_curves_that_only_touch_are_not_compared():
+    low, high = (Curve((1, 2, 3, 4), tuple(begin + k for k in range(4))) for begin in (30, 33))
+    assert bd_rate(low, high) is None
+
+
+def test_points_without_loss_do_not_count():
+    reference = Curve((1, 2, 3, 4), (30, 31, 32, 33))
+    twice = Curve((2, 4, 6, 8, 9), (30, 31, 32, 33, math.inf))
+    found = bd_rate(reference, twice)
+    assert found is not None
+    assert found.percent == pytest.approx(100)

@@ -78,3 +78,8 @@ def test_what_cannot_be_compared_is_refused(drawing: Draw):
         gradient_similarity(drawing(5, 9), drawing(5, 9))
     with pytest.raises(InputError, match=r"needs \[H, W, 3\]"):
         gradient_similarity(drawing(9, 9, 4), drawing(9, 9, 4))
+
+
+def test_ms_ssim_sees_brightness():
+    image = np.random.default_rng(0).integers(60, 120, (176, 176, 1)).astype(np.uint8)
+    assert ms_ssim(image + np.uint8(60), image) < 0.99

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+from condic.models.cic_sr import CicSr  # noqa: E402
 from condic.models.dcic_sgp import DcicSgp  # noqa: E402
 from condic.models.weights import load_weights  # noqa: E402
 from condic.runtime.codec import load_codec  # noqa: E402
@@ -47,3 +48,19 @@ def test_every_element_is_coded(model: DcicSgp, level: int, photographs: dict[st
     framing = 8 * 120
     # Tables of counted symbols are better than the Gaussians that are estimated with.
     assert 0.85 < (8 * len(data) - framing) / (point.rate * image.shape[0] * image.shape[1]) < 1.01
+
+
+@torch.no_grad()
+def test_what_training_believes_of_cic_sr_is_what_its_files_are(photographs: dict[str, npt.NDArray[np.uint8]]) -> None:
+    """Order of chunks, residuals and offsets of scales: encoder and decoder would agree on others, too."""
+    pytest.importorskip("onnxruntime")
+    model = CicSr("s").eval()
+    load_weights(model, shipped_folder() / "cic-sr-s.safetensors")
+    image = np.tile(photographs["coffee"], (2, 2, 1))[:256, :256]
+    codec = load_codec("cic-sr-s", "ort")
+    data = codec.encode(image, 40)
+    (point,) = evaluate(model, [image], torch.device("cpu"), [40])
+    error = np.mean((codec.decode(data).image.astype(float) - image) ** 2)
+    assert 10 * np.log10(255**2 / error) == pytest.approx(point.psnr, abs=0.05)
+    framing = 8 * 120
+    assert 0.9 < (8 * len(data) - framing) / (point.rate * image.shape[0] * image.shape[1]) < 1.03

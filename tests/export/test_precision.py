@@ -63,7 +63,7 @@ def test_exact_weights_are_stored_as_integers_and_compute_the_same(x: np.ndarray
     assert np.array_equal(expected, np.einsum("oi,bihw->bohw", weight[:, :, 0, 0], x.astype(int)) + bias[:, None, None])
 
 
-@pytest.mark.parametrize("wrong", [0.5, 40000, np.nan])
+@pytest.mark.parametrize("wrong", [0.5, 1000.5, 40000, np.nan])
 def test_weights_that_are_no_integers_of_16_bits_are_refused(wrong: float) -> None:
     weight = np.ones((8, 8, 1, 1))
     weight[3, 2] = wrong

@@ -26,6 +26,14 @@ def test_a_convolution_reaches_as_far_as_its_kernel(side, windows):
     assert halo(_graph(layer)) == windows
 
 
+def test_the_weakest_tap_counts():
+    layer = torch.nn.Conv2d(1, 1, 11, padding=5)
+    torch.nn.init.ones_(layer.weight)
+    with torch.no_grad():
+        layer.weight[..., 0] = layer.weight[..., -1] = 1e-4
+    assert halo(_graph(layer)) == 2
+
+
 def test_what_ignores_its_input_needs_no_halo():
     layer = torch.nn.Conv2d(1, 1, 9, padding=4)
     torch.nn.init.zeros_(layer.weight)

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from condic import kernels
 from condic.kernels import crc32c
 
 
@@ -42,3 +48,27 @@ def test_only_contiguous_buffers_are_accepted() -> None:
         crc32c(memoryview(b"123456789")[::2])
     with pytest.raises(TypeError):
         crc32c("123456789")
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None or platform.machine() != "x86_64", reason="g++ is not installed, or has another target"
+)
+def test_the_portable_form_has_the_known_value_whole_and_in_parts(tmp_path: Path) -> None:
+    """That of machines without the instruction, and of Arm (RFC 3720, B.4: the bytes 0 to 31)."""
+    program = """
+#include <cstdio>
+#include "crc32c.h"
+int main() {
+  uint8_t bytes[32];
+  for (int i = 0; i < 32; ++i) bytes[i] = i;
+  uint32_t whole = ~condic::crc32c_portable(~0u, bytes, 32), parts = ~0u;
+  for (int i = 0; i < 32; i += 11) parts = condic::crc32c_portable(parts, bytes + i, i + 11 < 32 ? 11 : 32 - i);
+  std::printf("%08X %08X", whole, ~parts);
+}
+"""
+    (tmp_path / "checksum.cpp").write_text(program)
+    headers = Path(kernels.__file__).parent
+    words = ["g++", "-std=c++17", f"-I{headers}", "checksum.cpp", "-o", "checksum"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    done = subprocess.run(["./checksum"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "46DD794E 46DD794E"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -194,3 +196,28 @@ def test_other_arrays_are_rejected(gaussians: Tables, chunk: object) -> None:
 def test_other_indexes_are_rejected(gaussians: Tables, indexes: object) -> None:
     with pytest.raises(TypeError):
         Decoder(gaussians, b"").decode(indexes)
+
+
+HALF = np.array([0, 16384, 32768], np.uint16)
+"""A table whose only symbol, and the escape, have a half each: every symbol takes a bit."""
+ONE_LANE = b"\x00" + struct.pack("<I", 1 << 16)
+
+
+def test_one_missing_word_is_noticed_at_once() -> None:
+    decoder = Decoder(Tables(HALF, np.zeros(1, np.int32)), ONE_LANE)
+    with pytest.raises(ValueError, match="fewer words"):
+        decoder.decode(np.zeros(1, np.uint8))
+
+
+@pytest.mark.parametrize(("cdf", "radius"), [([0, 32768], [0]), ([0, 5, 32768, 0, 32768], [0, 0])])
+def test_tables_that_are_one_value_short_end_early(cdf: list[int], radius: list[int]) -> None:
+    with pytest.raises(ValueError, match="ends early"):
+        Tables(np.array(cdf, np.uint16), np.array(radius, np.int32))
+
+
+def test_a_decoder_keeps_its_tables_alive() -> None:
+    tables = Tables(HALF, np.zeros(1, np.int32))
+    before = sys.getrefcount(tables._native)
+    decoder = Decoder(tables, ONE_LANE)
+    assert sys.getrefcount(tables._native) > before
+    del decoder

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from condic.errors import BundleError
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
 from condic.runtime.manifest import TensorSpec
-from condic.runtime.tiles import Evaluation, Region
+from condic.runtime.tiles import Evaluation, Region, _as_int16
 
 Drawing = Callable[..., np.ndarray]
 
@@ -132,3 +133,9 @@ def test_a_region_grows_as_far_as_the_image_goes() -> None:
     whole = Region(0, 4, 0, 6)
     assert Region(1, 2, 5, 6).grown(1, whole) == Region(0, 3, 4, 6)
     assert Region(1, 2, 5, 6).grown(9, whole) == whole
+
+
+@pytest.mark.parametrize("value", [0.25, 1000.5, -0.4])
+def test_exact_tensors_that_are_not_whole_numbers_are_refused(value: float) -> None:
+    with pytest.raises(BundleError, match="more than 16-bit integers"):
+        _as_int16(np.full((1, 1, 1, 1), value, np.float32), "x")

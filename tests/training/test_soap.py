@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -120,3 +121,13 @@ def test_a_basis_that_cannot_be_renewed_stays():
     assert not torch.equal(state["left_basis"][1], bases[1])
     assert torch.equal(state["square"][0], square[0])
     assert state["right_basis"].isfinite().all()
+
+
+def test_the_first_step_is_as_long_as_adams() -> None:
+    parameter = nn.Parameter(torch.zeros(32, 32))
+    optimiser = Soap([parameter], 0.5, betas=(0.9, 0.99), weight_decay=0.0)
+    torch.manual_seed(0)
+    for _ in range(2):  # the first one only makes the bases
+        parameter.grad = torch.randn(32, 32)
+        optimiser.step()
+    assert float(parameter.detach().norm()) == pytest.approx(0.5 * 32, rel=1e-3)
