@@ -123,7 +123,7 @@ def test_the_guard_is_measured_at_every_kind_of_level(data_folder: Path) -> None
     of_one_rate = {name: np.repeat(table[:1], 64, axis=0) if len(table) == 64 else table
                    for name, table in source.tables.items()}  # fmt: skip
     for tables, levels in ((source.tables, (0, 16, 32, 48, 63)), (of_one_rate, (0,))):
-        bundle = guarded(replace(source, tables=tables), lambda _: None)
+        bundle = guarded(replace(source, tables=tables), side=128)
         guards = [latent.guard for latent in bundle.manifest.latents if latent.guard]
         assert [guard.levels for guard in guards] == [levels, levels]
         assert len(set(guards[1].deltas)) == len(levels)  # numbers grow with the level, and their last bits with them
