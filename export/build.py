@@ -121,12 +121,9 @@ def _check_source(source: SourceCodec) -> None:
     for path, module in source.model.named_modules():
         for tensor in _constants(module):
             _check_half(f"a buffer of {path or 'the model'}", tensor)
-    held = {
-        id(x) for module in source.model.modules() for x in (*module.parameters(recurse=False), *_constants(module))
-    }
+    held = {id(x) for module in source.model.modules() for x in _weights(module)}
     for graph in source.graphs:
-        modules = graph.network.modules()
-        if any(id(x) not in held for m in modules for x in (*m.parameters(recurse=False), *_constants(m))):
+        if any(id(x) not in held for module in graph.network.modules() for x in _weights(module)):
             raise InputError(
                 f"graph {graph.role} has weights that are not its codec's `model`'s, so no id would tell them"
             )
@@ -191,13 +188,18 @@ def _bundle_id(model: nn.Module, tables: Mapping[str, np.ndarray], schedule: str
         elif any(name.startswith(f"{path}.") for path in exact.values()):
             continue
         else:
-            parts, dtype = [*(p.detach() for p in module.parameters(recurse=False)), *_constants(module)], "<f2"
+            parts, dtype = [x.detach() for x in _weights(module)], "<f2"
         for part in parts:
             digest.update(name.encode() + part.numpy().astype(dtype).tobytes())
     for name in sorted(tables):
         if not name.startswith("known."):
             digest.update(name.encode() + np.ascontiguousarray(tables[name]).tobytes())
     return digest.hexdigest()
+
+
+def _weights(module: nn.Module) -> list[torch.Tensor]:
+    """What a module computes with, without those that it is made of."""
+    return [*module.parameters(recurse=False), *_constants(module)]
 
 
 def _constants(module: nn.Module) -> list[torch.Tensor]:

@@ -21,15 +21,18 @@ SCALE_MIN, SCALE_MAX = 0.11, 64.0
 MAGNITUDES = 1024
 """Magnitudes of symbols that are counted apart; larger ones count as the last."""
 
-_LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
 _FAR = 8.0
 _PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 
 
+def log_step(scales: int = SCALES) -> float:
+    """Distance of neighbouring entries of a table with `scales`, as a natural logarithm."""
+    return math.log(SCALE_MAX / SCALE_MIN) / (scales - 1)
+
+
 def scale_table(scales: int = SCALES) -> Tensor:
     """Standard deviations, log-spaced from 0.11 to 64, float64 [scales]."""
-    step = math.log(SCALE_MAX / SCALE_MIN) / (scales - 1)
-    return SCALE_MIN * torch.exp(step * torch.arange(scales, dtype=torch.float64))
+    return SCALE_MIN * torch.exp(log_step(scales) * torch.arange(scales, dtype=torch.float64))
 
 
 class _ClampInward(torch.autograd.Function):
@@ -57,13 +60,12 @@ def clamp_inward(x: Tensor, low: float, high: float) -> Tensor:
 
 def scale_of_index(index: Tensor) -> Tensor:
     """Standard deviation at a real-valued index, clamped to the table (see `clamp_inward`)."""
-    return SCALE_MIN * torch.exp(_LOG_STEP * clamp_inward(index, 0, SCALES - 1))
+    return SCALE_MIN * torch.exp(log_step() * clamp_inward(index, 0, SCALES - 1))
 
 
 def index_of_scale(sigma: Tensor, scales: int = SCALES) -> Tensor:
     """Real-valued index of a standard deviation in a table with `scales` entries, clamped to the table."""
-    step = math.log(SCALE_MAX / SCALE_MIN) / (scales - 1)
-    return torch.log(sigma.clamp(SCALE_MIN, SCALE_MAX) / SCALE_MIN) / step
+    return torch.log(sigma.clamp(SCALE_MIN, SCALE_MAX) / SCALE_MIN) / log_step(scales)
 
 
 def gaussian_bits(residual: Tensor, index: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from condic.models.blocks import in_float32
 from condic.models.cic_sr_presets import ChunkSizes
-from condic.models.entropy import SCALE_MAX, SCALE_MIN, GaussianConditional, clamp_inward
+from condic.models.entropy import SCALE_MIN, GaussianConditional, clamp_inward, log_step
 from condic.models.exact import round_straight_through
 from condic.models.swin import SwinStage
 
@@ -28,7 +28,7 @@ GUARDED_SCALES = 24
 """Entries of the scale table: fewer than where indexes are exact, since each boundary between them must be guarded."""
 MEAN_STEP, RESIDUAL_STEP = 4, 2
 """Steps of means and of predicted residuals, in units of 1/16."""
-INDEX_STEP = math.log(SCALE_MAX / SCALE_MIN) / (GUARDED_SCALES - 1)
+INDEX_STEP = log_step(GUARDED_SCALES)
 """Distance of neighbouring scales, as a natural logarithm."""
 
 

@@ -25,7 +25,7 @@ from condic.errors import (
     StreamError,
 )
 from condic.files import Source, named, read_source
-from condic.runtime.backends import BackendOptions, LoadedGraphs, open_graphs
+from condic.runtime.backends import BackendOptions, LoadedGraphs, is_whole, open_graphs
 from condic.runtime.bitstream import (
     GUARD,
     MAGIC,
@@ -462,8 +462,7 @@ def _close(device: DevicePipeline | None, graphs: LoadedGraphs) -> None:
 
 
 def _check_quality(quality: int) -> None:
-    whole = isinstance(quality, (int, np.integer)) and not isinstance(quality, bool)
-    if not whole or not 0 <= quality < QUALITY_LEVELS:
+    if not is_whole(quality) or not 0 <= quality < QUALITY_LEVELS:
         raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
 
 

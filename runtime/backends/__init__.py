@@ -54,8 +54,7 @@ class BackendOptions:
     host_coder: bool = False
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.threads, (int, np.integer)) and not isinstance(self.threads, bool)
-        if not whole or not 0 <= self.threads <= _MOST_THREADS:
+        if not is_whole(self.threads) or not 0 <= self.threads <= _MOST_THREADS:
             raise InputError(f"threads {self.threads!r}: give an integer from 0 to {_MOST_THREADS}")
 
 
@@ -143,6 +142,11 @@ class LoadedGraphs:
         if graph.precision == "exact":
             check_known_answer(self._bundle, graph, runner, backend.name)
         return runner
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer, NumPy's included; True and False are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def not_finite(what: str, backend: str) -> BackendError:
