@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -12,6 +13,7 @@ import onnx
 import torch
 
 import condic.models.blocks  # noqa: F401  (registers the operator of attention)
+from condic.errors import InputError
 from condic.export.attention import attention_decomposed, attention_fused
 from condic.export.parts import compute_in_parts
 from condic.export.source import SourceGraph
@@ -24,6 +26,8 @@ _MOST_WINDOWS = 1024
 def export_graph(source: SourceGraph, *, fused_attention: bool = False) -> onnx.ModelProto:
     """One network as ONNX in float32, inputs and outputs named as in `source`, H and W multiples of the alignment.
 
+    Raises InputError, with PyTorch's error as its cause, for what PyTorch's exporter or ONNX has not.
+
     With `fused_attention`, windowed attention is one `Attention` node a block (opset 23), for engines that fuse it;
     otherwise MatMul-Softmax-MatMul (opset 20).
     """
@@ -34,18 +38,21 @@ def export_graph(source: SourceGraph, *, fused_attention: bool = False) -> onnx.
         for x in source.inputs
     )
     attention = attention_fused if fused_attention else attention_decomposed
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            source.network.eval(),
-            example_inputs(source, 2, 3),
-            dynamo=True,
-            verbose=False,
-            opset_version=FUSED_OPSET if fused_attention else OPSET,
-            dynamic_shapes=(shapes,) if _takes_varargs(source) else shapes,
-            input_names=[x.name for x in source.inputs],
-            output_names=[x.name for x in source.outputs],
-            custom_translation_table={torch.ops.condic.attend_in_windows.default: attention},
-        )
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                source.network.eval(),
+                example_inputs(source, 2, 3),
+                dynamo=True,
+                verbose=False,
+                opset_version=FUSED_OPSET if fused_attention else OPSET,
+                dynamic_shapes=tuple(inspect.signature(source.network.forward).bind(*shapes).arguments.values()),
+                input_names=[x.name for x in source.inputs],
+                output_names=[x.name for x in source.outputs],
+                custom_translation_table={torch.ops.condic.attend_in_windows.default: attention},
+            )
+    except Exception as error:  # each part of PyTorch's exporter has errors of its own
+        raise InputError(f"graph {source.role}: PyTorch does not export it: {_reason(error)}") from error
     assert program is not None
     model = program.model_proto
     _strip(model, source)
@@ -71,8 +78,11 @@ def example_inputs(source: SourceGraph, rows: int, columns: int, seed: int = 0) 
     return tuple(result)
 
 
-def _takes_varargs(source: SourceGraph) -> bool:
-    return source.network.forward.__code__.co_argcount == 1
+def _reason(error: BaseException) -> str:
+    """The first line of the error at the bottom; those above it tell how to report faults of the exporter."""
+    while error.__cause__:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _strip(model: onnx.ModelProto, source: SourceGraph) -> None:

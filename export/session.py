@@ -10,7 +10,7 @@ from rich.table import Table
 
 from condic.errors import InputError
 from condic.export import cic_sr_graphs, dcic_sgp_graphs
-from condic.export.build import Row, build_bundle
+from condic.export.build import SIZES, Row, build_bundle
 from condic.export.guard import SAFETY, guarded
 from condic.export.source import SourceCodec
 from condic.files import check_target, named_errors, replace_whole
@@ -132,7 +132,7 @@ def _write(bundle: Bundle, out: Path) -> None:
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table(title="verified against PyTorch on two sizes")
+    table = Table(title=f"verified against PyTorch on {len(SIZES)} sizes")
     table.add_column("graph", no_wrap=True)
     table.add_column("precision")
     for name in ("parameters", "KiB", "max error", "largest\nsum / 2^24"):

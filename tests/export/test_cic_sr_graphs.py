@@ -13,9 +13,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from condic.errors import InputError  # noqa: E402
-from condic.export.build import Row, _schedule, build_bundle  # noqa: E402
+from condic.export.build import Row, build_bundle  # noqa: E402
 from condic.export.cic_sr_graphs import describe  # noqa: E402
 from condic.export.guard import _measured, guarded, random_images  # noqa: E402
+from condic.export.identity import bundle_id  # noqa: E402
 from condic.models import cic_sr  # noqa: E402
 from condic.models.cic_sr import CicSr  # noqa: E402
 from condic.models.cic_sr_presets import ChunkSizes, CicSrPreset, HyperSizes, TransformSizes  # noqa: E402
@@ -79,11 +80,11 @@ def test_a_published_model_becomes_a_bundle_whose_files_every_backend_reads(publ
     bundle = guarded(bundle, begun.append, side=256)  # small, to save time
     roles = [graph.role for graph in bundle.manifest.graphs]
     assert [row.role for row in rows] == roles
-    assert begun[: len(roles)] == [f"exporting {role}" for role in roles]
+    assert begun[: 2 * len(roles)] == [f"{what} {role}" for what in ("measuring", "exporting") for role in roles]
     assert all(row.error < 1e-3 for row in rows)
     backends = [name for name in ("ort", "torch", "openvino") if name == "ort" or find_spec(name)]
     for name in backends:
-        assert any(line.startswith(f"measuring the guard: {name}") for line in begun[len(roles) :])
+        assert any(line.startswith(f"measuring the guard: {name}") for line in begun[2 * len(roles) :])
     image = random_images(90)[1]
     encoder = Codec(bundle, "ort", BackendOptions(threads=1))
     quantised = encoder.quantise(image, 32)
@@ -95,16 +96,16 @@ def test_a_published_model_becomes_a_bundle_whose_files_every_backend_reads(publ
 
 
 def test_deltas_do_not_change_what_a_bundle_is_called(published: CicSr) -> None:
-    source = describe(published)
-    text = _schedule(source)
+    source = replace(describe(published), model=torch.nn.Module())
+    name = bundle_id(source, {})
     latents = tuple(
         x if x.guard is None else replace(x, guard=replace(x.guard, levels=(9,), deltas=(Deltas(0.1, 0.2, 0.3),)))
         for x in source.latents
     )
-    assert _schedule(replace(source, latents=latents)) == text
+    assert bundle_id(replace(source, latents=latents), {}) == name
     other = _guarded(source.latents, mean_step=2)
-    assert _schedule(replace(source, latents=other)) != text
-    assert _schedule(replace(source, options={"query": "condition"})) != text
+    assert bundle_id(replace(source, latents=other), {}) != name
+    assert bundle_id(replace(source, options={"query": "condition"}), {}) != name
 
 
 def _guarded(latents: tuple[Latent, ...], **changes: float) -> tuple[Latent, ...]:

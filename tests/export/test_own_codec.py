@@ -18,9 +18,10 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from condic.errors import InputError  # noqa: E402
+from condic.errors import BundleError, InputError  # noqa: E402
 from condic.export.build import build_bundle  # noqa: E402
 from condic.export.guard import guarded, random_images  # noqa: E402
+from condic.export.identity import bundle_id  # noqa: E402
 from condic.models.entropy import interval_bits  # noqa: E402
 from condic.runtime.backends import BackendOptions  # noqa: E402
 from condic.runtime.bitstream import read_stream  # noqa: E402
@@ -138,9 +139,54 @@ def test_what_it_says_of_itself_must_be_true(net: Any):
     with pytest.raises(InputError, match="graph hyper_analysis has alignment 128, its codec 64"):
         build_bundle(other(1, alignment=128), {})
     with pytest.raises(
-        InputError, match=r"graph analysis: an image of 64x128 gives \[\(1, 24, 4, 8\)\], its outputs say"
+        InputError, match=r"graph analysis: an image of 64x64 gives \[\(1, 24, 4, 4\)\], its outputs say"
     ):
         build_bundle(other(0, outputs=(TensorSpec("main", 25, 16),)), {})
+    with pytest.raises(InputError, match="graph analysis: main at 1/24 has no whole number of elements in 64 pixels"):
+        build_bundle(other(0, outputs=(TensorSpec("main", 24, 24),)), {})
+    with pytest.raises(InputError, match="graph context has two tensors of one name: main, main"):
+        build_bundle(other(2, inputs=(TensorSpec("main", 24, 16),), outputs=(TensorSpec("main", 48, 16),)), {})
+    with pytest.raises(InputError, match="graph context: output gain has stride 0; quality tables give such tensors"):
+        build_bundle(other(2, outputs=(TensorSpec("gain", 48, 0),)), {})
+    with pytest.raises(InputError, match=r"graph hyper_analysis fails on an image of 64x64: .*to have 24 channels"):
+        build_bundle(other(1, inputs=(TensorSpec("main", 25, 16),)), {})
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        (lambda x: [x], "gives list, not a tensor of torch.float32"),
+        (lambda x: (x, x.double()), "gives torch.float32, torch.float64, not a tensor"),
+        (lambda x: x * 2 if x.sum().item() > 0 else x, "PyTorch does not export it: Could not guard on data-dependent"),
+        (lambda x: torch.special.bessel_j0(x.detach()), "PyTorch does not export it: No ONNX function .*bessel_j0"),
+        (lambda x: x * 2 if x.shape[2] == x.shape[3] else x, "differs from PyTorch by"),
+        (lambda x: x * 2 if x.shape[2] % 3 else x, "differs from PyTorch by"),
+    ],
+)
+def test_a_network_that_cannot_be_a_graph_is_named(net: Any, compute: Callable[[Any], Any], message: str):
+    class Analysis(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.g_a = net.g_a
+
+        def forward(self, x: Any) -> Any:
+            return compute(self.g_a(x))
+
+    source = _source(net)
+    first, *others = source.graphs
+    with pytest.raises(InputError, match=f"graph analysis:? {message}"):
+        build_bundle(replace(source, graphs=(replace(first, network=Analysis()), *others)), {})
+
+
+def test_what_does_not_fit_together_is_told_before_graphs_are_exported(net: Any):
+    begun: list[str] = []
+    source = _source(net)
+    tables = {name: table for name, table in source.tables.items() if name != "first.hyper"}
+    with pytest.raises(
+        BundleError, match=r"codec hyperprior: inconsistent bundle: latent hyper: no table first\.hyper"
+    ):
+        build_bundle(replace(source, tables=tables), {}, begin=begun.append)
+    assert begun == [f"measuring {graph.role}" for graph in source.graphs]
 
 
 @torch.no_grad()
@@ -150,20 +196,19 @@ def test_its_id_follows_all_that_it_computes_with(net: Any):
             super().__init__()
             self.layer = torch.nn.BatchNorm2d(1)
 
-    from condic.export.build import _bundle_id
-
     module = Normalised()
-    ids = [_bundle_id(module, {}, "")]
+    source = replace(_source(net), model=module)
+    ids = [bundle_id(source, {})]
     change: list[Callable[[], object]] = [
         lambda: module.layer.weight.fill_(2), lambda: module.layer.running_mean.fill_(3),
         lambda: module.layer.running_var.fill_(4),
     ]  # fmt: skip
     for each in change:
         each()
-        ids.append(_bundle_id(module, {}, ""))
+        ids.append(bundle_id(source, {}))
     module.layer.num_batches_tracked.fill_(5)  # is not computed with
     assert len(set(ids)) == 4
-    assert _bundle_id(module, {}, "") == ids[-1]
+    assert bundle_id(source, {}) == ids[-1]
 
 
 def test_statistics_must_have_half_precision_too(net: Any):

@@ -48,3 +48,16 @@ def test_a_network_that_looks_at_all_of_an_image_is_refused():
 
     with pytest.raises(InputError, match=r"graph test: its outputs reach 23 times 4 pixels .* give it the halo WHOLE"):
         halo(_graph(Normalised()))
+
+
+def test_what_hides_behind_a_rounding_counts():
+    class Rounded(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.after = (torch.nn.Conv2d(1, 1, 11, padding=5) for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.after(torch.round(self.before(x)))
+
+    torch.manual_seed(0)
+    assert halo(_graph(Rounded())) == 3

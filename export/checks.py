@@ -1,0 +1,79 @@
+"""Whether a codec is what it says of itself: asked of its networks in PyTorch, before anything is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from condic.errors import InputError
+from condic.export.identity import constants_of, weights_of
+from condic.export.onnx_graphs import example_inputs
+from condic.export.source import SourceCodec, SourceGraph
+
+
+@torch.no_grad()
+def check_source(source: SourceCodec) -> None:
+    """Weights that bundles can hold and ids tell; networks that give what their graphs say. Raises InputError."""
+    for name, parameter in source.model.named_parameters():
+        _check_half(name, parameter)
+    for path, module in source.model.named_modules():
+        for tensor in constants_of(module):
+            _check_half(f"a buffer of {path or 'the model'}", tensor)
+    held = {id(x) for module in source.model.modules() for x in weights_of(module)}
+    for graph in source.graphs:
+        if any(id(x) not in held for module in graph.network.modules() for x in weights_of(module)):
+            raise InputError(
+                f"graph {graph.role} has weights that are not its codec's `model`'s, so no id would tell them"
+            )
+        if graph.alignment != source.alignment:
+            raise InputError(f"graph {graph.role} has alignment {graph.alignment}, its codec {source.alignment}")
+        if odd := [x for x in (*graph.inputs, *graph.outputs) if x.stride and graph.alignment % x.stride]:
+            raise InputError(
+                f"graph {graph.role}: {odd[0].name} at 1/{odd[0].stride} has no whole number of elements "
+                f"in {graph.alignment} pixels"
+            )
+        names = [x.name for x in (*graph.inputs, *graph.outputs)]
+        if len(set(names)) != len(names):
+            raise InputError(f"graph {graph.role} has two tensors of one name: {', '.join(names)}")
+        if flat := [x.name for x in graph.outputs if not x.stride]:
+            raise InputError(f"graph {graph.role}: output {flat[0]} has stride 0; quality tables give such tensors")
+        try_network(graph, 1, 1)
+
+
+@torch.no_grad()
+def try_network(
+    graph: SourceGraph, rows: int, columns: int, seed: int = 0
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Random inputs for `rows` x `columns` windows, and what the network makes of them.
+
+    Raises InputError if it does not take what the graph says that it does, or does not give what it says.
+    """
+    size = f"{rows * graph.alignment}x{columns * graph.alignment}"
+    inputs = example_inputs(graph, rows, columns, seed)
+    try:
+        given = graph.network(*inputs)
+    except Exception as error:  # a network may fail in any way
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(f"graph {graph.role} fails on an image of {size}: {reason}") from error
+    outputs = given if isinstance(given, tuple) else (given,)
+    if not all(isinstance(x, Tensor) and x.dtype == torch.float32 for x in outputs):
+        kinds = ", ".join(str(x.dtype if isinstance(x, Tensor) else type(x).__name__) for x in outputs)
+        raise InputError(f"graph {graph.role} gives {kinds}, not a tensor of torch.float32 or a tuple of them")
+    shapes = [tuple(x.shape) for x in outputs]
+    stated = [
+        (1, x.channels, rows * graph.alignment // x.stride, columns * graph.alignment // x.stride)
+        for x in graph.outputs
+    ]
+    if shapes != stated:
+        raise InputError(f"graph {graph.role}: an image of {size} gives {shapes}, its outputs say {stated}")
+    return inputs, outputs
+
+
+def _check_half(name: str, tensor: Tensor) -> None:
+    if not torch.equal(tensor, tensor.half().float()):
+        raise InputError(
+            f"{name} has more digits than half precision, in which bundles store weights; round the model first: "
+            "model.half().float()"
+        )
