@@ -55,8 +55,7 @@ def demo(image: Path, quality: int, model: str, backend: str, threads: int, out:
     pixels = read_rgb(image)
     start = time.perf_counter()
     codec = load_codec(model, backend, threads)
-    for graph in codec.bundle.manifest.graphs:
-        codec.graphs.load(graph.role)
+    codec.load()
     loading = time.perf_counter() - start
 
     data = codec.encode(pixels, quality)

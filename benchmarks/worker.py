@@ -117,13 +117,11 @@ def _open_model(plan: Plan, configuration: Configuration) -> Subject:
     codec = load_codec(configuration.codec, configuration.backend, plan.threads)
     backend = codec.graphs.backend
     device_memory = _device_memory(backend.driver)
-    roles = tuple(graph.role for graph in codec.bundle.manifest.graphs)
-    for role in roles:
-        codec.graphs.load(role)
+    codec.load()
     return Subject(
         f"model {codec.bundle.id.hex()}, {codec.backend}",
         plan.quality,
-        roles,
+        tuple(graph.role for graph in codec.bundle.manifest.graphs),
         lambda image, timings: codec.encode(image, plan.quality, timings),
         lambda data, timings: codec.decode(data, timings).image,
         device_memory,

@@ -13,7 +13,7 @@ from typing import Literal
 from condic.engines.attention import Verdict, verdicts
 from condic.engines.builder import (
     Plan,
-    Progress,
+    ReportProgress,
     Shape,
     build_plan,
     check_options,
@@ -44,7 +44,7 @@ _RTX_CAPABILITY = "8.0"
 """The lowest compute capability that TensorRT-RTX builds for unless told otherwise."""
 
 
-def in_order(options: Iterable[Option]) -> tuple[Option, ...]:
+def canonical_options(options: Iterable[Option]) -> tuple[Option, ...]:
     """Each option once, as keys of engines have them."""
     return tuple(sorted(set(options)))
 
@@ -63,7 +63,7 @@ class Order:
 
     def __post_init__(self) -> None:
         """However options are given, an engine with the same ones is the same."""
-        object.__setattr__(self, "options", in_order(self.options))
+        object.__setattr__(self, "options", canonical_options(self.options))
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def build_engines(
     trt: TensorRt,
     gpu: Gpu | None,
     report: Callable[[Built], None],
-    progress: Callable[[Graph, Profile], Progress],
+    progress: Callable[[Graph, Profile], ReportProgress],
 ) -> None:
     """Builds what is not there yet, damaged, or of an older graph; `report` is called after each engine.
 
@@ -125,7 +125,7 @@ class _Work:
     key: EngineKey
     order: Order
 
-    def done(self, progress: Progress) -> Built:
+    def done(self, progress: ReportProgress) -> Built:
         start = time.perf_counter()
         path = engine_path(self.order.folder, self.key)
         try:
@@ -149,7 +149,7 @@ class _Work:
         seconds = time.perf_counter() - start
         return Built(path, self.key, done, reason, seconds, len(engine.plan), attention)
 
-    def _made(self, progress: Progress) -> Engine:
+    def _made(self, progress: ReportProgress) -> Engine:
         start = time.perf_counter()
         timings = Cache(self.order.folder / "timings")
         known = timings.get(str(self.key.target)) or b""
@@ -176,7 +176,7 @@ class _Work:
         }
         return Engine(self.key, plan.data, notes)
 
-    def _plan(self, data: bytes, timings: bytes, progress: Progress) -> Plan:
+    def _plan(self, data: bytes, timings: bytes, progress: ReportProgress) -> Plan:
         turing = self.key.target.flavour == "tensorrt-rtx" and bool(self.key.target.gpu)
         return build_plan(
             self.trt, data, _shapes(self.graph, self.key.profile), self.key.precision, self.key.options,
@@ -191,7 +191,7 @@ class _Work:
         if self.gpu is None or "weight-stripped" in self.key.options:
             return None
         with suppress(BackendError):
-            key = replace(self.key, options=in_order((*self.key.options, "weight-stripped")))
+            key = replace(self.key, options=canonical_options((*self.key.options, "weight-stripped")))
             stripped = read_engine(engine_path(self.order.folder, key))
             if not self._why_again(stripped):
                 return Engine(self.key, refit_plan(self.trt, stripped.plan, self.data), stripped.notes)

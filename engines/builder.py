@@ -17,7 +17,7 @@ from condic.runtime.engine_cache import Option, Precision
 from condic.runtime.tensorrt_library import TensorRt
 
 Shape = tuple[int, ...]
-Progress = Callable[[str, float], bool]
+ReportProgress = Callable[[str, float], bool]
 """Called with a phase and the part of it that is done, 0..1; False stops the build."""
 
 _FLAGS: Mapping[Option, tuple[str, ...]] = {
@@ -99,7 +99,7 @@ def build_plan(
     capability: str | None = None,
     inspect: bool = False,
     timing_cache: bytes = b"",
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
 ) -> Plan:
     """Builds the plan of a graph that `for_tensorrt` made.
 
@@ -238,7 +238,7 @@ def _allow_half(trt: TensorRt, network: Any, config: Any) -> None:
             layer.precision = api.DataType.FLOAT
 
 
-def _monitor(api: Any, progress: Progress) -> Any:
+def _monitor(api: Any, progress: ReportProgress) -> Any:
     """TensorRT's progress monitor (10 and later): reports the outermost phase that has steps."""
     if not hasattr(api, "IProgressMonitor"):
         return None

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from condic.command_line import interruptions_held
 from condic.engines.build import Built, Order, build_engines, target_of
-from condic.engines.builder import Progress as Report
-from condic.engines.builder import check_options, is_tried
+from condic.engines.builder import ReportProgress, check_options, is_tried
 from condic.engines.gpu import Gpu, first_gpu
 from condic.engines.profiles import check_profiles
 from condic.errors import InputError
@@ -80,7 +79,7 @@ class Session:
             whole = bar.add_task("engines", total=len(bundle.manifest.graphs) * len(self.order.profiles), phase="")
             part = bar.add_task("", total=1.0, phase="")
 
-            def progress(graph: Graph, profile: Profile) -> Report:
+            def progress(graph: Graph, profile: Profile) -> ReportProgress:
                 bar.reset(part, description=f"{graph.role} {profile}", phase="")
 
                 def step(phase: str, done: float) -> bool:

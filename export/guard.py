@@ -15,7 +15,7 @@ from condic.export.torch_backend import unknown_operators
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle, check_bundle
 from condic.runtime.codec import Codec
-from condic.runtime.guard import LARGEST_DELTA, Codes, Encoding
+from condic.runtime.guard import LARGEST_DELTA, Codes, GuardWriter
 from condic.runtime.manifest import Deltas, Guard, Manifest
 
 SAFETY = 4
@@ -35,7 +35,7 @@ _BACKENDS = {
 }
 
 
-class Record(Encoding):
+class Record(GuardWriter):
     """An encoder's rounding that keeps what it rounded, and to what."""
 
     def __init__(self) -> None:

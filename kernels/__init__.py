@@ -10,6 +10,7 @@ from condic.kernels.checksum import crc32c
 if TYPE_CHECKING:
     from condic.kernels.coder import Decoder, Tables, encode, information_content
     from condic.kernels.entropy_step import (
+        StridedBox,
         coded_indexes,
         context_inputs,
         quantise_chunk,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Decoder",
+    "StridedBox",
     "Tables",
     "coded_indexes",
     "context_inputs",
@@ -34,7 +36,14 @@ __all__ = [
 
 _MODULES = {
     "coder": ("Decoder", "Tables", "encode", "information_content"),
-    "entropy_step": ("coded_indexes", "context_inputs", "quantise_chunk", "scatter_symbols", "store_distribution"),
+    "entropy_step": (
+        "StridedBox",
+        "coded_indexes",
+        "context_inputs",
+        "quantise_chunk",
+        "scatter_symbols",
+        "store_distribution",
+    ),
     "tables": ("gaussian_tables",),
 }
 

@@ -17,10 +17,37 @@ hold more elements than it has, and parameters out of range; TypeError for anoth
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from condic.kernels import _native
+
+
+class StridedBox(NamedTuple):
+    """A row of `boxes`."""
+
+    first_channel: int
+    channel_end: int
+    first_row: int
+    row_end: int
+    row_step: int
+    first_column: int
+    column_end: int
+    column_step: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Its channels, rows and columns."""
+        c0, c1, r0, r1, rstep, q0, q1, qstep = self
+        return c1 - c0, len(range(r0, r1, rstep)), len(range(q0, q1, qstep))
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Its elements, as an array [C, H, W] is indexed."""
+        c0, c1, r0, r1, rstep, q0, q1, qstep = self
+        return slice(c0, c1), slice(r0, r1, rstep), slice(q0, q1, qstep)
 
 
 def store_distribution(

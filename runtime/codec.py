@@ -39,7 +39,7 @@ from condic.runtime.bitstream import (
 )
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.canvas import REDUCTIONS, Canvas, Rectangle, reduced
-from condic.runtime.guard import Decoding, Encoding, Rounding
+from condic.runtime.guard import GuardReader, GuardWriter, Rounding
 from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent, give_hat
 from condic.runtime.manifest import QUALITY_LEVELS, Manifest, Step, TensorSpec
 from condic.runtime.many import in_order
@@ -190,7 +190,7 @@ class Codec:
         timings: Timings | None = None,
         limits: Limits | None = None,
         known: Mapping[str, Tensor] | None = None,
-        rounding: Encoding | None = None,
+        rounding: GuardWriter | None = None,
         tile: int | None = None,
     ) -> Quantised:
         """An image as integers, computed on arrays of the host.
@@ -203,7 +203,7 @@ class Codec:
         evaluation = self.evaluation(picture, quality, timings or Timings(), tile)
         evaluation.kept.update(known or {})
         latents: list[Coded] = []
-        rounding = rounding or Encoding()
+        rounding = rounding or GuardWriter()
         for step in self.bundle.manifest.encode:
             if step.op == "run":
                 evaluation.note(step)
@@ -429,16 +429,16 @@ class Codec:
             raise StreamError("the file does not have the sections that its header and model call for")
 
 
-def _guard(stream: Stream, evaluation: Evaluation, manifest: Manifest) -> Decoding:
+def _guard(stream: Stream, evaluation: Evaluation, manifest: Manifest) -> GuardReader:
     """The file's guard. Raises StreamError if it notes more values than there can be."""
     if not manifest.guarded:
-        return Decoding(b"\0")
+        return GuardReader(b"\0")
     elements = (
         latent.channels * math.prod(side // latent.stride for side in evaluation.size)
         for latent in manifest.latents
         if latent.guard
     )
-    return Decoding(stream.section(GUARD).payload, 3 * sum(elements))  # a mean, a scale index and a residual each
+    return GuardReader(stream.section(GUARD).payload, 3 * sum(elements))  # a mean, a scale index and a residual each
 
 
 def _named_begin(source: Source, begin: Callable[[bytes | memoryview], Callable[[], Decoded]]) -> Callable[[], Decoded]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from condic.runtime.bitstream import ALPHA
 from condic.runtime.guard import LARGEST_DELTA
-from condic.runtime.manifest import QUALITY_LEVELS, Box, Chunk, Latent, Manifest, Step, TensorSpec
+from condic.runtime.manifest import QUALITY_LEVELS, Chunk, Latent, Manifest, Step, TensorSpec
 
 CODER_BITS = 15
 """Precision of the entropy coder's probabilities."""
@@ -71,6 +71,10 @@ def _latent_problems(latent: Latent, manifest: Manifest, tables: Tables) -> Iter
     if latent.channels < 1 or latent.stride < 1 or manifest.alignment % latent.stride:
         yield f"latent {latent.name}: {latent.channels} channels at 1/{latent.stride}"
         return
+    limits = {"first_coded": 256, "context_shift": 20, "context_limit": 2**24}
+    for name, limit in limits.items():
+        if not 0 <= getattr(latent, name) <= limit:
+            yield f"latent {latent.name}: {name} {getattr(latent, name)} is not in 0..{limit}"
     side = manifest.alignment // latent.stride
     times = np.zeros((latent.channels, side, side), np.int64)
     for chunk in latent.chunks:
@@ -80,8 +84,7 @@ def _latent_problems(latent: Latent, manifest: Manifest, tables: Tables) -> Iter
                     and 0 <= box.row_phase < box.period and 0 <= box.column_phase < box.period):  # fmt: skip
                 yield f"latent {latent.name}: box {box} is outside"
                 return
-            rows, columns = _part(box, side)
-            times[begin:end, rows, columns] += 1
+            times[box.on(side, side).slices] += 1
         yield from _guard_problems(latent, chunk, manifest)
         if (chunk.graph is None) == (chunk.table is None):
             yield f"latent {latent.name}: a chunk needs either a graph or a table"
@@ -135,15 +138,6 @@ def _guard_problems(latent: Latent, chunk: Chunk, manifest: Manifest) -> Iterato
 def _on_entropy_path(role: str | None, latent: Latent, manifest: Manifest) -> bool:
     precisions = {"exact", "guarded"} if latent.guard else {"exact"}
     return any(g.role == role and g.precision in precisions for g in manifest.graphs)
-
-
-def _part(box: Box, side: int) -> tuple[slice, slice]:
-    """Rows and columns of a box on a grid of `side` x `side`."""
-    if not box.contiguous:
-        return slice(box.row_phase, None, box.period), slice(box.column_phase, None, box.period)
-    size = side // box.period
-    first, second = (slice(phase * size, (phase + 1) * size) for phase in (box.row_phase, box.column_phase))
-    return first, second
 
 
 def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quality: set[str]) -> Iterator[str]:

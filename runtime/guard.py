@@ -36,7 +36,7 @@ class Rounding(Protocol):
         ...
 
 
-class Encoding:
+class GuardWriter:
     """The encoder's side: rounds half up, and notes what is close."""
 
     def __init__(self) -> None:
@@ -64,12 +64,14 @@ class Encoding:
                     np.concatenate([*self._sides, np.zeros(0, np.bool_)]).tolist())  # fmt: skip
 
 
-class Decoding:
+class GuardReader:
     """The decoder's side: rounds half up, but where the encoder's list says otherwise."""
 
     def __init__(self, payload: bytes | memoryview, values: int = _LARGEST_POSITION) -> None:
-        """`values`: how many there are at most. Raises StreamError for a list of more, or what is none; so do the
-        others, since the list is read as it is needed.
+        """`values`: how many there are at most.
+
+        Raises StreamError for a list of more, or what is none. The list is read as it is needed, so `round` and
+        `finish` raise it too.
         """
         if count_noted(payload) > values:
             raise StreamError(_TOO_MANY)

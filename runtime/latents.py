@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +13,13 @@ import numpy.typing as npt
 
 from condic import kernels
 from condic.errors import IntegrityError, StreamError
+from condic.kernels import StridedBox
 from condic.runtime.guard import Rounding
-from condic.runtime.manifest import Box, Chunk, Guard, Latent, Step
+from condic.runtime.manifest import Chunk, Guard, Latent, Step
 from condic.runtime.tiles import Evaluation, Region
 
 Tensor = npt.NDArray[np.float32]
-CHECKSUM = struct.Struct("<I")
-"""Of a chunk, as sections begin with them."""
+_CHECKSUM = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,44 @@ class Coded:
     name: str
     integers: npt.NDArray[np.int32]
     chunks: list[tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]]
-    checksums: bytes
+    checksums: list[int]
 
     def section(self, tables: EntropyTables) -> bytes:
-        """The latent's section: checksums, then the coder's payload."""
-        return self.checksums + kernels.encode(tables.coder, self.chunks)
+        """The latent's section."""
+        return LatentSection.of(self.checksums, kernels.encode(tables.coder, self.chunks))
+
+
+class LatentSection:
+    """A latent's section of a file: a checksum for each chunk, then the coder's payload."""
+
+    def __init__(self, latent: str, chunks: int, data: bytes | memoryview) -> None:
+        """Raises StreamError where it is too short for its checksums."""
+        split = _CHECKSUM.size * chunks
+        if len(data) < split:
+            raise StreamError(f"section {latent} is too short for its {chunks} checksums")
+        self._latent, self._checksums, self.payload = latent, data[:split], data[split:]
+
+    @staticmethod
+    def of(checksums: Sequence[int], payload: bytes) -> bytes:
+        """The section's bytes."""
+        return b"".join(_CHECKSUM.pack(x) for x in checksums) + payload
+
+    def check(self, chunk: int, checksum: int) -> None:
+        """Raises IntegrityError unless decoding a chunk led to the encoder's checksum."""
+        (stored,) = _CHECKSUM.unpack_from(self._checksums, _CHECKSUM.size * chunk)
+        if checksum != stored:
+            raise IntegrityError(
+                f"chunk {chunk} of latent {self._latent} does not have the encoder's checksum: the file is damaged, or "
+                "the backend that wrote or reads it computes wrongly (see condic-run doctor)"
+            )
+
+    @contextmanager
+    def named_errors(self) -> Iterator[None]:
+        """What the coder rejects becomes a StreamError that names the section."""
+        try:
+            yield
+        except ValueError as error:
+            raise StreamError(f"section {self._latent}: {error}") from error
 
 
 Distribution = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]
@@ -68,19 +103,20 @@ class _State:
         _give_context(latent, self.integers, evaluation)
         give_hat(latent.name, self.integers, evaluation)
 
-    def distribution(self, chunk: Chunk, boxes: npt.NDArray[np.int32]) -> Distribution:
+    def distribution(self, chunk: Chunk, boxes: Sequence[StridedBox]) -> Distribution:
         """The chunk's distribution, gathered tile by tile from its graph's output or its table's row."""
         if self._latent.guard and chunk.graph:
             return self._guarded_distribution(chunk.graph, chunk.inputs, self._latent.guard)
-        count = sum(_box_size(box) for box in boxes.tolist())
+        count = sum(math.prod(box.shape) for box in boxes)
         mean, scale = np.empty(count, np.int16), np.empty(count, np.uint8)
         for tile in self._evaluation.tiles(self._evaluation.whole):
             planes = self._planes(chunk, tile)
             rows, columns = tile.slices(self._unit)
             with self._evaluation.timings.stage("entropy_step"):
                 kernels.store_distribution(
-                    planes, (rows.start, columns.start), self.integers.shape, boxes, self._tables.scales, mean, scale
-                )
+                    planes, (rows.start, columns.start), self.integers.shape, _rows(boxes), self._tables.scales, mean,
+                    scale,
+                )  # fmt: skip
         return mean, scale
 
     def _guarded_distribution(self, graph: str, inputs: tuple[str, ...], guard: Guard) -> Distribution:
@@ -103,8 +139,8 @@ class _State:
         with self._evaluation.timings.stage("entropy_step"):
             delta = guard.at(self._quality).residual
             codes = self._rounding.round(residual * (16 / guard.residual_step), delta)
-            begin, end, *rest = strided_box(chunk.boxes[0], *self.integers.shape[1:])
-            self.integers[begin:end, slice(*rest[:3]), slice(*rest[3:])] += guard.residual_step * codes
+            (box,) = self.boxes(chunk)
+            self.integers[box.slices] += guard.residual_step * codes
             return kernels.crc32c(np.ascontiguousarray(codes, "<i4").tobytes())
 
     def _run(self, graph: str, inputs: tuple[str, ...]) -> Tensor:
@@ -125,10 +161,10 @@ class _State:
         step = Step("run", chunk.graph, chunk.inputs, ("distribution",))
         return self._evaluation.run(step, tile)["distribution"].reshape(shape)
 
-    def boxes(self, chunk: Chunk) -> npt.NDArray[np.int32]:
-        """The chunk's boxes on this latent's grid, as the kernels take them."""
+    def boxes(self, chunk: Chunk) -> list[StridedBox]:
+        """The chunk's boxes on this latent's grid."""
         _, height, width = self.integers.shape
-        return np.array([strided_box(box, height, width) for box in chunk.boxes], np.int32)
+        return [box.on(height, width) for box in chunk.boxes]
 
 
 def _give_context(latent: Latent, integers: npt.NDArray[np.int32], evaluation: Evaluation) -> None:
@@ -180,22 +216,22 @@ def encode_latent(
     """
     y = evaluation.keep(f"{latent.name}.y")
     state = _State(latent, evaluation, tables, quality, rounding)
-    chunks, checksums = [], b""
+    chunks, checksums = [], []
     for chunk in latent.chunks:
         boxes = state.boxes(chunk)
         mean, scale = state.distribution(chunk, boxes)
         with evaluation.timings.stage("entropy_step"):
             symbols, indexes, checksum = kernels.quantise_chunk(
-                y[0], mean, scale, boxes, latent.first_coded, state.integers
+                y[0], mean, scale, _rows(boxes), latent.first_coded, state.integers
             )
         chunks.append((symbols, indexes))
-        checksums += CHECKSUM.pack(checksum + state.add_residual(chunk) & 0xFFFFFFFF)
+        checksums.append(checksum + state.add_residual(chunk) & 0xFFFFFFFF)
     return Coded(latent.name, state.integers, chunks, checksums)
 
 
 def decode_latent(
     latent: Latent,
-    payload: bytes | memoryview,
+    data: bytes | memoryview,
     evaluation: Evaluation,
     tables: EntropyTables,
     quality: int,
@@ -206,49 +242,24 @@ def decode_latent(
     Raises StreamError on a payload that the coder rejects, IntegrityError where a chunk's checksum does not match.
     """
     state, stage = _State(latent, evaluation, tables, quality, rounding), evaluation.timings.stage
-    split = CHECKSUM.size * len(latent.chunks)
-    if len(payload) < split:
-        raise StreamError(f"section {latent.name} is too short for its {len(latent.chunks)} checksums")
-    try:
-        decoder = kernels.Decoder(tables.coder, payload[split:])
-        for number, chunk in enumerate(latent.chunks):
-            boxes = state.boxes(chunk)
-            mean, scale = state.distribution(chunk, boxes)
-            with stage("entropy_step"):
-                indexes = kernels.coded_indexes(scale, latent.first_coded)
-            with stage("coder"):
-                symbols = decoder.decode(indexes)
-            with stage("entropy_step"):
-                checksum = kernels.scatter_symbols(symbols, mean, scale, boxes, latent.first_coded, state.integers)
-            checksum = checksum + state.add_residual(chunk) & 0xFFFFFFFF
-            stored = payload[CHECKSUM.size * number : CHECKSUM.size * (number + 1)]
-            check_checksum(checksum, stored, f"chunk {number} of latent {latent.name}")
+    section = LatentSection(latent.name, len(latent.chunks), data)
+    with section.named_errors():
+        decoder = kernels.Decoder(tables.coder, section.payload)
+    for number, chunk in enumerate(latent.chunks):
+        boxes = state.boxes(chunk)
+        mean, scale = state.distribution(chunk, boxes)
+        with stage("entropy_step"):
+            indexes = kernels.coded_indexes(scale, latent.first_coded)
+        with stage("coder"), section.named_errors():
+            symbols = decoder.decode(indexes)
+        with stage("entropy_step"):
+            checksum = kernels.scatter_symbols(symbols, mean, scale, _rows(boxes), latent.first_coded, state.integers)
+        section.check(number, checksum + state.add_residual(chunk) & 0xFFFFFFFF)
+    with section.named_errors():
         decoder.finish()
-    except ValueError as error:
-        raise StreamError(f"section {latent.name}: {error}") from error
     return state.integers
 
 
-def check_checksum(checksum: int, stored: bytes | memoryview, what: str) -> None:
-    """Raises IntegrityError unless decoding led to the encoder's checksum."""
-    if CHECKSUM.pack(checksum) != bytes(stored):
-        raise IntegrityError(
-            f"{what} does not have the encoder's checksum: the file is damaged, or the backend that wrote or reads it "
-            "computes wrongly (see condic-run doctor)"
-        )
-
-
-def _box_size(box: Sequence[int]) -> int:
-    c0, c1, r0, r1, row_step, q0, q1, column_step = box
-    return (c1 - c0) * len(range(r0, r1, row_step)) * len(range(q0, q1, column_step))
-
-
-def strided_box(box: Box, height: int, width: int) -> tuple[int, ...]:
-    """First and last channel; then begin, end and step of rows, and of columns."""
-    rows, columns = (
-        (phase * (size // box.period), (phase + 1) * (size // box.period), 1)
-        if box.contiguous
-        else (phase, size, box.period)
-        for phase, size in ((box.row_phase, height), (box.column_phase, width))
-    )
-    return (*box.channels, *rows, *columns)
+def _rows(boxes: Sequence[StridedBox]) -> npt.NDArray[np.int32]:
+    """Boxes as the kernels take them."""
+    return np.array(boxes, np.int32)

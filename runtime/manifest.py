@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from condic.kernels import StridedBox
 from condic.runtime.typed_json import typed
 
 FORMAT_VERSION = 0
@@ -61,6 +62,16 @@ class Box:
     column_phase: int
     period: int
     contiguous: bool = False
+
+    def on(self, height: int, width: int) -> StridedBox:
+        """The box on a latent of this size, whose sides are multiples of `period`."""
+        rows, columns = (
+            (phase * (size // self.period), (phase + 1) * (size // self.period), 1)
+            if self.contiguous
+            else (phase, size, self.period)
+            for phase, size in ((self.row_phase, height), (self.column_phase, width))
+        )
+        return StridedBox(*self.channels, *rows, *columns)
 
 
 @dataclass(frozen=True)
@@ -186,6 +197,11 @@ class Manifest:
     def latent(self, name: str) -> Latent:
         """The latent with a name."""
         return next(x for x in self.latents if x.name == name)
+
+    @property
+    def tiled(self) -> bool:
+        """Whether graphs can run by tiles: none needs the whole image."""
+        return all(graph.halo < WHOLE for graph in self.graphs)
 
     @property
     def guarded(self) -> bool:

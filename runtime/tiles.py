@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.errors import BundleError
-from condic.runtime.manifest import WHOLE, Manifest, Step, TensorSpec
+from condic.runtime.manifest import Graph, Manifest, Step, TensorSpec
 from condic.runtime.timings import Timings
 
 T = TypeVar("T", bound=np.generic)
@@ -78,12 +78,14 @@ class Evaluation:
         tile: int | None = None,
         timings: Timings | None = None,
     ) -> None:
-        """`height` and `width` are padded to the alignment; `tile` overrides the side of a tile in pixels."""
+        """`height` and `width` are padded to the alignment; `tile` overrides the side of a tile in pixels.
+
+        A codec that is not `tiled` has one tile, whatever the size.
+        """
         self._manifest, self._run, self.timings = manifest, run, timings or Timings()
         self.alignment = unit = manifest.alignment
         self.whole = Region(0, height // unit, 0, width // unit)
-        untiled = tile is None and height * width <= UNTILED_PIXELS
-        untiled = untiled or any(graph.halo >= WHOLE for graph in manifest.graphs)
+        untiled = not manifest.tiled or (tile is None and height * width <= UNTILED_PIXELS)
         self._tile = max(self.whole.bottom, self.whole.right) if untiled else max(1, (tile or TILE) // unit)
         self.sources: dict[str, Source] = {}
         """Tensors that are not made by steps: the image when encoding, rows of quality tables, latents being coded."""
@@ -167,8 +169,7 @@ class Evaluation:
         if name in self.sources:
             return self.sources[name](region)
         step = self._steps[name]
-        # Latents to code, and what graphs of the entropy path make, are read often.
-        if name.endswith(".y") or self._manifest.graph(step.target).precision != "float":
+        if is_kept_whole(name, self._manifest.graph(step.target)):
             whole = self.keep(name)
             with self.timings.stage("copies"):
                 part = region.cut(whole, spec, self._manifest.alignment, self.whole)
@@ -191,6 +192,14 @@ class Evaluation:
                     if name in wanted or name in self._read
                 }
         return memo[key]
+
+
+def is_kept_whole(name: str, graph: Graph) -> bool:
+    """Whether a graph's output is computed once for the whole image, not for each region that asks for it.
+
+    Latents to code are, and what graphs of the entropy path make: they are small, and read often.
+    """
+    return name.endswith(".y") or graph.precision != "float"
 
 
 def _as_int16(values: Tensor, role: str) -> npt.NDArray[np.int16]:

@@ -12,9 +12,8 @@ struct PixelTask {
   uint8_t* pixels;
   float* tensor;
   uint32_t* not_finite;    // becomes 1 where the tensor is not; null where nobody asks
-  int32_t height, width;   // of the image, or of the part of it that is there
+  int32_t height, width;   // of the image
   int32_t rows, columns;   // of the tensor; columns a multiple of 4
-  int32_t top, left;       // of the tensor's first element in the image; negative where the tensor begins before it
   int32_t channels;        // of the image: 1 or 3
 };
 
@@ -63,11 +62,11 @@ CONDIC_KERNEL pixels_to_tensor(const __grid_constant__ condic::PixelTask task) {
   using namespace condic;
   const Quad quad(task);
   if (!quad.inside) return;
-  const int32_t row = at_most(task.top + quad.row, task.height - 1);
+  const int32_t row = at_most(quad.row, task.height - 1);
   float levels[3][kQuad];
 #pragma unroll
   for (int32_t i = 0; i < kQuad; ++i) {
-    const int32_t column = at_most(task.left + quad.column + i, task.width - 1);
+    const int32_t column = at_most(quad.column + i, task.width - 1);
     const uint8_t* const pixel = pixel_at(task, row, column);
     levels[0][i] = level_of(pixel[0]);
     levels[1][i] = task.channels == 3 ? level_of(pixel[1]) : levels[0][i];
@@ -83,8 +82,7 @@ CONDIC_KERNEL pixels_to_tensor(const __grid_constant__ condic::PixelTask task) {
 CONDIC_KERNEL tensor_to_pixels(const __grid_constant__ condic::PixelTask task) {
   using namespace condic;
   const Quad quad(task);
-  const int32_t row = task.top + quad.row;
-  if (!quad.inside || row < 0 || row >= task.height) return;
+  if (!quad.inside || quad.row >= task.height) return;
   uint32_t values[3][kQuad];
   bool finite = true;
 #pragma unroll
@@ -99,9 +97,9 @@ CONDIC_KERNEL tensor_to_pixels(const __grid_constant__ condic::PixelTask task) {
   if (!finite && task.not_finite != nullptr) atomicOr(task.not_finite, 1u);
 #pragma unroll
   for (int32_t i = 0; i < kQuad; ++i) {
-    const int32_t column = task.left + quad.column + i;
-    if (column < 0 || column >= task.width) continue;
-    uint8_t* const pixel = pixel_at(task, row, column);
+    const int32_t column = quad.column + i;
+    if (column >= task.width) return;
+    uint8_t* const pixel = pixel_at(task, quad.row, column);
     if (task.channels == 3) {
       for (int32_t k = 0; k < 3; ++k) pixel[k] = static_cast<uint8_t>(values[k][i]);
     } else {

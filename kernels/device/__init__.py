@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from condic.kernels.device.chunks import RESULT, Chunk, Decoded, Prediction, chunk_indexes, decode_chunk, encode_chunk
+from condic.kernels.device.chunks import (
+    RESULT,
+    ChunkLayout,
+    DecodeTargets,
+    Prediction,
+    chunk_indexes,
+    decode_chunk,
+    encode_chunk,
+)
 from condic.kernels.device.image import compile_image, device_image
 from condic.kernels.device.launch import Address, Launch
 from condic.kernels.device.pixels import pixels_to_tensor, tensor_to_pixels
 from condic.kernels.device.rans import (
     DECODER,
     ENCODER,
+    RANS_WHILE_DECODING,
     DeviceTables,
-    Stream,
+    SymbolStream,
     rans_close,
     rans_open,
     rans_pop,
@@ -21,14 +30,15 @@ from condic.kernels.device.rans import (
 __all__ = [
     "DECODER",
     "ENCODER",
+    "RANS_WHILE_DECODING",
     "RESULT",
     "Address",
-    "Chunk",
-    "Decoded",
+    "ChunkLayout",
+    "DecodeTargets",
     "DeviceTables",
     "Launch",
     "Prediction",
-    "Stream",
+    "SymbolStream",
     "chunk_indexes",
     "compile_image",
     "decode_chunk",

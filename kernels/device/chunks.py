@@ -6,12 +6,14 @@ which its symbols are decoded. Launches of one stream run in order, so nothing h
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from condic.kernels.device.launch import Address, Launch, check_positive, fill, launch, scan_bytes, struct, tiles_of
+from condic.kernels.entropy_step import StridedBox
 
 MAX_BOXES = 64
 """Of a chunk."""
@@ -39,16 +41,15 @@ _TASK = struct(
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ChunkLayout:
     """A chunk of a latent [C, H, W], and how its elements are coded.
 
-    `boxes` has one row (c0, c1, r0, r1, rstep, q0, q1, qstep) for each box, as in `condic.kernels.entropy_step`; there
-    are 1 to 256 scales, and elements with a scale index below `first_coded` are not coded. Contexts read the latent
-    divided by 2**context_shift, rounded half up, clipped to +-context_limit.
+    There are 1 to 256 scales, and elements with a scale index below `first_coded` are not coded. Contexts read the
+    latent divided by 2**context_shift, rounded half up, clipped to +-context_limit.
     """
 
     shape: tuple[int, int, int]
-    boxes: tuple[tuple[int, ...], ...]
+    boxes: tuple[StridedBox, ...]
     scales: int
     first_coded: int
     context_shift: int
@@ -60,10 +61,11 @@ class Chunk:
         if len(self.boxes) > MAX_BOXES:
             raise ValueError(f"a chunk of {len(self.boxes)} boxes; a GPU takes {MAX_BOXES}")
         channels, rows, columns = self.shape
-        for c0, c1, r0, r1, rstep, q0, q1, qstep in self.boxes:
+        for box in self.boxes:
+            c0, c1, r0, r1, rstep, q0, q1, qstep = box
             if not (0 <= c0 <= c1 <= channels and 0 <= r0 <= r1 <= rows and 0 <= q0 <= q1 <= columns
                     and min(rstep, qstep) >= 1):  # fmt: skip
-                raise ValueError(f"box {(c0, c1, r0, r1, rstep, q0, q1, qstep)} does not lie within {self.shape}")
+                raise ValueError(f"box {tuple(box)} does not lie within {self.shape}")
         if self.size > np.prod(self.shape, dtype=np.int64):
             raise ValueError("the boxes hold more elements than the latent")
         if not (1 <= self.scales <= 256 and 0 <= self.first_coded <= 256):
@@ -74,7 +76,7 @@ class Chunk:
     @property
     def size(self) -> int:
         """Number of elements: symbols and indexes need room for so many."""
-        return sum(channels * rows * columns for channels, rows, columns in map(_extent, self.boxes))
+        return sum(math.prod(box.shape) for box in self.boxes)
 
     @property
     def scan_bytes(self) -> int:
@@ -91,7 +93,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodeTargets:
     """Where decoded elements go, in place, each [C, H, W]; 0 is nowhere. All but the chunk's elements stay as they are.
 
     `latents`: int32, in 1/16. `context`: float32, what contexts read. `hat`: float32, the decoded latent.
@@ -103,8 +105,8 @@ class Decoded:
 
 
 def encode_chunk(
-    chunk: Chunk, prediction: Prediction, y: Address, decoded: Decoded, *, symbols: Address, indexes: Address,
-    result: Address, scan: Address, not_finite: Address = 0,
+    chunk: ChunkLayout, prediction: Prediction, y: Address, decoded: DecodeTargets, *, symbols: Address,
+    indexes: Address, result: Address, scan: Address, not_finite: Address = 0,
 ) -> Launch:  # fmt: skip
     """Quantise a chunk of y (float32 [C, H, W]) as `entropy_step.quantise_chunk` does.
 
@@ -120,19 +122,21 @@ def encode_chunk(
     )  # fmt: skip
 
 
-def chunk_indexes(chunk: Chunk, prediction: Prediction, *, indexes: Address, result: Address, scan: Address) -> Launch:
+def chunk_indexes(
+    chunk: ChunkLayout, prediction: Prediction, *, indexes: Address, result: Address, scan: Address
+) -> Launch:
     """The tables of a chunk's coded elements, uint8 in coding order, and in `result` their number.
 
     `scan` is zero before the launch and stays as it is until `decode_chunk` has run.
     """
     return _launch(
-        "chunk_indexes", chunk, prediction, Decoded(), y=0, symbols=0, indexes=indexes, result=result, scan=scan
+        "chunk_indexes", chunk, prediction, DecodeTargets(), y=0, symbols=0, indexes=indexes, result=result, scan=scan
     )
 
 
 def decode_chunk(
-    chunk: Chunk, prediction: Prediction, decoded: Decoded, *, symbols: Address, result: Address, scan: Address,
-    decoder: Address = 0,
+    chunk: ChunkLayout, prediction: Prediction, decoded: DecodeTargets, *, symbols: Address, result: Address,
+    scan: Address, decoder: Address = 0,
 ) -> Launch:  # fmt: skip
     """Decoded values of a chunk from its symbols (int16, in coding order), and in `result` their checksum.
 
@@ -146,7 +150,7 @@ def decode_chunk(
 
 
 def _launch(
-    kernel: str, chunk: Chunk, prediction: Prediction, decoded: Decoded, *, y: Address, symbols: Address,
+    kernel: str, chunk: ChunkLayout, prediction: Prediction, decoded: DecodeTargets, *, y: Address, symbols: Address,
     indexes: Address, result: Address, scan: Address, decoder: Address = 0, not_finite: Address = 0,
 ) -> Launch:  # fmt: skip
     channels, rows, columns = chunk.shape
@@ -166,27 +170,22 @@ def _launch(
     return launch(kernel, tiles_of(chunk.size), task)
 
 
-def _boxes(chunk: Chunk) -> tuple[npt.NDArray[np.void], int]:
+def _boxes(chunk: ChunkLayout) -> tuple[npt.NDArray[np.void], int]:
     """The boxes that are not empty, as the kernels take them, and their number."""
     result = np.zeros(MAX_BOXES, _BOX)
     begin = count = 0
     for box in chunk.boxes:
-        channels, rows, columns = _extent(box)
-        if channels * rows * columns == 0:
+        _, rows, columns = box.shape
+        if math.prod(box.shape) == 0:
             continue
-        c0, _, r0, _, rstep, q0, _, qstep = box
         result[count] = fill(
             _BOX, begin=begin, columns=columns, rows=rows, by_columns=_divisor(columns), by_rows=_divisor(rows),
-            first_channel=c0, first_row=r0, row_step=rstep, first_column=q0, column_step=qstep,
+            first_channel=box.first_channel, first_row=box.first_row, row_step=box.row_step,
+            first_column=box.first_column, column_step=box.column_step,
         )  # fmt: skip
-        begin += channels * rows * columns
+        begin += math.prod(box.shape)
         count += 1
     return result, count
-
-
-def _extent(box: tuple[int, ...]) -> tuple[int, int, int]:
-    c0, c1, r0, r1, rstep, q0, q1, qstep = box
-    return c1 - c0, len(range(r0, r1, rstep)), len(range(q0, q1, qstep))
 
 
 def _divisor(divisor: int) -> np.void:

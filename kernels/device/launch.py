@@ -30,7 +30,6 @@ class Launch:
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     arguments: tuple[np.void, ...]
-    shared_bytes: int = 0
 
 
 def launch(kernel: str, blocks: int, task: np.void) -> Launch:

@@ -69,6 +69,9 @@ _PROBLEMS = {
     128: "more than 2^28 - 1 symbols are out of range",
 }
 
+RANS_WHILE_DECODING = 1 | 2 | 4 | 8
+"""The bits of those after which symbols are not the stream's; the others are found at its end."""
+
 
 def rans_problem(error: int) -> str | None:
     """What an `error` says, the first thing if there are several; None if it is 0."""
@@ -99,7 +102,7 @@ def tables_image(tables: Tables) -> bytes:
 
 
 @dataclass(frozen=True)
-class Stream:
+class SymbolStream:
     """The chunks of a stream in device memory, as `encode_chunk` leaves them. `rooms` has the elements of each.
 
     A chunk's symbols (int16) and indexes (uint8) begin at `begin(chunk)` of the stream's; `results` has a `RESULT` for

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Protocol
 
@@ -108,16 +108,7 @@ class LoadedGraphs:
 
     def run(self, role: str, inputs: Sequence[Array]) -> list[Array]:
         """Outputs of a graph. Raises OutOfMemoryError, BackendError for infinity and NaN, and what `load` raises."""
-        try:
-            outputs = self.load(role)(inputs)
-        except CondicError:
-            raise
-        except Exception as error:
-            if "alloc" not in str(error):  # of memory: each library has its own words and kind of error
-                raise
-            raise OutOfMemoryError(
-                f"backend {self.backend.name} has no memory to run graph {role} ({first_line(error)})"
-            ) from error
+        outputs = self._call(self.load(role), role, inputs)
         if self._bundle.manifest.graph(role).precision != "exact" and not all(map(_is_finite, outputs)):
             raise not_finite(f"graph {role}", self.backend.name)
         return outputs
@@ -133,6 +124,18 @@ class LoadedGraphs:
                 device_graph(self._runners.popitem()[1]).close()
         driver.close()
 
+    def _call(self, runner: Runner, role: str, inputs: Sequence[Array]) -> list[Array]:
+        try:
+            return runner(inputs)
+        except CondicError:
+            raise
+        except Exception as error:
+            if "alloc" not in str(error):  # of memory: each library has its own words and kind of error
+                raise
+            raise OutOfMemoryError(
+                f"backend {self.backend.name} has no memory to run graph {role} ({first_line(error)})"
+            ) from error
+
     def _load(self, graph: Graph) -> Runner:
         backend = self.backend
         try:
@@ -140,7 +143,7 @@ class LoadedGraphs:
         except Exception as error:
             raise BackendError(f"backend {backend.name} cannot load graph {graph.role}: {first_line(error)}") from error
         if graph.precision == "exact":
-            check_known_answer(self._bundle, graph, runner, backend.name)
+            check_known_answer(self._bundle, graph, partial(self._call, runner, graph.role), backend.name)
         return runner
 
 

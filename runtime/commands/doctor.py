@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 
 import click
 
-from condic.command_line import FAILED, TieredCommand, threads_option
+from condic.command_line import FAILED, TieredCommand, interruptions_held, threads_option
 from condic.errors import BackendError
-from condic.runtime.commands.setup import Setup, json_option, model_option, report
+from condic.runtime.commands.setup import json_option, model_option, report
+from condic.runtime.shipped import DEFAULT_MODEL
 
 
 @click.command(cls=TieredCommand)
@@ -20,18 +22,19 @@ def doctor(model: str | None, threads: int, as_json: bool) -> None:
 
     Those that are installed load the model and must pass its known-answer tests. Exit code 1 if none works.
     """
-    from condic.runtime.backends import backend_names
+    with interruptions_held():
+        from condic.runtime.backends import backend_names
+        from condic.runtime.codec import load_codec
 
     rows = []
     for name in backend_names():
         try:
-            codec = Setup(model, name, threads, max_pixels=1, as_json=as_json).open()
-            graphs = codec.bundle.manifest.graphs
-            codec.load()
+            with closing(load_codec(model or DEFAULT_MODEL, name, threads)) as codec:
+                codec.load()
+                graphs, backend = codec.bundle.manifest.graphs, codec.backend
             passed = sum(graph.precision == "exact" for graph in graphs)
             tests = f"{passed} known-answer tests passed" if passed else f"{len(graphs)} graphs loaded"
-            detail = f"{codec.backend}; {tests}"
-            rows.append({"backend": name, "works": True, "detail": detail})
+            rows.append({"backend": name, "works": True, "detail": f"{backend}; {tests}"})
         except BackendError as error:
             rows.append({"backend": name, "works": False, "detail": str(error)})
     lines = [f"{row['backend']:10} {'works' if row['works'] else 'no':6} {row['detail']}" for row in rows]

@@ -9,7 +9,16 @@ import numpy as np
 
 from condic.errors import SizeError
 from condic.kernels import device
-from condic.kernels.device import DECODER, RESULT, Chunk, Decoded, DeviceTables, Launch, Prediction, Stream
+from condic.kernels.device import (
+    DECODER,
+    RESULT,
+    ChunkLayout,
+    DecodeTargets,
+    DeviceTables,
+    Launch,
+    Prediction,
+    SymbolStream,
+)
 from condic.kernels.device.chunks import MAX_BOXES
 from condic.kernels.device.rans import MAX_CHUNKS
 from condic.runtime.cuda.graph import DeviceGraph, bytes_of
@@ -19,17 +28,16 @@ from condic.runtime.cuda.program import (
     ChunkSite,
     Clear,
     Copy,
-    Format,
-    Graph,
+    GraphRun,
     Kernel,
     LatentSite,
     Operation,
     Program,
+    ProgramKey,
     Rows,
     Segment,
     Strand,
 )  # fmt: skip
-from condic.runtime.latents import strided_box
 from condic.runtime.manifest import Latent, Manifest, Step, TensorSpec
 
 Load = Callable[[str], DeviceGraph]
@@ -51,27 +59,27 @@ def codes_on_a_device(manifest: Manifest) -> bool:
     return all(len(latent.chunks) <= MAX_CHUNKS for latent in manifest.latents)
 
 
-def build_program(manifest: Manifest, rows: Rows, coder: DeviceTables | None, load: Load, format: Format) -> Program:
-    """The program for a format; `load` gives graphs by role, `coder` is the device's where it is to code.
+def build_program(manifest: Manifest, rows: Rows, coder: DeviceTables | None, load: Load, key: ProgramKey) -> Program:
+    """The program for a key; `load` gives graphs by role, `coder` is the device's where it is to code.
 
     Raises SizeError for an image that is too large for kernels or graphs, and other BackendErrors.
     """
-    return _Build(manifest, rows, coder, load, format).program
+    return _Build(manifest, rows, coder, load, key).program
 
 
 class _Build:
     """A program while it is made: step by step, in order."""
 
-    def __init__(self, manifest: Manifest, rows: Rows, coder: DeviceTables | None, load: Load, format: Format) -> None:
-        self._manifest, self._load, self._coder = manifest, load, None if format.host_coder else coder
+    def __init__(self, manifest: Manifest, rows: Rows, coder: DeviceTables | None, load: Load, key: ProgramKey) -> None:
+        self._manifest, self._load, self._coder = manifest, load, None if key.host_coder else coder
         unit = manifest.alignment
-        size = tuple(side + -side % unit for side in (format.height, format.width))
+        size = tuple(side + -side % unit for side in (key.height, key.width))
         if size[0] * size[1] > _MOST_PIXELS:
             raise SizeError(f"{size[1]}x{size[0]} pixels are more than the kernels count")
-        self._encoding = format.kind == "encode"
-        steps: tuple[Step, ...] = getattr(manifest, format.kind)
+        self._encoding = key.kind == "encode"
+        steps: tuple[Step, ...] = getattr(manifest, key.kind)
         spec = TensorSpec("image", 3, 1) if self._encoding else manifest.image_spec(steps)
-        image = (-(-format.height // spec.stride), -(-format.width // spec.stride), format.channels)
+        image = (-(-key.height // spec.stride), -(-key.width // spec.stride), key.channels)
         self.program = Program((size[0], size[1]), image, rows)
         self._strands: list[Strand] = []
         self._operations: list[Operation] = []
@@ -107,7 +115,7 @@ class _Build:
 
     def _run(self, role: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
         graph = self._load(role)
-        operation = Graph(role, inputs, outputs, graph.prepare(self.program.size))
+        operation = GraphRun(role, inputs, outputs, graph.prepare(self.program.size))
         self._operations.append(operation)
         self._tensor(operation.scratch, operation.execution.scratch)
         for name, spec in zip(outputs, graph.graph.outputs, strict=True):
@@ -118,8 +126,8 @@ class _Build:
         shape = latent.channels, rows, columns
         chunks = []
         for each in latent.chunks:
-            boxes = tuple(strided_box(box, rows, columns) for box in each.boxes)
-            chunks.append(Chunk(
+            boxes = tuple(box.on(rows, columns) for box in each.boxes)
+            chunks.append(ChunkLayout(
                 shape, boxes, self._manifest.scales, latent.first_coded, latent.context_shift, latent.context_limit
             ))  # fmt: skip
         sizes = [chunk.size for chunk in chunks]
@@ -195,7 +203,7 @@ class _Build:
             self._download(indexes, site.elements)
             return
         rooms = tuple(chunk.size for chunk in site.chunks)
-        stream = Stream(rooms, 0, 0, 0)
+        stream = SymbolStream(rooms, 0, 0, 0)
         payload, coder, tables = site.tensor("payload"), site.tensor("coder"), self._coder
         self._clear(coder, stream.zero_bytes)
         self._tensor(coder, stream.workspace_bytes)
@@ -204,7 +212,7 @@ class _Build:
         results = site.tensor("results")
 
         def launches(at: Addresses) -> tuple[Launch, ...]:
-            stream = Stream(rooms, at[symbols], at[indexes], at[results])
+            stream = SymbolStream(rooms, at[symbols], at[indexes], at[results])
             return stream.encode(tables, workspace=at[coder], payload=at[payload])
 
         for k, name in enumerate(("rans_resolve", "rans_push", "rans_pack")):
@@ -259,7 +267,7 @@ class _ChunkWork:
 
     latent: LatentSite
     place: ChunkSite
-    chunk: Chunk
+    chunk: ChunkLayout
     source: str
     is_row: bool
     scan: str
@@ -300,6 +308,6 @@ class _ChunkWork:
     def _prediction(self, at: Addresses) -> Prediction:
         return Prediction(at[self.source], self.is_row)
 
-    def _targets(self, at: Addresses) -> Decoded:
+    def _targets(self, at: Addresses) -> DecodeTargets:
         names = (self.latent.tensor(what) for what in ("latents", "context", "hat"))
-        return Decoded(*(at[name] if name in self.decoded else 0 for name in names))
+        return DecodeTargets(*(at[name] if name in self.decoded else 0 for name in names))

@@ -17,7 +17,7 @@ from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.build import build_program, codes_on_a_device, runs_on_a_device
 from condic.runtime.cuda.driver import Driver
 from condic.runtime.cuda.graph import DeviceGraph, device_graph
-from condic.runtime.cuda.program import NOT_FINITE, Format, Program, Rows
+from condic.runtime.cuda.program import NOT_FINITE, Program, ProgramKey, Rows
 from condic.runtime.cuda.sections import DeviceDecoding, HostDecoding, Payload, coded_on_device, coded_on_host
 from condic.runtime.cuda.workspace import LoadedProgram, Workspace
 from condic.runtime.latents import EntropyTables
@@ -53,7 +53,7 @@ class DevicePipeline:
         Raises DeviceMemoryError and SizeError where the image cannot be coded like this, and other BackendErrors.
         """
         height, width, channels = pixels.shape
-        use = _Use(self, Format("encode", height, width, channels, self.host_coder))
+        use = _Use(self, ProgramKey("encode", height, width, channels, self.host_coder))
         try:
             with self._driver.entered(), timings.stage("pixels"):
                 use.loaded.staged("pixels").reshape(pixels.shape)[:] = pixels
@@ -88,10 +88,10 @@ class DevicePipeline:
         """
         channels = 1 if header.flags & Flags.GREY else 3
         for host_coder in (False, True):
-            format = Format(kind, header.height, header.width, channels, host_coder or self.host_coder)
-            with _Use(self, format) as use:
+            key = ProgramKey(kind, header.height, header.width, channels, host_coder or self.host_coder)
+            with _Use(self, key) as use:
                 use.loaded.staged("rows", np.float32)[:] = self._rows.levels[header.quality]
-                if format.host_coder:
+                if key.host_coder:
                     self._decode_on_host(use, sections, timings)
                 elif not self._decode_on_device(use, sections, timings):
                     continue
@@ -104,9 +104,9 @@ class DevicePipeline:
         with self._driver.entered(), self._lock:
             self._load()
 
-    def profile(self, format: Format) -> list[tuple[str, float]]:
+    def profile(self, key: ProgramKey) -> list[tuple[str, float]]:
         """Seconds of every operation of a program, one at a time."""
-        with _Use(self, format) as use:
+        with _Use(self, key) as use:
             use.loaded.profile()  # libraries set themselves up
             return use.loaded.profile()
 
@@ -156,19 +156,19 @@ class DevicePipeline:
         if loaded.staged(NOT_FINITE, np.uint32)[0]:
             raise not_finite("the model", self._graphs.backend.name)
 
-    def _acquire(self, format: Format) -> tuple[Workspace, LoadedProgram]:
-        """A workspace with the program for a format: an idle one that has it, else an idle one, else a new one."""
+    def _acquire(self, key: ProgramKey) -> tuple[Workspace, LoadedProgram]:
+        """A workspace with the program for a key: an idle one that has it, else an idle one, else a new one."""
         self._free.acquire()
         try:
             with self._driver.entered():
                 with self._lock:
                     self._load()
-                    choice = [x for x in self._idle if x.has(format)] or self._idle
+                    choice = [x for x in self._idle if x.has(key)] or self._idle
                     workspace = choice[-1] if choice else Workspace(self._driver)
                     if choice:
                         self._idle.remove(workspace)
                 try:
-                    return workspace, self._prepare(workspace, format)
+                    return workspace, self._prepare(workspace, key)
                 except BaseException:
                     self._discard(workspace)
                     raise
@@ -176,20 +176,20 @@ class DevicePipeline:
             self._free.release()
             raise
 
-    def _prepare(self, workspace: Workspace, format: Format) -> LoadedProgram:
+    def _prepare(self, workspace: Workspace, key: ProgramKey) -> LoadedProgram:
         try:
-            return workspace.program(format, self._build)
+            return workspace.program(key, self._build)
         except DeviceMemoryError:
             with self._lock:  # what idle workspaces hold may be what is missing
                 for each in self._idle:
                     each.clear()
-            return workspace.program(format, self._build)
+            return workspace.program(key, self._build)
 
-    def _build(self, format: Format) -> Program:
+    def _build(self, key: ProgramKey) -> Program:
         def load(role: str) -> DeviceGraph:
             return device_graph(self._graphs.load(role))
 
-        return build_program(self._bundle.manifest, self._rows, self._coder, load, format)
+        return build_program(self._bundle.manifest, self._rows, self._coder, load, key)
 
     def _load(self) -> None:
         """Kernels and the coder's tables, once."""
@@ -250,9 +250,9 @@ def _drawn(
 class _Use:
     """A workspace and a program for one image, given back at the end; after a failure the workspace is thrown away."""
 
-    def __init__(self, pipeline: DevicePipeline, format: Format) -> None:
+    def __init__(self, pipeline: DevicePipeline, key: ProgramKey) -> None:
         self._pipeline = pipeline
-        self.workspace, self.loaded = pipeline._acquire(format)
+        self.workspace, self.loaded = pipeline._acquire(key)
 
     def end(self, *, failed: bool) -> None:
         with self._pipeline._driver.entered():

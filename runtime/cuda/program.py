@@ -22,7 +22,7 @@ Addresses = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Format:
+class ProgramKey:
     """What a program is for: steps of a kind (`encode`, `decode`, ..) on an image of 1 or 3 channels.
 
     `host_coder`: whether the host codes symbols.
@@ -36,7 +36,7 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Graph:
+class GraphRun:
     """Runs an execution on tensors."""
 
     role: str
@@ -119,7 +119,7 @@ PAYLOAD_ROOM = 1
 PIECE = 1 << 22
 """Bytes of a tensor that is kept which are fetched at a time."""
 
-Operation = Graph | Kernel | Copy | Clear
+Operation = GraphRun | Kernel | Copy | Clear
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Program:
 
     def executions(self) -> list[Execution]:
         """Of all graphs, to be closed."""
-        return [x.execution for segment in self.segments for x in segment.operations if isinstance(x, Graph)]
+        return [x.execution for segment in self.segments for x in segment.operations if isinstance(x, GraphRun)]
 
     def tensors(self, operation: Operation) -> tuple[str, ...]:
         """Those that an operation uses; rows of tables are part of one."""

@@ -190,14 +190,9 @@ class PycudaDriver:
             function = self._functions.get(launch.kernel)
             if function is None:
                 function = self._module.get_function(launch.kernel)
-                if launch.shared_bytes > 48 << 10:  # more than the architecture's default must be asked for
-                    limit = cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
-                    function.set_attribute(limit, launch.shared_bytes)
                 self._functions[launch.kernel] = function
             # Not function(..): it would not align structs, and calls what CUDA has deprecated.
-            function._launch_kernel(
-                launch.grid, launch.block, packed(launch.arguments), launch.shared_bytes, self._objects[stream]
-            )
+            function._launch_kernel(launch.grid, launch.block, packed(launch.arguments), 0, self._objects[stream])
 
     def begin_capture(self, stream: int) -> None:
         """From here on, what this thread queues on the stream is recorded, not done."""

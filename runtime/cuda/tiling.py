@@ -8,6 +8,7 @@ from condic.errors import SizeError
 from condic.runtime.backends import Runner
 from condic.runtime.cuda.graph import Size, device_graph
 from condic.runtime.manifest import Manifest, Step
+from condic.runtime.tiles import is_kept_whole
 
 _SIDES = (2048, 1024, 512, 256, 128)
 
@@ -21,9 +22,12 @@ def reach(manifest: Manifest, steps: Sequence[Step]) -> int:
 
     def below(step: Step) -> int:
         halo = manifest.graph(step.target).halo
-        inputs = [producers[name] for name in step.inputs if name in producers and not name.endswith(".y")]
-        floats = [x for x in inputs if manifest.graph(x.target).precision == "float"]
-        return halo + max(map(below, floats), default=0)
+        computed = [
+            producers[name]
+            for name in step.inputs
+            if name in producers and not is_kept_whole(name, manifest.graph(producers[name].target))
+        ]
+        return halo + max(map(below, computed), default=0)
 
     alone = max(graph.halo for graph in manifest.graphs)  # those of chunks read what is there
     return max(alone, *(below(step) for step in steps if step.op == "run"))
@@ -37,18 +41,16 @@ def fitting_tile(manifest: Manifest, size: Size, load: Callable[[str], Runner]) 
     graphs = [device_graph(load(graph.role)) for graph in manifest.graphs]
     if all(graph.takes(size) for graph in graphs):
         return None
+    region, tried = size, ""
     margin = 2 * manifest.alignment * max(reach(manifest, steps) for steps in (manifest.encode, manifest.decode))
-    sides = [side for side in _SIDES if side % manifest.alignment == 0]
-    for side in sides:
+    for side in [side for side in _SIDES if side % manifest.alignment == 0 and manifest.tiled]:
         region = min(size[0], side + margin), min(size[1], side + margin)
         if all(graph.takes(region) for graph in graphs):
             return side
+        tried = f", nor by tiles of {side} pixels with what is around them, {region[1]}x{region[0]} in all"
     lacking = next(graph for graph in graphs if not graph.takes(region))
     try:
         lacking.prepare(region)
     except SizeError as error:
-        raise SizeError(
-            f"an image of {size[1]}x{size[0]} cannot run whole, nor by tiles of {side} pixels with what is around "
-            f"them, {region[1]}x{region[0]} in all: {error}"
-        ) from error
+        raise SizeError(f"an image of {size[1]}x{size[0]} cannot run whole{tried}: {error}") from error
     raise AssertionError(f"graph {lacking.graph.role} prepares a size that it says it does not take")

@@ -15,7 +15,7 @@ from condic.errors import BackendError, DeviceLostError, DeviceMemoryError
 from condic.runtime.cuda.arena import ALIGNMENT, lay_out
 from condic.runtime.cuda.driver import Driver, delays
 from condic.runtime.cuda.graph import SETTING_UP
-from condic.runtime.cuda.program import Clear, Copy, Format, Graph, Kernel, Operation, Program, Segment
+from condic.runtime.cuda.program import Clear, Copy, GraphRun, Kernel, Operation, Program, ProgramKey, Segment
 from condic.runtime.cuda.schedule import Turn, take_turns
 
 _MOST_PROGRAMS = 8
@@ -31,32 +31,32 @@ class Workspace:
     def __init__(self, driver: Driver) -> None:
         """An empty one."""
         self._driver = driver
-        self._programs: OrderedDict[Format, LoadedProgram] = OrderedDict()
+        self._programs: OrderedDict[ProgramKey, LoadedProgram] = OrderedDict()
         self._address = 0
         self._staging: npt.NDArray[np.uint8] | None = None
         self._size = 0
         self._streams = [driver.create_stream(urgent=True)]
         """The first has a program's longest way, which kernels beside it are not to hold up."""
 
-    def program(self, format: Format, build: Callable[[Format], Program]) -> LoadedProgram:
-        """The program for a format, ready to run. Raises BackendError; DeviceMemoryError leaves an empty one."""
-        if format not in self._programs:
+    def program(self, key: ProgramKey, build: Callable[[ProgramKey], Program]) -> LoadedProgram:
+        """The program for a key, ready to run. Raises BackendError; DeviceMemoryError leaves an empty one."""
+        if key not in self._programs:
             with SETTING_UP:
                 while len(self._programs) >= _MOST_PROGRAMS:
                     self._programs.popitem(last=False)[1].close()
-                program = build(format)
+                program = build(key)
                 try:
-                    self._programs[format] = self._load(program)
+                    self._programs[key] = self._load(program)
                 except BaseException:
                     for execution in program.executions():
                         execution.close()
                     raise
-        self._programs.move_to_end(format)
-        return self._programs[format]
+        self._programs.move_to_end(key)
+        return self._programs[key]
 
-    def has(self, format: Format) -> bool:
-        """Whether the program for a format is there."""
-        return format in self._programs
+    def has(self, key: ProgramKey) -> bool:
+        """Whether the program for a key is there."""
+        return key in self._programs
 
     def wait(self) -> None:
         """Until everything that was queued is done."""
@@ -228,7 +228,7 @@ class LoadedProgram:
         """An operation on its addresses."""
         at, driver = self._at, self._driver
         match operation:
-            case Graph(_, inputs, outputs, execution):
+            case GraphRun(_, inputs, outputs, execution):
                 read, written = [at[name] for name in inputs], [at[name] for name in outputs]
                 return partial(execution.enqueue, read, written, at[operation.scratch], stream)
             case Clear(name, size):
@@ -260,7 +260,7 @@ def _uses(
 
 def _name_of(operation: Operation) -> str:
     match operation:
-        case Graph():
+        case GraphRun():
             return operation.role
         case Clear(name):
             return f"clear {name}"

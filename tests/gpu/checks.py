@@ -21,7 +21,7 @@ from bench import require
 from condic.errors import BackendError
 from condic.runtime.codec import Codec
 from condic.runtime.cuda.pipeline import WORKSPACES
-from condic.runtime.cuda.program import Format, Graph
+from condic.runtime.cuda.program import GraphRun, ProgramKey
 from condic.runtime.cuda.workspace import LoadedProgram
 
 Pixels = npt.NDArray[np.uint8]
@@ -181,7 +181,9 @@ def measure_parts(codec: Codec, image: Pixels, level: int = 32) -> Facts:
         for kind, code in (("encode", lambda: codec.encode(image, level)), ("decode", lambda: codec.decode(data))):
             code()  # what is staged then is what the profile runs on
             totals: dict[str, float] = {}
-            for name, seconds in codec._device.profile(Format(kind, height, width, channels, codec._device.host_coder)):
+            for name, seconds in codec._device.profile(
+                ProgramKey(kind, height, width, channels, codec._device.host_coder)
+            ):
                 totals[name] = totals.get(name, 0.0) + 1e6 * seconds
             facts[f"{kind}_us"] = totals
     return facts
@@ -197,7 +199,7 @@ def measure_layers(codec: Codec, image: Pixels, level: int = 32, most: int = 12)
     codec.encode(image, level)  # whose program had to make room for the larger one
     graphs = [
         x for program in _programs(codec) for segment in program.program.segments for x in segment.operations
-        if isinstance(x, Graph) and hasattr(x.execution, "_context")
+        if isinstance(x, GraphRun) and hasattr(x.execution, "_context")
     ]  # fmt: skip
     if not graphs or codec._device is None:
         return {}
@@ -216,7 +218,7 @@ def measure_layers(codec: Codec, image: Pixels, level: int = 32, most: int = 12)
         x.execution._context.profiler = profilers[x.role]  # type: ignore[attr-defined]
     height, width, channels = image.shape
     for kind in ("encode", "decode"):
-        codec._device.profile(Format(kind, height, width, channels, codec._device.host_coder))
+        codec._device.profile(ProgramKey(kind, height, width, channels, codec._device.host_coder))
     facts: Facts = {}
     for role, profiler in profilers.items():
         longest = sorted(profiler.layers.items(), key=lambda layer: -layer[1])

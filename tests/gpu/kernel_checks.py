@@ -9,14 +9,15 @@ import numpy.typing as npt
 from bench import Bench, require
 
 from condic import kernels
+from condic.kernels import StridedBox
 from condic.kernels.device import (
     DECODER,
     RESULT,
-    Chunk,
-    Decoded,
+    ChunkLayout,
+    DecodeTargets,
     DeviceTables,
     Prediction,
-    Stream,
+    SymbolStream,
     chunk_indexes,
     decode_chunk,
     encode_chunk,
@@ -35,17 +36,17 @@ from condic.runtime.tiles import Region
 Facts = dict[str, float]
 
 
-def _chunk(shape: tuple[int, int, int]) -> Chunk:
+def _chunk(shape: tuple[int, int, int]) -> ChunkLayout:
     """A quarter of a latent, as dcic-sgp has it."""
     channels, rows, columns = shape
     cuts = [channels * k // 4 for k in range(5)]
-    boxes = tuple((cuts[k], cuts[k + 1], r, rows, 2, q, columns, 2) for k, (r, q) in enumerate(
+    boxes = tuple(StridedBox(cuts[k], cuts[k + 1], r, rows, 2, q, columns, 2) for k, (r, q) in enumerate(
         [(0, 0), (1, 1), (0, 1), (1, 0)]
     ))  # fmt: skip
-    return Chunk(shape, boxes, 64, 2, 2, 1023)
+    return ChunkLayout(shape, boxes, 64, 2, 2, 1023)
 
 
-def _prediction(chunk: Chunk, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _prediction(chunk: ChunkLayout, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     generator = np.random.default_rng(seed)
     planes = np.stack([generator.normal(size=chunk.shape) * 100, generator.uniform(-2, 30, chunk.shape)])
     planes[0].flat[::97] *= 1e6
@@ -66,7 +67,7 @@ def check_kernels(driver: Driver, bundle: Bundle, sides: Sequence[int] = (4, 30,
     return {"chunks": len(sides)}
 
 
-def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chunk: Chunk) -> None:
+def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chunk: ChunkLayout) -> None:
     planes, y = _prediction(chunk, chunk.shape[1])
     y.flat[0] = np.nan
     boxes = np.array(chunk.boxes, np.int32)
@@ -79,7 +80,7 @@ def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chun
     what, elements = f"chunk of {chunk.size} elements", int(np.prod(chunk.shape))
     source, result = Prediction(bench.put(planes)), bench.zeros(RESULT.itemsize)
     at_symbols, at_indexes = bench.zeros(2 * chunk.size), bench.zeros(chunk.size)
-    decoded, not_finite = Decoded(bench.zeros(4 * elements)), bench.zeros(4)
+    decoded, not_finite = DecodeTargets(bench.zeros(4 * elements)), bench.zeros(4)
     bench.run(encode_chunk(
         chunk, source, bench.put(y), decoded, symbols=at_symbols, indexes=at_indexes, result=result,
         scan=bench.zeros(chunk.scan_bytes), not_finite=not_finite,
@@ -91,7 +92,7 @@ def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chun
     require(np.array_equal(bench.get(at_indexes, len(indexes), np.uint8), indexes), f"{what}: other indexes")
     require(np.array_equal(bench.get(decoded.latents, chunk.shape, np.int32), latents), f"{what}: other latents")
 
-    stream = Stream((chunk.size,), at_symbols, at_indexes, result)
+    stream = SymbolStream((chunk.size,), at_symbols, at_indexes, result)
     workspace, at_payload = bench.zeros(stream.workspace_bytes), bench.zeros(stream.payload_bytes)
     bench.run(*stream.encode(coder, workspace=workspace, payload=at_payload))
     error, size = bench.get(workspace, 2, np.uint32).tolist()
@@ -99,7 +100,7 @@ def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chun
     require(bench.get(at_payload, size, np.uint8).tobytes() == payload, f"{what}: other payload")
 
     result, scan, decoder = bench.zeros(RESULT.itemsize), bench.zeros(chunk.scan_bytes), bench.zeros(DECODER.itemsize)
-    decoded = Decoded(bench.zeros(4 * elements))
+    decoded = DecodeTargets(bench.zeros(4 * elements))
     at_symbols, at_size = bench.zeros(2 * chunk.size), bench.put(np.array([len(payload)], np.uint32))
     bench.run(
         rans_open(bench.put(np.frombuffer(payload, np.uint8)), at_size, decoder),
@@ -138,8 +139,8 @@ def measure_kernels(driver: Driver, height: int, width: int, runs: int = 50) -> 
             bench.zeros(chunk.scan_bytes),
         )
         symbols, indexes, at_y = bench.zeros(2 * chunk.size), bench.zeros(chunk.size), bench.put(y)
-        decoded = Decoded(*(bench.zeros(4 * y.size) for _ in range(3)))
-        for_context = Decoded(context=decoded.context)  # which is all that an encoder goes on with
+        decoded = DecodeTargets(*(bench.zeros(4 * y.size) for _ in range(3)))
+        for_context = DecodeTargets(context=decoded.context)  # which is all that an encoder goes on with
 
         def again() -> None:
             bench.clear(result, RESULT.itemsize)
@@ -169,7 +170,7 @@ def measure_coder(
         coder = DeviceTables(bench.put(np.frombuffer(tables_image(tables), np.uint8)), tables)
         scales = np.concatenate([each for _, each in chunks])
         indexes = bench.put(scales)
-        stream = Stream(tuple(results["coded"].tolist()), bench.put(symbols), indexes, bench.put(results))
+        stream = SymbolStream(tuple(results["coded"].tolist()), bench.put(symbols), indexes, bench.put(results))
         workspace, payload = bench.zeros(stream.workspace_bytes), bench.zeros(stream.payload_bytes)
         launches = stream.encode(coder, workspace=workspace, payload=payload)
         encoding = bench.seconds(lambda: bench.clear(workspace, stream.zero_bytes), *launches, runs=runs)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from condic.errors import StreamError
 from condic.runtime import guard
-from condic.runtime.guard import Decoding, Encoding, count_noted, pack, unpack
+from condic.runtime.guard import GuardReader, GuardWriter, count_noted, pack, unpack
 from condic.runtime.manifest import Deltas, Guard
 
 entries = st.lists(st.tuples(st.integers(0, 2000), st.booleans()), max_size=60)
@@ -61,9 +61,9 @@ def test_a_shortened_list_is_refused(cut):
 def test_a_decoder_within_delta_rounds_as_the_encoder_did(seed, delta):
     rng = np.random.default_rng(seed)
     arrays = [(rng.normal(0, 3, n) * 8).round(1) / 8 + rng.normal(0, delta, n) for n in (0, 500, 1, 300)]
-    encoding = Encoding()
+    encoding = GuardWriter()
     codes = [encoding.round(x, delta) for x in arrays]
-    decoding = Decoding(encoding.payload())
+    decoding = GuardReader(encoding.payload())
     for values, wanted in zip(arrays, codes, strict=True):
         disturbed = values + rng.uniform(-0.999, 0.999, values.shape) * delta
         np.testing.assert_array_equal(decoding.round(disturbed, delta), wanted)
@@ -71,18 +71,18 @@ def test_a_decoder_within_delta_rounds_as_the_encoder_did(seed, delta):
 
 
 def test_only_values_near_a_boundary_are_noted_and_ties_go_up():
-    encoding = Encoding()
+    encoding = GuardWriter()
     values = np.array([0.0, 0.5, 0.4999, -0.5, -1.51, 0.48, 7.4])
     assert encoding.round(values, 0.015).tolist() == [0, 1, 0, 0, -2, 0, 7]
     assert list(unpack(encoding.payload())) == [(1, True), (2, False), (3, True), (4, False)]
 
 
 def test_what_is_beyond_all_codes_becomes_the_last_one():
-    assert Encoding().round(np.array([1e30, -1e30, np.inf]), 0.1).tolist() == [2**20, -(2**20), 2**20]
+    assert GuardWriter().round(np.array([1e30, -1e30, np.inf]), 0.1).tolist() == [2**20, -(2**20), 2**20]
 
 
 def test_a_list_that_goes_on_beyond_the_values_is_refused():
-    decoding = Decoding(pack([9], [True]))
+    decoding = GuardReader(pack([9], [True]))
     decoding.round(np.zeros(9), 0.1)
     with pytest.raises(StreamError, match="values that the file does not have"):
         decoding.finish()
@@ -106,7 +106,7 @@ def test_a_list_longer_than_the_image_takes_no_memory(at_most_allocated):
     payload = pack(range(entries), [True] * entries)
     assert count_noted(payload) == entries
     with at_most_allocated(2**20):
-        decoding = Decoding(payload)
+        decoding = GuardReader(payload)
         decoding.round(np.zeros(10), 0.1)
     with pytest.raises(StreamError, match="values that the file does not have"):
-        Decoding(payload, entries - 1)
+        GuardReader(payload, entries - 1)

@@ -15,7 +15,7 @@ from condic.runtime.backends import BackendOptions
 from condic.runtime.bitstream import read_stream
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
-from condic.runtime.guard import Encoding
+from condic.runtime.guard import GuardWriter
 from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent
 from condic.runtime.manifest import Latent
 from condic.runtime.tiles import Evaluation
@@ -59,12 +59,12 @@ class Prior:
     def encode(self, y: np.ndarray, quality: int) -> Side:
         evaluation = self.evaluation(quality)
         evaluation.kept["prior.y"] = y
-        coded = encode_latent(self.latent, evaluation, self.tables, quality, Encoding())
+        coded = encode_latent(self.latent, evaluation, self.tables, quality, GuardWriter())
         return Side(coded.integers, context_of(evaluation), coded)
 
     def decode(self, section: bytes, quality: int) -> Side:
         evaluation = self.evaluation(quality)
-        integers = decode_latent(self.latent, section, evaluation, self.tables, quality, Encoding())
+        integers = decode_latent(self.latent, section, evaluation, self.tables, quality, GuardWriter())
         return Side(integers, context_of(evaluation))
 
     def round_trip(self, y: np.ndarray, quality: int) -> tuple[Side, Side]:

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condic import kernels
+from condic.kernels import StridedBox
 from condic.kernels.device import (
     RESULT,
-    Chunk,
-    Decoded,
+    ChunkLayout,
+    DecodeTargets,
     Prediction,
     chunk_indexes,
     decode_chunk,
@@ -38,7 +39,7 @@ class Results:
     hat: npt.NDArray[np.float32]
 
 
-def on_host(chunk: Chunk, planes: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> Results:
+def on_host(chunk: ChunkLayout, planes: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> Results:
     """The chunk of a latent of zeros by the host's kernels."""
     boxes = np.array(chunk.boxes, np.int32).reshape(-1, 8)
     mean, scale = np.empty(chunk.size, np.int16), np.empty(chunk.size, np.uint8)
@@ -53,11 +54,11 @@ def on_host(chunk: Chunk, planes: npt.NDArray[np.float32], y: npt.NDArray[np.flo
 class Device:
     """Buffers of a latent and of a chunk on an emulated GPU."""
 
-    def __init__(self, emulator: Emulator, chunk: Chunk, order: Order, seed: int) -> None:
+    def __init__(self, emulator: Emulator, chunk: ChunkLayout, order: Order, seed: int) -> None:
         self.memory = DeviceMemory()
         self._emulator, self._chunk, self._order, self._seed = emulator, chunk, order, seed
         elements = int(np.prod(chunk.shape))
-        self.decoded = Decoded(*(self.memory.zeros(4 * elements) for _ in range(3)))
+        self.decoded = DecodeTargets(*(self.memory.zeros(4 * elements) for _ in range(3)))
         self.symbols, self.indexes = self.memory.allocate(2 * chunk.size), self.memory.allocate(chunk.size, 1)
         self.result, self.scan = self.memory.zeros(RESULT.itemsize), self.memory.zeros(chunk.scan_bytes)
         self.not_finite = self.memory.zeros(4)
@@ -102,7 +103,7 @@ def assert_equal(got: Results, expected: Results) -> None:
 
 
 def check(
-    emulator: Emulator, chunk: Chunk, values: npt.NDArray[np.float32], y: npt.NDArray[np.float32],
+    emulator: Emulator, chunk: ChunkLayout, values: npt.NDArray[np.float32], y: npt.NDArray[np.float32],
     order: Order = "forward", seed: int = 0,
 ) -> None:  # fmt: skip
     """Encodes and decodes a chunk on both sides. `values` is a prediction [2, C, H, W], or a row [2, C]."""
@@ -132,22 +133,24 @@ def draw_values(seed: int, shape: tuple[int, int, int], row: bool = False) -> tu
     return values, y
 
 
-def quadtree(shape: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
+def quadtree(shape: tuple[int, int, int]) -> tuple[StridedBox, ...]:
     """The boxes of a chunk as dcic-sgp has them: a quarter of the channels at each phase."""
     channels, rows, columns = shape
     cuts = [channels * k // 4 for k in range(5)]
     phases = [(0, 0), (1, 1), (0, 1), (1, 0)]
-    return tuple((cuts[k], cuts[k + 1], r, rows, 2, q, columns, 2) for k, (r, q) in enumerate(phases))
+    return tuple(StridedBox(cuts[k], cuts[k + 1], r, rows, 2, q, columns, 2) for k, (r, q) in enumerate(phases))
 
 
-def boxes_of(shape: tuple[int, int, int]) -> st.SearchStrategy[tuple[tuple[int, ...], ...]]:
+def boxes_of(shape: tuple[int, int, int]) -> st.SearchStrategy[tuple[StridedBox, ...]]:
     """Boxes over disjoint channels, some of them empty."""
     channels, rows, columns = shape
 
-    def box(begin: int, end: int) -> st.SearchStrategy[tuple[int, ...]]:
+    def box(begin: int, end: int) -> st.SearchStrategy[StridedBox]:
         side = lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.integers(1, n + 1))  # noqa: E731
         return st.tuples(side(rows), side(columns)).map(
-            lambda x: (begin, end, min(x[0][:2]), max(x[0][:2]), x[0][2], min(x[1][:2]), max(x[1][:2]), x[1][2])
+            lambda x: StridedBox(
+                begin, end, min(x[0][:2]), max(x[0][:2]), x[0][2], min(x[1][:2]), max(x[1][:2]), x[1][2]
+            )
         )
 
     cuts = st.lists(st.integers(0, channels), min_size=2, max_size=6).map(sorted)
@@ -159,7 +162,7 @@ def boxes_of(shape: tuple[int, int, int]) -> st.SearchStrategy[tuple[tuple[int, 
 def test_any_chunk_in_any_order_is_that_of_the_host(
     emulator: Emulator, data: st.DataObject, shape: tuple[int, int, int], seed: int
 ) -> None:
-    chunk = Chunk(
+    chunk = ChunkLayout(
         shape, data.draw(boxes_of(shape)), data.draw(st.integers(1, 256)), data.draw(st.integers(0, 256)),
         data.draw(st.integers(0, 20)), data.draw(st.integers(0, 2**24)),
     )  # fmt: skip
@@ -171,35 +174,35 @@ def test_any_chunk_in_any_order_is_that_of_the_host(
 @pytest.mark.parametrize("first_coded", [0, 2, 60, 64])
 def test_many_tiles_at_once_are_put_in_order(emulator: Emulator, order: Order, first_coded: int) -> None:
     shape = (64, 36, 60)
-    chunk = Chunk(shape, quadtree(shape), 64, first_coded, 2, 1023)
+    chunk = ChunkLayout(shape, quadtree(shape), 64, first_coded, 2, 1023)
     assert chunk.size > 33 * 1024, "more than one warp looks back on"
     check(emulator, chunk, *draw_values(first_coded, shape), order, seed=first_coded)
 
 
 def test_elements_of_other_chunks_stay_as_they_are(emulator: Emulator) -> None:
     shape = (8, 8, 12)
-    chunk = Chunk(shape, quadtree(shape), 64, 2, 2, 1023)
+    chunk = ChunkLayout(shape, quadtree(shape), 64, 2, 2, 1023)
     values, y = draw_values(5, shape)
     device = Device(emulator, chunk, "forward", 0)
     before = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
     view(device.decoded.latents, shape, np.int32)[...] = before
     after = device.encode(Prediction(device.memory.put(values)), y).latents
     expected, touched = on_host(chunk, values, y).latents, np.zeros(shape, bool)
-    for c0, c1, r0, r1, rstep, q0, q1, qstep in chunk.boxes:
-        touched[c0:c1, r0:r1:rstep, q0:q1:qstep] = True
+    for box in chunk.boxes:
+        touched[box.slices] = True
     np.testing.assert_array_equal(after, np.where(touched, expected, before))
     device.memory.free_all()
 
 
 def test_nothing_is_written_where_nobody_wants_it(emulator: Emulator) -> None:
     shape = (4, 8, 8)
-    chunk = Chunk(shape, quadtree(shape), 64, 2, 2, 1023)
+    chunk = ChunkLayout(shape, quadtree(shape), 64, 2, 2, 1023)
     values, y = draw_values(6, shape)
     device = Device(emulator, chunk, "forward", 0)
-    wanted, device.decoded = device.decoded, Decoded()
+    wanted, device.decoded = device.decoded, DecodeTargets()
     expected = on_host(chunk, values, y)
     launch = encode_chunk(
-        chunk, Prediction(device.memory.put(values)), device.memory.put(y), Decoded(), symbols=device.symbols,
+        chunk, Prediction(device.memory.put(values)), device.memory.put(y), DecodeTargets(), symbols=device.symbols,
         indexes=device.indexes, result=device.result, scan=device.scan,
     )  # fmt: skip
     emulator.launch(launch)
@@ -217,7 +220,9 @@ def test_a_latent_that_is_not_finite_is_told(emulator: Emulator, value: float, f
     for channel, told in ((0, True), (3, False)):
         y = np.zeros(shape, np.float32)
         y[channel, 1, 1] = value
-        device = Device(emulator, Chunk(shape, ((0, 3, 0, 8, 1, 0, 8, 1),), 64, first_coded, 2, 1023), "random", 1)
+        device = Device(
+            emulator, ChunkLayout(shape, (StridedBox(0, 3, 0, 8, 1, 0, 8, 1),), 64, first_coded, 2, 1023), "random", 1
+        )
         device.encode(Prediction(device.memory.put(values)), y)
         assert view(device.not_finite, 1, np.uint32)[0] == (told and not np.isfinite(value))
         device.memory.free_all()
@@ -233,8 +238,8 @@ def test_the_chunks_of_a_photograph_are_those_of_the_host(
     def note(self: latents_module._State, chunk: object, tile: object) -> npt.NDArray[np.float32]:
         planes = original(self, chunk, tile)
         latent = self._latent
-        boxes = tuple(tuple(int(x) for x in box) for box in self.boxes(chunk))
-        geometry = Chunk(
+        boxes = tuple(self.boxes(chunk))
+        geometry = ChunkLayout(
             self.integers.shape, boxes, self._tables.scales, latent.first_coded, latent.context_shift,
             latent.context_limit,
         )  # fmt: skip
@@ -252,7 +257,7 @@ def test_the_chunks_of_a_photograph_are_those_of_the_host(
 
 def test_memory_that_was_freed_is_an_error_of_the_launch(emulator: Emulator) -> None:
     shape = (4, 8, 8)
-    chunk = Chunk(shape, quadtree(shape), 64, 2, 2, 1023)
+    chunk = ChunkLayout(shape, quadtree(shape), 64, 2, 2, 1023)
     values, y = draw_values(6, shape)
     device = Device(emulator, chunk, "random", 1)
     device.memory.free(device.decoded.context)
@@ -263,13 +268,14 @@ def test_memory_that_was_freed_is_an_error_of_the_launch(emulator: Emulator) -> 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"boxes": ((0, 5, 0, 8, 1, 0, 8, 1),)}, {"boxes": ((0, 4, 0, 8, 0, 0, 8, 1),)}, {"scales": 0}, {"scales": 257},
+    [{"boxes": (StridedBox(0, 5, 0, 8, 1, 0, 8, 1),)}, {"boxes": (StridedBox(0, 4, 0, 8, 0, 0, 8, 1),)},
+     {"scales": 0}, {"scales": 257},
      {"first_coded": -1}, {"context_shift": 21}, {"context_limit": 2**24 + 1}, {"shape": (2**16, 2**10, 2**5)},
-     {"boxes": ((0, 1, 0, 1, 1, 0, 1, 1),) * 65}, {"boxes": ((0, 4, 0, 8, 1, 0, 8, 1),) * 2}],
+     {"boxes": (StridedBox(0, 1, 0, 1, 1, 0, 1, 1),) * 65}, {"boxes": (StridedBox(0, 4, 0, 8, 1, 0, 8, 1),) * 2}],
 )  # fmt: skip
 def test_what_no_launch_can_do_is_refused(changes: dict[str, object]) -> None:
-    valid = {"shape": (4, 8, 8), "boxes": ((0, 4, 0, 8, 1, 0, 8, 1),), "scales": 64, "first_coded": 2,
+    valid = {"shape": (4, 8, 8), "boxes": (StridedBox(0, 4, 0, 8, 1, 0, 8, 1),), "scales": 64, "first_coded": 2,
              "context_shift": 2, "context_limit": 1023}  # fmt: skip
-    Chunk(**valid)
+    ChunkLayout(**valid)
     with pytest.raises(ValueError, match=r"box|scales|context|sizes"):
-        Chunk(**{**valid, **changes})
+        ChunkLayout(**{**valid, **changes})

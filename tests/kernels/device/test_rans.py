@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from rans_reference import LOW, reference_encode
 
 from condic import kernels
-from condic.kernels import Tables
+from condic.kernels import StridedBox, Tables
 from condic.kernels.device import (
     DECODER,
     ENCODER,
     RESULT,
-    Chunk,
-    Decoded,
+    ChunkLayout,
+    DecodeTargets,
     DeviceTables,
     Prediction,
-    Stream,
+    SymbolStream,
     chunk_indexes,
     decode_chunk,
     rans_close,
@@ -67,7 +67,7 @@ class Coder:
         symbols, indexes = self.memory.allocate(2 * sum(rooms)), self.memory.allocate(sum(rooms), 1)
         results = np.zeros(len(rooms), RESULT)
         results["coded"] = [len(symbols) for symbols, _ in chunks]
-        stream = Stream(rooms, symbols, indexes, self.memory.put(results))
+        stream = SymbolStream(rooms, symbols, indexes, self.memory.put(results))
         for number, (values, tables) in enumerate(chunks):
             begin = stream.begin(number)
             view(symbols + 2 * begin, len(values), np.int16)[...] = values
@@ -88,7 +88,9 @@ class Coder:
         decoded = []
         for tables in indexes:
             # A chunk whose scales are the tables' numbers, all of them coded, around means of 0.
-            chunk = Chunk((1, 1, max(1, len(tables))), ((0, 1, 0, 1, 1, 0, len(tables), 1),), 256, 0, 0, 0)
+            chunk = ChunkLayout(
+                (1, 1, max(1, len(tables))), (StridedBox(0, 1, 0, 1, 1, 0, len(tables), 1),), 256, 0, 0, 0
+            )
             planes = np.zeros((2, max(1, len(tables))), np.float32)
             planes[1, : len(tables)] = tables
             prediction, result = Prediction(memory.put(planes)), memory.zeros(RESULT.itemsize)
@@ -99,7 +101,13 @@ class Coder:
                 chunk_indexes(chunk, prediction, indexes=found, result=result, scan=scan),
                 rans_pop(self._tables, decoder, indexes=found, result=result, symbols=symbols),
                 decode_chunk(
-                    chunk, prediction, Decoded(latents), symbols=symbols, result=result, scan=scan, decoder=decoder
+                    chunk,
+                    prediction,
+                    DecodeTargets(latents),
+                    symbols=symbols,
+                    result=result,
+                    scan=scan,
+                    decoder=decoder,
                 ),
             )
             decoded.append((view(latents, len(tables), np.int32) // 16).astype(np.int16))
@@ -321,7 +329,7 @@ def test_the_payloads_of_a_photograph_are_those_of_the_host(
 def test_streams_that_no_launch_can_encode_are_refused() -> None:
     for rooms in ((), (1,) * 65, (-1,), (2**30,)):
         with pytest.raises(ValueError, match=r"chunk|sizes"):
-            Stream(rooms, 0, 0, 0)
+            SymbolStream(rooms, 0, 0, 0)
 
 
 def test_steps_that_take_more_words_than_are_held(emulator: Emulator) -> None:

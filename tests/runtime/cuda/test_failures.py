@@ -21,7 +21,7 @@ from condic.runtime.cuda.build import build_program
 from condic.runtime.cuda.driver import open_driver
 from condic.runtime.cuda.graph import _MOST_SIZES, shape_of
 from condic.runtime.cuda.pipeline import WORKSPACES
-from condic.runtime.cuda.program import Format, Rows
+from condic.runtime.cuda.program import ProgramKey, Rows
 from condic.runtime.cuda.tiling import reach
 from condic.runtime.cuda.workspace import _MOST_PROGRAMS
 from condic.runtime.known_answer import check_known_answer
@@ -58,7 +58,7 @@ def test_where_not_even_a_tile_is_taken_the_error_says_what_to_build(
 def test_an_image_of_more_pixels_than_kernels_count_is_refused_before_anything_is_made(
     bundle: Bundle, kind: str
 ) -> None:
-    size = Format(kind, 2**14 + 1, 2**14, 3, host_coder=True)
+    size = ProgramKey(kind, 2**14 + 1, 2**14, 3, host_coder=True)
     with pytest.raises(SizeError, match="16384x16512 pixels are more than the kernels count"):
         build_program(bundle.manifest, Rows.of(bundle.tables), None, pytest.fail, size)
 

@@ -16,7 +16,7 @@ from condic.runtime.bitstream import Section, read_stream, write_stream
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
 from condic.runtime.cuda import program
-from condic.runtime.cuda.program import Format, LatentSite
+from condic.runtime.cuda.program import LatentSite, ProgramKey
 
 from .conftest import Bench
 
@@ -231,7 +231,7 @@ def test_latents_are_fetched_by_pieces(
 
 def test_a_profile_names_every_operation(bench: Bench, device_codec: Codec) -> None:
     assert device_codec._device is not None
-    encode = Format("encode", 100, 100, 3, host_coder=True)
+    encode = ProgramKey("encode", 100, 100, 3, host_coder=True)
     names = [name for name, _ in device_codec._device.profile(encode)]
     assert names.count("encode_chunk") == CHUNKS
     assert {"analysis", "upload pixels", "pixels", "clear main.results", "download main.symbols"} <= set(names)
