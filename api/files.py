@@ -90,6 +90,13 @@ def _read(file: BinaryIO, *size: int) -> bytes:
     return data
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; there is none by a name that the system refuses, as one too long."""
+    with suppress(OSError, ValueError):
+        return path.exists()
+    return False
+
+
 def name_of(source: Source) -> str:
     """What messages call a source."""
     if isinstance(source, str | os.PathLike):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from condic.errors import InputError
+from condic.files import exists
 from condic.runtime.image_files import SUFFIXES, read_picture
 from condic.runtime.pictures import Pixels
 
@@ -14,12 +15,9 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """The images among files and in folders (not in theirs), sorted by name. Raises InputError if none."""
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-        elif path.exists():
-            found.append(path)
-        else:
+        if not exists(path):
             raise InputError(f"{path}: no such file or folder")
+        found += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
     if not found:
         raise InputError(f"no image in {', '.join(map(str, paths))} (looked for {' '.join(SUFFIXES)})")
     return found

@@ -20,6 +20,7 @@ from condic.export.receptive_field import halo
 from condic.export.source import SourceCodec, SourceGraph
 from condic.runtime.bundle import Bundle, check_bundle
 from condic.runtime.consistency import CODER_BITS
+from condic.runtime.known_answer import first_line
 from condic.runtime.manifest import Graph, Manifest
 
 SIZES = ((1, 1), (1, 2), (3, 1))
@@ -62,6 +63,8 @@ def build_bundle(
     for network in (source.model, *(graph.network for graph in source.graphs)):
         network.eval()
     check_source(source)
+    if odd := [name for name, value in provenance.items() if not isinstance(value, str)]:
+        raise InputError(f"provenance: {odd[0]} is a {type(provenance[odd[0]]).__name__}; manifests have strings")
     graphs, largest_sums = [], {}
     tables = dict(source.tables)
     for graph in source.graphs:
@@ -132,7 +135,11 @@ def _verify(source: SourceGraph, data: bytes, *, half: bool) -> float:
     """The largest difference from PyTorch on random inputs, relative to the range. Raises InputError."""
     inner = _half_tensors(data) if half else []
     outputs = [x.name for x in source.outputs]
-    worst, session = 0.0, _session(data, inner)
+    try:
+        worst, session = 0.0, _session(data, inner)
+    except Exception as error:  # errors of ONNX Runtime's own
+        advice = "; export without --fp16" if half else ""
+        raise InputError(f"graph {source.role}: ONNX Runtime does not take it ({first_line(error)}){advice}") from error
     for seed, (rows, columns) in enumerate(SIZES):
         inputs, expected = try_network(source, rows, columns, seed)
         named = {x.name: value.numpy() for x, value in zip(source.inputs, inputs, strict=True)}

@@ -11,6 +11,7 @@ from condic.errors import InputError
 from condic.export.identity import constants_of, weights_of
 from condic.export.onnx_graphs import example_inputs
 from condic.export.source import SourceCodec, SourceGraph
+from condic.models.exact import ExactConv
 
 
 @torch.no_grad()
@@ -21,6 +22,8 @@ def check_source(source: SourceCodec) -> None:
     for path, module in source.model.named_modules():
         for tensor in constants_of(module):
             _check_half(f"a buffer of {path or 'the model'}", tensor)
+    if odd := [name for name, value in source.options.items() if not isinstance(value, str)]:
+        raise InputError(f"option {odd[0]} is a {type(source.options[odd[0]]).__name__}; manifests have strings")
     held = {id(x) for module in source.model.modules() for x in weights_of(module)}
     for graph in source.graphs:
         if any(id(x) not in held for module in graph.network.modules() for x in weights_of(module)):
@@ -37,8 +40,8 @@ def check_source(source: SourceCodec) -> None:
         names = [x.name for x in (*graph.inputs, *graph.outputs)]
         if len(set(names)) != len(names):
             raise InputError(f"graph {graph.role} has two tensors of one name: {', '.join(names)}")
-        if flat := [x.name for x in graph.outputs if not x.stride]:
-            raise InputError(f"graph {graph.role}: output {flat[0]} has stride 0; quality tables give such tensors")
+        if graph.exact:
+            _check_exact(graph, source)
         try_network(graph, 1, 1)
 
 
@@ -63,7 +66,7 @@ def try_network(
         raise InputError(f"graph {graph.role} gives {kinds}, not a tensor of torch.float32 or a tuple of them")
     shapes = [tuple(x.shape) for x in outputs]
     stated = [
-        (1, x.channels, rows * graph.alignment // x.stride, columns * graph.alignment // x.stride)
+        (1, x.channels, *(side * graph.alignment // x.stride if x.stride else 1 for side in (rows, columns)))
         for x in graph.outputs
     ]
     if shapes != stated:
@@ -72,8 +75,26 @@ def try_network(
 
 
 def _check_half(name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        return
+    if tensor.dtype != torch.float32:
+        raise InputError(f"{name} is {tensor.dtype}; models are exported in float32: model.half().float()")
+    if not tensor.half().isfinite().all():
+        raise InputError(f"{name} has values that are not finite or beyond half precision, in which bundles store them")
     if not torch.equal(tensor, tensor.half().float()):
         raise InputError(
             f"{name} has more digits than half precision, in which bundles store weights; round the model first: "
             "model.half().float()"
+        )
+
+
+def _check_exact(graph: SourceGraph, source: SourceCodec) -> None:
+    """Whether a graph in integers is built as the known-answer test needs it."""
+    if not any(isinstance(module, ExactConv) for module in graph.network.modules()):
+        raise InputError(f"graph {graph.role} has `limits`, but no layer that computes in integers (ExactConv)")
+    table = f"quality.{graph.role}"
+    if table not in source.tables or graph.inputs[-1].stride or len(graph.limits) != len(graph.inputs) - 1:
+        raise InputError(
+            f"graph {graph.role} computes in integers: its last input is a row of table {table}, which is added before "
+            "the last rounding, and `limits` has a pair for each other one"
         )

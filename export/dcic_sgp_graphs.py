@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -33,8 +34,9 @@ class _Joined(nn.Module):
 
 
 def describe(model: DcicSgp) -> SourceCodec:
-    """All that goes into the bundle of a calibrated model, which is frozen. Raises InputError where it cannot be."""
+    """All that goes into the bundle of a calibrated model. Raises InputError where it cannot be frozen."""
     halos = {graph.role: halo(graph) for graph in source_graphs(model)}  # integers have no gradient
+    model = deepcopy(model)
     with torch.no_grad():
         model.freeze()
     return SourceCodec(

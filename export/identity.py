@@ -16,9 +16,6 @@ from condic.export.source import SourceCodec
 from condic.models.exact import ExactConv
 from condic.runtime.manifest import Latent, Step
 
-_CALIBRATION = ("mixture", "peak")
-"""Buffers that calibration fills: tables and integers follow from them."""
-
 
 def bundle_id(source: SourceCodec, tables: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over parameters (as float16; frozen ones as integers), tables, schedule, step lists and options.
@@ -37,7 +34,7 @@ def bundle_id(source: SourceCodec, tables: Mapping[str, np.ndarray]) -> str:
         else:
             parts, dtype = [x.detach() for x in weights_of(module)], "<f2"
         for part in parts:
-            digest.update(name.encode() + part.numpy().astype(dtype).tobytes())
+            digest.update(name.encode() + part.numpy().astype(dtype if part.is_floating_point() else "<i8").tobytes())
     for name in sorted(tables):
         if not name.startswith("known."):
             digest.update(name.encode() + np.ascontiguousarray(tables[name]).tobytes())
@@ -50,10 +47,13 @@ def weights_of(module: nn.Module) -> list[torch.Tensor]:
 
 
 def constants_of(module: nn.Module) -> list[torch.Tensor]:
-    """What a module keeps beside its parameters, such as a normalisation's statistics."""
-    buffers = module.named_buffers(recurse=False)
-    kept = module.state_dict(keep_vars=True)
-    return [x for name, x in buffers if name in kept and x.is_floating_point() and name not in _CALIBRATION]
+    """What a module computes with beside its parameters, such as a normalisation's statistics.
+
+    condic's own have nothing: tables and integers tell what calibration has found, the rest follows from sizes.
+    """
+    if type(module).__module__.startswith("condic.models."):
+        return []
+    return [x for name, x in module.named_buffers(recurse=False) if name != "num_batches_tracked"]
 
 
 def _schedule(source: SourceCodec) -> str:

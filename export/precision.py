@@ -8,7 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 _SMALLEST_STORED = 16
 """Constants with fewer elements stay as they are."""
-_FLOAT_ONLY_INPUTS = {"Reshape": (1,), "Slice": (1, 2, 3, 4), "Split": (1,), "Unsqueeze": (1,)}
+_OF_OTHER_TYPES = {"Reshape": (1,), "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,), "Unsqueeze": (1,)}
+"""Inputs of operators that are not what they compute on."""
 
 
 def store_float(model: onnx.ModelProto) -> None:
@@ -38,14 +39,15 @@ def to_half(model: onnx.ModelProto) -> None:
     graph = model.graph
     full = _tail(graph)
     constants = {t.name for t in graph.initializer}
-    copies = _convert_initializers(graph, full)
+    settings = {n.input[k] for n in graph.node for k in _OF_OTHER_TYPES.get(n.op_type, ()) if k < len(n.input)}
+    copies = _convert_initializers(graph, full, settings)
     half: dict[str, str] = {}  # name of a float32 value -> its float16 form
     nodes: list[onnx.NodeProto] = []
     float_values = {x.name for x in graph.input} | {name for k in full for name in graph.node[k].output}
     for k, node in enumerate(graph.node):
         inside = k in full
         for position, name in enumerate(node.input):
-            if not name or position in _FLOAT_ONLY_INPUTS.get(node.op_type, ()):
+            if not name or name in settings:
                 continue
             if name in constants:
                 node.input[position] = name if inside else copies.get(name, name)
@@ -54,8 +56,12 @@ def to_half(model: onnx.ModelProto) -> None:
                 node.input[position] = _cast(nodes, half, name, TensorProto.FLOAT, f"{name}_f32")
             elif not inside and name in float_values:
                 node.input[position] = _cast(nodes, half, name, TensorProto.FLOAT16, f"{name}_f16")
-        if node.op_type == "Constant" and not inside:
+        if node.op_type == "Constant" and not inside and node.output[0] not in settings:
             _halve_constant(node)
+        if node.op_type == "Cast" and not inside:
+            for attribute in node.attribute:
+                if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                    attribute.i = TensorProto.FLOAT16
         nodes.append(node)
     for x in graph.output:
         if x.name not in float_values:
@@ -92,12 +98,12 @@ def _feeds_others(graph: onnx.GraphProto, name: str) -> bool:
     return any(name in node.input for node in graph.node)
 
 
-def _convert_initializers(graph: onnx.GraphProto, full: set[int]) -> dict[str, str]:
+def _convert_initializers(graph: onnx.GraphProto, full: set[int], settings: set[str]) -> dict[str, str]:
     """Makes constants float16, but for those of the nodes `full`: which of these have a float16 copy, for others."""
     kept = {name for k in full for name in graph.node[k].input}
     read = {name for k, node in enumerate(graph.node) if k not in full for name in node.input}
     copies = {}
-    for tensor in [x for x in graph.initializer if x.data_type == TensorProto.FLOAT]:
+    for tensor in [x for x in graph.initializer if x.data_type == TensorProto.FLOAT and x.name not in settings]:
         values = numpy_helper.to_array(tensor).astype(np.float16)
         if tensor.name not in kept:
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

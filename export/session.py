@@ -96,7 +96,7 @@ def run_export(
 
 
 def describe(model: Codec) -> SourceCodec:
-    """All that goes into the bundle of a model, which is frozen if it can be. Raises InputError."""
+    """All that goes into the bundle of a model. Raises InputError."""
     return dcic_sgp_graphs.describe(model) if isinstance(model, DcicSgp) else cic_sr_graphs.describe(model)
 
 

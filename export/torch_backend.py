@@ -20,7 +20,10 @@ from condic.runtime.manifest import Graph
 _DTYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.FLOAT: torch.float32,
     onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.DOUBLE: torch.float64,
+    onnx.TensorProto.INT32: torch.int32,
     onnx.TensorProto.INT64: torch.int64,
+    onnx.TensorProto.BOOL: torch.bool,
 }
 _Operator = Callable[..., Any]
 
@@ -143,7 +146,7 @@ def _space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
     return x.reshape(b, c * blocksize**2, h // blocksize, w // blocksize)
 
 
-def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, epsilon: float, **_: Any) -> Tensor:
+def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, epsilon: float, **_: Any) -> Tensor:
     return F.layer_norm(x, weight.shape, weight, bias, epsilon)
 
 
@@ -165,10 +168,12 @@ def _div(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _slice(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor, steps: Tensor) -> Tensor:
-    cuts = [slice(None)] * x.dim()
     for start, end, axis, step in zip(*(v.tolist() for v in (starts, ends, axes, steps)), strict=True):
-        cuts[axis] = slice(start, min(end, x.shape[axis]), step)
-    return x[tuple(cuts)]
+        if step < 0:  # PyTorch's own slices go forwards only
+            x = x.index_select(axis, torch.tensor(range(x.shape[axis])[start:end:step], dtype=torch.int64))
+        else:
+            x = x[(slice(None),) * (axis % x.dim()) + (slice(start, min(end, x.shape[axis]), step),)]
+    return x
 
 
 def _pad(x: Tensor, pads: Tensor, value: Tensor | None = None, *, mode: bytes = b"constant") -> Tensor:
@@ -178,6 +183,12 @@ def _pad(x: Tensor, pads: Tensor, value: Tensor | None = None, *, mode: bytes = 
         return F.pad(x, edges, value=0.0 if value is None else float(value))
     assert not any(edges[4:]), "batch and channels have no edges"
     return F.pad(x, edges[:4], mode={b"reflect": "reflect", b"edge": "replicate", b"wrap": "circular"}[mode])
+
+
+def _unsqueeze(x: Tensor, axes: Tensor) -> Tensor:
+    for axis in sorted(n % (x.dim() + axes.numel()) for n in axes.flatten().tolist()):
+        x = x.unsqueeze(axis)
+    return x
 
 
 def _cast(x: Tensor, *, to: int, **_: Any) -> Tensor:
@@ -221,9 +232,9 @@ _OPERATORS: dict[str, _Operator] = {
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Sqrt": torch.sqrt,
-    "Squeeze": lambda x: x.squeeze(),
+    "Squeeze": lambda x, axes=None: x.squeeze() if axes is None else x.squeeze(tuple(axes.tolist())),
     "Sub": torch.sub,
     "Tanh": torch.tanh,
     "Transpose": lambda x, perm: x.permute(perm),
-    "Unsqueeze": lambda x, axes: x.unsqueeze(int(axes)),
+    "Unsqueeze": _unsqueeze,
 }

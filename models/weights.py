@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from condic.errors import InputError
-from condic.files import named, named_errors, replace_whole
+from condic.files import exists, named, named_errors, replace_whole
 from condic.models.entropy import plain_gaussians
 from condic.models.exact import Range
 
@@ -126,7 +126,7 @@ def _shards(path: Path) -> Sequence[Path]:
     if match := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})", path.stem):
         stem, count = match[1], int(match[2])
         return [path.with_name(f"{stem}-{k:05d}-of-{count:05d}{path.suffix}") for k in range(1, count + 1)]
-    if not path.exists():
+    if not exists(path):
         pattern = f"{glob.escape(path.stem)}-[0-9][0-9][0-9][0-9][0-9]-of-*{glob.escape(path.suffix)}"
         if shards := sorted(path.parent.glob(pattern)):
             return _shards(shards[0])

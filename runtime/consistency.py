@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from condic.runtime.bitstream import ALPHA
 from condic.runtime.guard import LARGEST_DELTA
-from condic.runtime.manifest import QUALITY_LEVELS, Chunk, Latent, Manifest, Step, TensorSpec
+from condic.runtime.manifest import QUALITY_LEVELS, Chunk, Guard, Latent, Manifest, Step, TensorSpec
 
 CODER_BITS = 15
 """Precision of the entropy coder's probabilities."""
@@ -75,6 +75,8 @@ def _latent_problems(latent: Latent, manifest: Manifest, tables: Tables) -> Iter
     for name, limit in limits.items():
         if not 0 <= getattr(latent, name) <= limit:
             yield f"latent {latent.name}: {name} {getattr(latent, name)} is not in 0..{limit}"
+    if latent.guard:
+        yield from _guard_problems(latent, latent.guard)
     side = manifest.alignment // latent.stride
     times = np.zeros((latent.channels, side, side), np.int64)
     for chunk in latent.chunks:
@@ -85,59 +87,58 @@ def _latent_problems(latent: Latent, manifest: Manifest, tables: Tables) -> Iter
                 yield f"latent {latent.name}: box {box} is outside"
                 return
             times[box.on(side, side).slices] += 1
-        yield from _guard_problems(latent, chunk, manifest)
-        if (chunk.graph is None) == (chunk.table is None):
-            yield f"latent {latent.name}: a chunk needs either a graph or a table"
-        elif chunk.table is not None:
-            table = tables.get(chunk.table)
-            if table is None or table.shape != (QUALITY_LEVELS, 2 * latent.channels):
-                yield f"latent {latent.name}: no table {chunk.table} of shape ({QUALITY_LEVELS}, {2 * latent.channels})"
-        elif not _on_entropy_path(chunk.graph, latent, manifest):
-            yield f"latent {latent.name}: {chunk.graph} is not an exact graph of this bundle"
-        elif len(chunk.inputs) != len(manifest.graph(chunk.graph or "").inputs):
-            yield f"latent {latent.name}: {chunk.graph} is given {len(chunk.inputs)} tensors"
+        yield from _chunk_problems(latent, chunk, manifest, tables)
     if not (times == 1).all():
         yield f"latent {latent.name}: the schedule does not code every element once"
 
 
-def _guard_problems(latent: Latent, chunk: Chunk, manifest: Manifest) -> Iterator[str]:
-    """What only guarded latents have: one box a chunk, a graph for that box alone, residuals."""
-    guard = latent.guard
-    if guard is None:
-        if chunk.residual is not None:
-            yield f"latent {latent.name}: residuals need a guard"
+def _chunk_problems(latent: Latent, chunk: Chunk, manifest: Manifest, tables: Tables) -> Iterator[str]:
+    """Where mean and scale index come from: a table, or a graph; that of a guarded latent is for one box alone."""
+    if not chunk.boxes:
+        yield f"latent {latent.name}: a chunk without a box"
         return
+    (begin, end), period = chunk.boxes[0].channels, chunk.boxes[0].period
+    width, stride = (end - begin, latent.stride * period) if latent.guard else (latent.channels, latent.stride)
+    if chunk.residual is not None and not latent.guard:
+        yield f"latent {latent.name}: residuals need a guard"
+    if latent.guard and (chunk.graph or chunk.residual) and len(chunk.boxes) != 1:
+        yield f"latent {latent.name}: a guarded chunk has {len(chunk.boxes)} boxes"
+    if (chunk.graph is None) == (chunk.table is None):
+        yield f"latent {latent.name}: a chunk needs either a graph or a table"
+    elif chunk.table is not None:
+        table = tables.get(chunk.table)
+        if table is None or table.shape != (QUALITY_LEVELS, 2 * latent.channels):
+            yield f"latent {latent.name}: no table {chunk.table} of shape ({QUALITY_LEVELS}, {2 * latent.channels})"
+        if not chunk.table.startswith("first."):
+            yield f"latent {latent.name}: table {chunk.table} is not called first.NAME, as those of latents are"
+    else:
+        yield from _graph_problems(latent, chunk.graph or "", chunk.inputs, (2 * width, stride), manifest)
+    if chunk.residual is not None:
+        yield from _graph_problems(latent, chunk.residual, chunk.residual_inputs, (width, stride), manifest)
+
+
+def _graph_problems(
+    latent: Latent, role: str, inputs: tuple[str, ...], output: tuple[int, int], manifest: Manifest
+) -> Iterator[str]:
+    """A graph of a chunk: it is on the entropy path and gives channels at a stride, `output`, and nothing else."""
+    precisions = {"exact", "guarded"} if latent.guard else {"exact"}
+    graph = next((x for x in manifest.graphs if x.role == role and x.precision in precisions), None)
+    if graph is None:
+        yield f"latent {latent.name}: {role} is not {'a guarded' if latent.guard else 'an exact'} graph of this bundle"
+        return
+    if [(x.channels, x.stride) for x in graph.outputs] != [output]:
+        yield f"latent {latent.name}: {role} does not give {output[0]} channels at 1/{output[1]}"
+    if len(inputs) != len(graph.inputs):
+        yield f"latent {latent.name}: {role} is given {len(inputs)} tensors"
+
+
+def _guard_problems(latent: Latent, guard: Guard) -> Iterator[str]:
     if min(guard.mean_step, guard.residual_step) < 1:
         yield f"latent {latent.name}: its guard has a step below 1/16"
     if not guard.levels or len(guard.levels) != len(guard.deltas) or list(guard.levels) != sorted(set(guard.levels)):
         yield f"latent {latent.name}: its guard does not have one set of deltas for each of some rising levels"
     if not all(0 <= x <= LARGEST_DELTA for delta in guard.deltas for x in (delta.mean, delta.index, delta.residual)):
         yield f"latent {latent.name}: a delta of its guard is not in 0..1/4"
-    if chunk.graph is None:
-        return
-    if len(chunk.boxes) != 1:
-        yield f"latent {latent.name}: a guarded chunk has {len(chunk.boxes)} boxes"
-        return
-    (box,) = chunk.boxes
-    width, stride = box.channels[1] - box.channels[0], latent.stride * box.period
-    for role, inputs, channels in (
-        (chunk.graph, chunk.inputs, 2 * width), (chunk.residual, chunk.residual_inputs, width)
-    ):  # fmt: skip
-        if role is None:
-            continue
-        if not _on_entropy_path(role, latent, manifest):
-            yield f"latent {latent.name}: {role} is not a guarded graph of this bundle"
-            return
-        graph = manifest.graph(role)
-        if [(x.channels, x.stride) for x in graph.outputs] != [(channels, stride)]:
-            yield f"latent {latent.name}: {role} does not give {channels} channels at 1/{stride}"
-        if len(inputs) != len(graph.inputs):
-            yield f"latent {latent.name}: {role} is given {len(inputs)} tensors"
-
-
-def _on_entropy_path(role: str | None, latent: Latent, manifest: Manifest) -> bool:
-    precisions = {"exact", "guarded"} if latent.guard else {"exact"}
-    return any(g.role == role and g.precision in precisions for g in manifest.graphs)
 
 
 def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quality: set[str]) -> Iterator[str]:
@@ -171,7 +172,10 @@ def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quali
             return
         if unknown := [name for name in needed if name not in known]:
             yield f"{kind}: {step.target} needs {unknown[0]} before it exists"
-        known |= set(step.outputs) if step.op == "run" else {f"{step.target}.context", f"{step.target}.hat"}
+        made = [*step.outputs] if step.op == "run" else [f"{step.target}.context", f"{step.target}.hat"]
+        if again := [name for k, name in enumerate(made) if name in known or name in made[:k]]:
+            yield f"{kind}: {step.target} makes {again[0]}, which exists already"
+        known |= set(made)
     if kind != "encode" and "image" not in known:
         yield f"{kind}: no step makes the image"
 

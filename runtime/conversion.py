@@ -61,8 +61,11 @@ def _refuse_what_is_misread(image: Image.Image) -> None:
         (depth > 8 and tags.get(262) == 0, "TIFF files of more than 8 bits whose 0 is white"),
         (planes and tags.get(262) == 0, "TIFF files in planes whose 0 is white"),
         (depth > 8 and planes and samples.max(initial=1) > 1, "16-bit TIFF files with a plane for each colour"),
-        (depth <= 16 and (formats == 2).any(), "TIFF files of signed numbers"),
-        (depth > 16 and (formats == 1).any(), "TIFF files of 32-bit numbers without a sign"),
+        (depth <= 8 and (formats == 2).any(), "TIFF files of 8-bit numbers with a sign"),
+        (
+            depth > 16 and (formats == 1).any() and image.getextrema()[0] < 0,
+            "TIFF files of 32-bit numbers of which some are beyond 2^31",
+        ),
     ):
         if misread:
             raise InputError(f"Pillow misreads {kind}; convert it with another program first")

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from condic.errors import BundleError
+from condic.files import exists
 
 DEFAULT_MODEL = "dcic-sgp-s"
 SUFFIX = ".condic"
@@ -27,7 +28,7 @@ def find_bundle(model: str) -> Path:
     shipped = shipped_bundles()
     if model in shipped:
         return shipped[model]
-    if Path(model).exists():
+    if exists(Path(model)):
         return Path(model)
     raise BundleError(f"{model}: no such bundle, and not a shipped one ({', '.join(shipped) or 'none here'})")
 

@@ -142,7 +142,7 @@ class Evaluation:
             for name in names:
                 with self.timings.stage("copies"):
                     part = _as_int16(parts[name], graph.role) if exact else parts[name]
-                    if tile == self.whole:
+                    if tile == self.whole or not specs[name].stride:
                         whole[name] = part
                         continue
                     unit = self._unit(specs[name])
@@ -178,7 +178,7 @@ class Evaluation:
 
     def _run_step(self, step: Step, region: Region, memo: _Memo, wanted: Sequence[str]) -> Mapping[str, Tensor]:
         """A step's outputs over a region that are wanted or read; `memo` spares running it twice for the same one."""
-        key = (step.target, region)
+        key = (step, region)
         if key not in memo:
             graph = self._manifest.graph(step.target)
             outer = region.grown(graph.halo, self.whole)
@@ -211,4 +211,4 @@ def _as_int16(values: Tensor, role: str) -> npt.NDArray[np.int16]:
     return integers
 
 
-_Memo = dict[tuple[str, Region], Mapping[str, Tensor]]
+_Memo = dict[tuple[Step, Region], Mapping[str, Tensor]]

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from condic.errors import CondicWarning, InputError
-from condic.files import named_errors, reason
+from condic.files import exists, named_errors, reason
 from condic.runtime.image_files import read_picture
 from condic.runtime.pictures import Picture
 
@@ -70,6 +70,8 @@ def _read(data: bytes) -> Picture:
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
+    if not exists(path):
+        raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             yield from _files(file)
@@ -81,8 +83,6 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                         yield f"{path.name}/{member.name}", archive.extractfile(member).read()
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(f"{path}: not a readable tar file ({reason(error)})") from error
-    elif not path.exists():
-        raise InputError(f"{path}: no such file or folder")
     elif path.suffix.lower() in _SUFFIXES:
         with named_errors(path):
             data = path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,12 +23,13 @@ from condic.errors import BundleError, InputError  # noqa: E402
 from condic.export.build import build_bundle  # noqa: E402
 from condic.export.guard import guarded, random_images  # noqa: E402
 from condic.export.identity import bundle_id  # noqa: E402
+from condic.export.source import SourceGraph  # noqa: E402
 from condic.models.entropy import interval_bits  # noqa: E402
 from condic.runtime.backends import BackendOptions  # noqa: E402
 from condic.runtime.bitstream import read_stream  # noqa: E402
 from condic.runtime.bundle import Bundle, read_bundle, write_bundle  # noqa: E402
 from condic.runtime.codec import Codec  # noqa: E402
-from condic.runtime.manifest import TensorSpec  # noqa: E402
+from condic.runtime.manifest import Step, TensorSpec  # noqa: E402
 
 EXAMPLE = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "docs" / "hyperprior.py")))
 
@@ -146,8 +148,6 @@ def test_what_it_says_of_itself_must_be_true(net: Any):
         build_bundle(other(0, outputs=(TensorSpec("main", 24, 24),)), {})
     with pytest.raises(InputError, match="graph context has two tensors of one name: main, main"):
         build_bundle(other(2, inputs=(TensorSpec("main", 24, 16),), outputs=(TensorSpec("main", 48, 16),)), {})
-    with pytest.raises(InputError, match="graph context: output gain has stride 0; quality tables give such tensors"):
-        build_bundle(other(2, outputs=(TensorSpec("gain", 48, 0),)), {})
     with pytest.raises(InputError, match=r"graph hyper_analysis fails on an image of 64x64: .*to have 24 channels"):
         build_bundle(other(1, inputs=(TensorSpec("main", 25, 16),)), {})
 
@@ -220,3 +220,119 @@ def test_statistics_must_have_half_precision_too(net: Any):
 
     with pytest.raises(InputError, match="a buffer of layer has more digits than half precision"):
         build_bundle(replace(_source(net), model=Normalised(), graphs=()), {})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda net: net.half(), r"g_a\.0\.weight is torch.float16; models are exported in float32"),
+        (lambda net: net.double(), r"g_a\.0\.weight is torch.float64"),
+        (lambda net: net.g_a[0].weight.data.fill_(1e5), r"g_a\.0\.weight has values that are not finite or beyond"),
+        (lambda net: net.g_a[0].bias.data.fill_(float("nan")), r"g_a\.0\.bias has values that are not finite"),
+    ],
+)
+def test_weights_that_a_bundle_cannot_hold_are_named(net: Any, change: Callable[[Any], Any], message: str):
+    source, copy = _source(net), deepcopy(net)
+    change(copy)
+    with pytest.raises(InputError, match=message):
+        build_bundle(replace(source, model=copy, graphs=()), {})
+
+
+def test_options_and_provenance_are_text(net: Any):
+    with pytest.raises(InputError, match="option slope is a float; manifests have strings"):
+        build_bundle(replace(_source(net), options={"slope": 0.01}), {})
+    with pytest.raises(InputError, match="provenance: epochs is a int"):
+        build_bundle(_source(net), {"epochs": 3})
+
+
+def test_a_graph_in_integers_has_layers_in_integers_and_a_bias(net: Any):
+    source = _source(net)
+    exact = replace(source.graphs[2], guarded=False, limits=((-9, 9),))
+    with pytest.raises(InputError, match="graph context has `limits`, but no layer that computes in integers"):
+        build_bundle(replace(source, graphs=(*source.graphs[:2], exact, source.graphs[3])), {})
+
+
+def test_tiles_of_a_network_that_reaches_upwards_give_the_same_file(net: Any):
+    """A synthesis and a context whose last layer is high and narrow."""
+
+    class Higher(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module, channels: int) -> None:
+            super().__init__()
+            self.network = network
+            self.high = torch.nn.Conv2d(channels, channels, (9, 1), padding=(4, 0), groups=channels)
+            torch.nn.init.constant_(self.high.weight, 1 / 8)
+
+        def forward(self, x: Any) -> Any:
+            return self.high(self.network(x))
+
+    torch.manual_seed(1)
+    source = _source(net)
+    networks = {"context": (source.graphs[2].network, 48), "synthesis": (net.g_s, 3)}
+    higher = {role: Higher(*given).half().float() for role, given in networks.items()}
+    graphs = tuple(replace(x, network=higher.get(x.role, x.network)) for x in source.graphs)
+    model = torch.nn.ModuleList([net, *higher.values()])
+    bundle = guarded(build_bundle(replace(source, model=model, graphs=graphs), {}), side=128)
+    assert {graph.role: graph.halo for graph in bundle.manifest.graphs}["context"] == 3
+    image = random_images(320)[2]
+    whole, tiled = (Codec(bundle, "ort", BackendOptions(threads=1), tile) for tile in (None, 64))
+    data = whole.encode(image, 0)
+    pictures = [codec.decode(data).image.astype(int) for codec in (whole, tiled)]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+@pytest.mark.parametrize("constant", ["peak", "count", "hidden"])
+def test_any_constant_that_a_network_computes_with_gives_another_id(net: Any, constant: str):
+    class Scaled(torch.nn.Module):
+        def __init__(self, value: int) -> None:
+            super().__init__()
+            number = torch.tensor(value) if constant == "count" else torch.tensor(float(value))
+            self.register_buffer(constant, number, persistent=constant != "hidden")
+
+    source = _source(net)
+    assert bundle_id(replace(source, model=Scaled(1)), {}) != bundle_id(replace(source, model=Scaled(3)), {})
+
+
+def test_half_precision_has_resizing_and_masks(net: Any):
+    class Synthesis(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.g_s = net.g_s
+
+        def forward(self, x: Any) -> Any:
+            x = torch.nn.functional.interpolate(x[:, :, ::2, ::2], scale_factor=2.0)
+            return self.g_s(x * (x > 0))
+
+    source = _source(net)
+    graphs = (*source.graphs[:3], replace(source.graphs[3], network=Synthesis()))
+    bundle = build_bundle(replace(source, graphs=graphs), {}, half=True)
+    assert bundle.manifest.precision == "fp16"
+
+
+def test_a_gain_may_be_computed_from_the_level(net: Any):
+    class Gain(torch.nn.Module):
+        def forward(self, level: Any) -> Any:
+            return 1 + level
+
+    class Synthesis(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.g_s = net.g_s
+
+        def forward(self, y: Any, gain: Any) -> Any:
+            return self.g_s(y * gain)
+
+    source = _source(net)
+    level, gain = TensorSpec("level", 24, 0), TensorSpec("gain", 24, 0)
+    last = source.graphs[3]
+    graphs = (
+        *source.graphs[:3], SourceGraph("gain", Gain(), (level,), (gain,), alignment=64),
+        replace(last, network=Synthesis(), inputs=(*last.inputs, gain)),
+    )  # fmt: skip
+    *known, draw = source.decode
+    decode = (*known, Step("run", "gain", ("quality.level",), ("gain",)), replace(draw, inputs=(*draw.inputs, "gain")))
+    tables = {**source.tables, "quality.level": np.linspace(0, 1, 64, dtype=np.float32)[:, None].repeat(24, axis=1)}
+    bundle = build_bundle(replace(source, graphs=graphs, decode=decode, preview=decode, tables=tables), {})
+    whole, tiled = (Codec(bundle, "ort", BackendOptions(threads=1), tile) for tile in (None, 64))
+    data = {level: whole.encode(_image(), level) for level in (0, 63)}
+    assert np.abs(whole.decode(data[0]).image.astype(int) - tiled.decode(data[0]).image).max() <= 1
+    assert (whole.decode(data[0]).image != whole.decode(data[63]).image).any()

@@ -20,8 +20,10 @@ def _graph(network: torch.nn.Module) -> SourceGraph:
 
 
 @pytest.mark.parametrize(("side", "windows"), [(1, 0), (3, 1), (9, 1), (11, 2), (25, 3)])
-def test_a_convolution_reaches_as_far_as_its_kernel(side, windows):
-    layer = torch.nn.Conv2d(1, 1, side, padding=side // 2)
+@pytest.mark.parametrize("shape", ["square", "wide", "high"])
+def test_a_convolution_reaches_as_far_as_its_kernel(side, windows, shape):
+    kernel = (1 if shape == "wide" else side, 1 if shape == "high" else side)
+    layer = torch.nn.Conv2d(1, 1, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
     torch.nn.init.ones_(layer.weight)
     assert halo(_graph(layer)) == windows
 
@@ -61,3 +63,19 @@ def test_what_hides_behind_a_rounding_counts():
 
     torch.manual_seed(0)
     assert halo(_graph(Rounded())) == 3
+
+
+def test_what_has_no_extent_depends_on_all_of_an_image_or_on_nothing():
+    class Mean(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3), keepdim=True)
+
+    level = TensorSpec("level", 1, 0)
+    assert halo(SourceGraph("test", torch.nn.Conv2d(1, 1, 1), (level,), (TensorSpec("gain", 1, 0),), alignment=4)) == 0
+    with pytest.raises(InputError, match="give it the halo WHOLE"):
+        halo(SourceGraph("test", Mean(), (_IN,), (TensorSpec("mean", 1, 0),), alignment=4))
+
+
+def test_halos_are_measured_where_no_gradients_are_kept():
+    with torch.no_grad():
+        assert halo(_graph(torch.nn.Conv2d(1, 1, 3, padding=1))) == 1

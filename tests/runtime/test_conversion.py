@@ -101,9 +101,7 @@ def test_deep_pnm_and_sgi_files_warn() -> None:
         ({258: (32,), 262: 0, 277: 1, 339: (3,)}, "TIFF files of more than 8 bits whose 0 is white"),
         ({258: (8,), 262: 0, 277: 1, 284: 2}, "TIFF files in planes whose 0 is white"),
         ({258: (16, 16, 16), 262: 2, 277: 3, 284: 2}, "16-bit TIFF files with a plane for each colour"),
-        ({258: (8,), 262: 1, 277: 1, 339: (2,)}, "TIFF files of signed numbers"),
-        ({258: (16,), 262: 1, 277: 1, 339: (2,)}, "TIFF files of signed numbers"),
-        ({258: (32,), 262: 1, 277: 1}, "TIFF files of 32-bit numbers without a sign"),
+        ({258: (8,), 262: 1, 277: 1, 339: (2,)}, "TIFF files of 8-bit numbers with a sign"),
     ],
 )
 def test_what_pillow_misreads_is_refused(tags: dict[int, object], message: str) -> None:
@@ -313,3 +311,24 @@ def test_metadata_over_the_limit_is_left_out_with_a_warning() -> None:
     data = stored(Image.new("L", (3, 2)), "PNG", exif=b"Exif\0\0" + bytes(5000))
     with pytest.warns(CondicWarning, match="over 4000 bytes is left out"):
         assert not as_picture(Image.open(io.BytesIO(data)), Limits(metadata=4000)).metadata
+
+
+def _tiff(values: np.ndarray) -> bytes:
+    """A TIFF file of one row, with the numbers as they are."""
+    sample_format = {"u": 1, "i": 2}[values.dtype.kind]
+    tags = [(256, values.size), (257, 1), (258, 8 * values.itemsize), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1),
+            (279, values.nbytes), (339, sample_format)]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, x) for tag, x in tags)
+    return b"II*\0" + struct.pack("<I", 8 + values.nbytes) + values.tobytes() + directory + bytes(4)
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint32"])
+def test_a_tiff_file_of_whole_numbers_is_read_as_they_are(kind: str):
+    with pytest.warns(CondicWarning, match="more than 8 bits"):
+        picture = read_picture(_tiff(np.array([0, 1, 300, 32767], kind)))
+    assert picture.rgb[0, :, 0].tolist() == [0, 0, 1, 127]
+
+
+def test_a_tiff_file_of_numbers_that_pillow_gives_a_sign_is_refused():
+    with pytest.raises(InputError, match="Pillow misreads TIFF files of 32-bit numbers of which some are beyond 2"):
+        read_picture(_tiff(np.array([0, 2**31, 5, 6], "uint32")))

@@ -201,6 +201,9 @@ def test_a_schedule_of_guarded_chunks_that_does_not_fit_is_refused() -> None:
     (*others, main) = bundle.manifest.latents
     assert main.guard is not None
     chunk = main.chunks[0]
+    tabled = replace(chunk, graph=None, inputs=(), table="first.main")
+    row = np.zeros((64, 2 * main.channels), np.int16)
+    bundle = replace(bundle, tables={**bundle.tables, "first.main": row})
     for changed, message in (
         (replace(main, guard=replace(main.guard, levels=(9,), deltas=(Deltas(0.1, 0.26, 0.1),))), "not in 0..1/4"),
         (replace(main, guard=replace(main.guard, levels=(0, 0))), "rising levels"),
@@ -209,6 +212,9 @@ def test_a_schedule_of_guarded_chunks_that_does_not_fit_is_refused() -> None:
         (replace(main, guard=None), "residuals need a guard"),
         (replace(main, chunks=(replace(chunk, residual="synthesis"), *main.chunks[1:])), "not a guarded graph"),
         (replace(main, chunks=(replace(chunk, boxes=chunk.boxes * 2), *main.chunks[1:])), "has 2 boxes"),
+        (replace(main, chunks=(replace(tabled, residual="lrp"), *main.chunks[1:])), "lrp is not a guarded graph"),
+        (replace(main, chunks=(replace(tabled, residual="synthesis"), *main.chunks[1:])), "not a guarded graph"),
+        (replace(main, chunks=(replace(tabled, residual_inputs=()), *main.chunks[1:])), "is given 0 tensors"),
     ):
         with pytest.raises(BundleError, match=message):
             check_bundle(replace(bundle, manifest=replace(bundle.manifest, latents=(*others, changed))))
