@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from condic.coded_image import CodedImage
 from condic.errors import InputError
 from condic.files import Source, named, read_source
-from condic.runtime.backends import BackendOptions
+from condic.runtime.backends import LOADING, BackendOptions
 from condic.runtime.bitstream import MAGIC, Limits, read_header
 from condic.runtime.codec import Codec, load_codec
 from condic.runtime.pictures import as_picture
@@ -122,7 +121,7 @@ def decode_many(
 
 
 def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads: int = 0) -> Codec:
-    """A codec that keeps its sessions; safe to share between threads. Opened once per set of arguments.
+    """A codec that keeps its sessions; safe to share between threads. The last four that were opened are kept.
 
     `threads`: of the backend, at most 256; 0 lets it choose. `codec.backend` says which backend `auto` has found.
     Raises BundleError, BackendError, and InputError for other arguments than these.
@@ -130,11 +129,8 @@ def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads
     if not isinstance(backend, str):
         raise InputError(f"backend is a {type(backend).__name__}; give its name")
     BackendOptions(threads=threads)  # which says what is wrong with them
-    with _OPENING:  # or threads that come at once would each open one
+    with LOADING:  # or threads that come at once would each open one
         return _open(str(model), backend, threads)
-
-
-_OPENING = threading.Lock()
 
 
 @lru_cache(maxsize=4)

@@ -180,8 +180,25 @@ class Codec:
             with suppress(DeviceMemoryError, SizeError):
                 finish = self._device.begin_encoding(picture.colours(), quality, timings)
                 return lambda: self._file(picture, quality, finish())
-        quantised = _with_smaller_tiles(lambda tile: self.quantise(picture, quality, timings, limits, tile=tile))
+        quantised = self.with_smaller_tiles(lambda tile: self.quantise(picture, quality, timings, limits, tile=tile))
         return lambda: self.pack(quantised, timings)
+
+    def with_smaller_tiles(
+        self, work: Callable[[int | None], T], tiles: Sequence[int | None] = (None, *_SMALLER_TILES)
+    ) -> T:
+        """What `work` gives with the usual tiles or, where memory runs out, smaller ones. Raises OutOfMemoryError."""
+        tiles = tiles if self.bundle.manifest.tiled else tiles[:1]
+        for tile in tiles:
+            try:
+                return work(tile)
+            except MemoryError as error:
+                if tile != tiles[-1]:
+                    continue
+                if isinstance(error, CondicError):
+                    raise
+                tried = f", not even in tiles of {tile} pixels a side" if tile else "; this model has no tiles"
+                raise OutOfMemoryError(f"not enough memory{tried}") from error
+        raise AssertionError
 
     def quantise(
         self,
@@ -226,10 +243,10 @@ class Codec:
         evaluation.sources["image"] = pixels
         return evaluation
 
-    def reconstruct(self, quantised: Quantised, timings: Timings | None = None) -> Pixels:
-        """What decoding will give, uint8 [H, W, 3], without coding anything."""
+    def reconstruct(self, quantised: Quantised, timings: Timings | None = None, tile: int | None = None) -> Pixels:
+        """What decoding will give, uint8 [H, W, 3], without coding anything; `tile` as in `quantise`."""
         height, width = quantised.picture.rgb.shape[:2]
-        evaluation = self._evaluation(height, width, quantised.quality, timings or Timings())
+        evaluation = self._evaluation(height, width, quantised.quality, timings or Timings(), tile)
         for latent in quantised.latents:
             give_hat(latent.name, latent.integers, evaluation)
         for step in self.bundle.manifest.decode:
@@ -353,12 +370,15 @@ class Codec:
             return draw
 
         def on_host_in_halves() -> Callable[[], Decoded]:
-            begun = [_with_smaller_tiles(on_host)]
+            begun = [self.with_smaller_tiles(on_host)]
 
             def draw() -> Decoded:
-                with suppress(MemoryError):
+                try:
                     return begun.pop()()  # what it holds goes with it
-                return _with_smaller_tiles(lambda tile: on_host(tile)(), _SMALLER_TILES)
+                except MemoryError:
+                    if not manifest.tiled:
+                        raise
+                return self.with_smaller_tiles(lambda tile: on_host(tile)(), _SMALLER_TILES)
 
             return draw
 
@@ -368,7 +388,7 @@ class Codec:
                     payloads = [stream.section(k).payload for k in range(sum(step.op == "code" for step in steps))]
                     draw = canvas.draw_pixels
                     return finish(self._device.decode(kind, header, payloads, draw, timings, latents=latents))
-            return _with_smaller_tiles(lambda tile: on_host(tile)())
+            return self.with_smaller_tiles(lambda tile: on_host(tile)())
 
         return on_host_in_halves() if self.graphs.backend.driver is None else on_device
 
@@ -464,19 +484,6 @@ def _close(device: DevicePipeline | None, graphs: LoadedGraphs) -> None:
 def _check_quality(quality: int) -> None:
     if not is_whole(quality) or not 0 <= quality < QUALITY_LEVELS:
         raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
-
-
-def _with_smaller_tiles(work: Callable[[int | None], T], tiles: Sequence[int | None] = (None, *_SMALLER_TILES)) -> T:
-    """What `work` gives with the usual tiles or, where memory runs out, smaller ones. Raises OutOfMemoryError."""
-    for tile in tiles:
-        try:
-            return work(tile)
-        except MemoryError as error:
-            if tile == tiles[-1]:
-                if isinstance(error, CondicError):
-                    raise
-                raise OutOfMemoryError(f"not enough memory, not even in tiles of {tile} pixels a side") from error
-    raise AssertionError
 
 
 def load_codec(model: str, backend: str = "auto", threads: int = 0) -> Codec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +27,9 @@ class LevelIndependent:
         self._codec = codec
         self._unscaled: dict[str, tuple[Tensor, str]] = {}
         for step in _candidates(codec):
-            latent, gain = step.outputs[0], step.inputs[1]
             if _scales(codec, step):
-                evaluation = codec.evaluation(picture, 0, timings or Timings())
-                evaluation.give(gain, np.ones_like(_row(codec, gain, 0)))
-                evaluation.note(step)
-                self._unscaled[latent] = evaluation.keep(latent), gain
+                unscaled = codec.with_smaller_tiles(partial(_unscaled, codec, picture, step, timings or Timings()))
+                self._unscaled[step.outputs[0]] = unscaled, step.inputs[1]
 
     def tensors(self, level: int) -> dict[str, Tensor]:
         """Latents at a level, ready to be coded, by name (`prior.y`)."""
@@ -52,6 +50,13 @@ def _scales(codec: Codec, step: Step) -> bool:
     gains = [_row(codec, step.inputs[1], level) for level in (0, QUALITY_LEVELS - 1)]
     (unscaled,) = codec.graphs.run(step.target, [noise, np.ones_like(gains[0])])
     return all(np.array_equal(codec.graphs.run(step.target, [noise, gain])[0], unscaled * gain) for gain in gains)
+
+
+def _unscaled(codec: Codec, picture: Picture, step: Step, timings: Timings, tile: int | None) -> Tensor:
+    evaluation = codec.evaluation(picture, 0, timings, tile)
+    evaluation.give(step.inputs[1], np.ones_like(_row(codec, step.inputs[1], 0)))
+    evaluation.note(step)
+    return evaluation.keep(step.outputs[0])
 
 
 def _row(codec: Codec, table: str, level: int) -> Tensor:

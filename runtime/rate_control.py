@@ -54,7 +54,8 @@ def encode_for(
     """Compresses an image at a level (default 32), or at the best one for a limit; at most one may be given.
 
     `max_bytes`: the largest level whose file has no more bytes. `bpp`: the same in bits per pixel. `psnr`: the smallest
-    level whose picture has at least so many dB over RGB. Raises InputError, also where no level meets the limit.
+    level whose picture has at least so many dB over RGB. Where sizes and PSNR do not rise with every level, as of a few
+    pixels or one colour, it is the best of the levels tried. Raises InputError, also where none meets the limit.
     """
     if sum(x is not None for x in (quality, max_bytes, bpp, psnr)) > 1:
         raise InputError("quality, max_bytes, bpp and psnr exclude each other: give one")
@@ -67,10 +68,13 @@ def encode_for(
     if max_bytes is None and psnr is None:
         level = DEFAULT_QUALITY if quality is None else quality
         return Chosen(codec.encode(picture, level, timings, limits), level, passes=1)
-    once, files = LevelIndependent(codec, picture, timings), dict[int, bytes]()
+    once, files, reached = LevelIndependent(codec, picture, timings), dict[int, bytes](), dict[int, float]()
 
     def code(level: int) -> Quantised:
-        quantised = codec.quantise(picture, level, timings, limits, once.tensors(level))
+        known = once.tensors(level)
+        quantised = codec.with_smaller_tiles(
+            lambda tile: codec.quantise(picture, level, timings, limits, known, tile=tile)
+        )
         files[level] = codec.pack(quantised, timings)
         return quantised
 
@@ -79,8 +83,10 @@ def encode_for(
         return math.log2(len(files[level]))
 
     def decibels(level: int) -> float:
-        decoded = replace(picture, rgb=codec.reconstruct(code(level), timings))
-        return _psnr(decoded.colours(), picture.colours())
+        quantised = code(level)
+        pixels = codec.with_smaller_tiles(lambda tile: codec.reconstruct(quantised, timings, tile))
+        reached[level] = _psnr(replace(picture, rgb=pixels).colours(), picture.colours())
+        return reached[level]
 
     if max_bytes is not None:
         level = last_level(octaves, math.log2(max(max_bytes, 1)), _SLOPES["bytes"])
@@ -88,9 +94,11 @@ def encode_for(
             raise InputError(f"{max_bytes} bytes are too few: level 0 takes {len(files[0])}")
     else:
         assert psnr is not None
-        level = last_level(decibels, math.nextafter(psnr, -math.inf), _SLOPES["psnr"]) + 1
-        if level == QUALITY_LEVELS:
-            raise InputError(f"{psnr} dB are out of reach: level 63 has {decibels(63):.2f} dB")
+        last_level(decibels, math.nextafter(psnr, -math.inf), _SLOPES["psnr"])
+        best = max(reached, key=lambda k: reached[k])
+        if reached[best] < psnr:
+            raise InputError(f"{psnr} dB are out of reach: level {best} has {reached[best]:.2f} dB")
+        level = min(level for level, decibels in reached.items() if decibels >= psnr)
     return Chosen(files[level], level, len(files))
 
 

@@ -5,6 +5,7 @@ A backend registers itself in the entry-point group `condic.backends`; nothing h
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -82,6 +83,13 @@ class Backend(Protocol):
         ...
 
 
+LOADING = threading.RLock()
+"""Held while a codec is opened or a graph is loaded on the host. A fork waits for it: a process that began with half a
+library, and a lock that nobody gives back, would be stuck."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=LOADING.acquire, after_in_parent=LOADING.release, after_in_child=LOADING.release)
+
+
 class LoadedGraphs:
     """The graphs of a bundle on one backend, each loaded when first run; exact ones pass their known-answer test then.
 
@@ -91,7 +99,7 @@ class LoadedGraphs:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self._bundle, self.backend = bundle, backend
         self._runners: dict[str, Runner] = {}
-        self._lock: AbstractContextManager[object] = threading.Lock()
+        self._lock: AbstractContextManager[object] = LOADING
         if backend.driver is not None:
             from condic.runtime.cuda.graph import SETTING_UP
 
