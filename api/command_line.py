@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import click
 
-from condic.errors import CondicError, CondicWarning
+from condic.errors import CondicError, CondicWarning, install_hint
 
 FAILED, BAD_INPUT, SIGNALLED = 1, 2, 128
 INTERRUPTED = SIGNALLED + signal.SIGINT
@@ -110,7 +110,7 @@ def _what_input_caused(name: str, error: Exception, extras: str) -> str | None:
         case click.ClickException():
             return error.format_message()
         case ModuleNotFoundError() if extras and not (error.name or "condic").startswith("condic"):
-            return f"this needs {error.name}: pip install 'condic[{extras}]'"
+            return f"this needs {error.name}: {install_hint(extras)}"
         case MemoryError():
             return "not enough memory"
         case OSError() if error.errno in _OF_OUTPUT and error.filename is None:

@@ -45,8 +45,13 @@ class DeviceLostError(BackendError):
 
 
 class SizeError(BackendError):
-    """A backend has no graph for images of a size: no engine was built for it."""
+    """A backend cannot run images of a size: no engine covers it, or its kernels cannot count so many pixels."""
 
 
 class CondicWarning(UserWarning):
     """Something of an image that a file or a format cannot hold, and what became of it."""
+
+
+def install_hint(extras: str) -> str:
+    """How to install optional parts of condic, which is on no package index: `extras` are their names."""
+    return f"pip install '.[{extras}]' in condic's sources"

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import select
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -85,9 +86,13 @@ def _bytes_of(file: BinaryIO, begin: bytes = b"") -> bytes:
 
 def _read(file: BinaryIO, *size: int) -> bytes:
     data = file.read(*size)
-    if not isinstance(data, bytes):
+    if isinstance(data, str):
         raise ValueError("gives text, not bytes; open it with mode 'rb'")
-    return data
+    if data is None:
+        raise ValueError("has nothing to read yet and does not wait for it; make it block")
+    if not isinstance(data, bytes | bytearray):
+        raise ValueError(f"gives a {type(data).__name__}, not bytes; give its content as bytes")
+    return bytes(data)
 
 
 def exists(path: Path) -> bool:
@@ -197,18 +202,24 @@ def _check_target(target: Path, suffixes: tuple[str, ...], replace: bool) -> Non
 def replace_whole(path: Path) -> Iterator[Path]:
     """Yields a new empty file in the folder of `path`; renames it to `path` on success, removes it on any failure.
 
-    Where `path` is a link, what it leads to is replaced. Permissions stay what they were.
+    Where `path` is a link, what it leads to is replaced. Permissions stay what they were, and so does the owner where
+    that is allowed.
     """
     path = Path(os.path.realpath(path))
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
     temporary = path.with_name(f".condic-{os.urandom(8).hex()}{suffix}")
-    mode = path.stat().st_mode & 0o777 if path.exists() else None
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else 0o600))
+    old = path.stat() if path.exists() else None
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if old is None else 0o600))
     try:
         yield temporary
-        if mode is not None and mode != 0o600:
-            with suppress(PermissionError):  # of file systems that know none
-                temporary.chmod(mode)
+        if old is not None:
+            new = temporary.stat()
+            with suppress(PermissionError):  # of file systems that know none, and of all but root
+                if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+                    os.chown(temporary, old.st_uid, old.st_gid)
+            with suppress(PermissionError):
+                if stat.S_IMODE(old.st_mode) != 0o600:
+                    temporary.chmod(old.st_mode & 0o777)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

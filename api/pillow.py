@@ -42,9 +42,6 @@ class CdicImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         assert self.fp is not None
         data = self.fp.read()
-        if self._exclusive_fp:
-            self.fp.close()
-            self.fp = None
         try:
             # Pillow has its own limit on pixels, and applies it to what it opens.
             self._coded = CodedImage(data, self._model, self._backend, Limits(pixels=2**32))
@@ -64,6 +61,9 @@ class CdicImageFile(ImageFile.ImageFile):
             except CondicError as error:
                 raise OSError(str(error)) from error
             self.im, self._coded = Image.fromarray(pixels).im, None
+            if self.fp is not None and self._exclusive_fp:  # Pillow's own file
+                self.fp.close()
+            self.fp = None
         return Image.Image.load(self)
 
 
@@ -82,7 +82,8 @@ def _accept(prefix: bytes) -> bool:
 def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     """Writes what `condic.encode` makes of the image and the arguments of `save`.
 
-    Metadata of the image is kept; `icc_profile`, `exif` and `xmp` replace it, and None or b"" leaves it out.
+    Metadata of the image is kept; `icc_profile`, `exif` and `xmp` replace it, and None or b"" leaves it out; `strip`
+    leaves out all of it.
     """
     from condic.functions import encode
     from condic.runtime.pictures import as_picture
@@ -94,7 +95,7 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         image.info.update(given)
     picture = as_picture(image)
     picture = replace(picture, metadata=picture.metadata.upright())
-    known = ("quality", "max_bytes", "bpp", "psnr", "model", "backend")
+    known = ("quality", "max_bytes", "bpp", "psnr", "model", "backend", "strip")
     arguments = {name: options[name] for name in known if name in options}
     fp.write(encode(picture, **({"model": DEFAULT_MODEL} | arguments)))  # type: ignore[arg-type]
 

@@ -49,12 +49,12 @@ def save(json_out: Path | None, kind: str, content: Any) -> None:
 
 model_option = click.option("--model", default=DEFAULT_MODEL, help="Shipped model, or path of a bundle.")
 json_option = click.option(
-    "--json", "json_out", type=click.Path(path_type=Path), callback=lambda *given: _writable(given[-1]),
-    help="File for all results.",
+    "--json", "json_out", type=click.Path(path_type=Path), callback=lambda *given: _writable(given[-1], ".json"),
+    help="File for all results, NAME.json.",
 )  # fmt: skip
 html_option = functools.partial(
     click.option, "--html", "html_out", type=click.Path(path_type=Path),
-    callback=lambda *given: _writable(given[-1]), help="File for a report.",
+    callback=lambda *given: _writable(given[-1], ".html"), help="File for a report, NAME.html.",
 )  # fmt: skip
 images_argument = click.argument(
     "paths", type=click.Path(path_type=Path), metavar="IMAGE_OR_DIR...", nargs=-1, required=True
@@ -86,12 +86,12 @@ def split(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
-def _writable(target: Path | None) -> Path | None:
-    """Fails before any work is done if nothing can be written there."""
+def _writable(target: Path | None, suffix: str) -> Path | None:
+    """Fails before any work is done if nothing can be written there. Results replace older ones, but no other files."""
     if target and is_standard_output(target):
         raise click.BadParameter("standard output has the tables; give a file name")
     if target:
-        check_target(target)
+        check_target(target, (suffix,))
     return target
 
 

@@ -27,7 +27,7 @@ _FLAGS: Mapping[Option, tuple[str, ...]] = {
 _OUR_MEMORY = "REQUIRE_USER_ALLOCATION"
 """TensorRT-RTX has it: without it engines allocate, which a CUDA graph cannot record."""
 _SEVERAL_CONTEXTS = "PROFILE_SHARING_0806"
-"""What TensorRT 8.6 calls it that an engine has several contexts at a time; later versions always allow that."""
+"""The preview feature of TensorRT 8.6 that lets an engine have several contexts at a time; later versions always do."""
 _SHAPELESS = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "SHUFFLE", "SLICE", "CONCATENATION")
 """Layers of TensorRT 8.6 that compute nothing: their precision follows from their inputs."""
 

@@ -63,8 +63,9 @@ def build_bundle(
     for network in (source.model, *(graph.network for graph in source.graphs)):
         network.eval()
     check_source(source)
-    if odd := [name for name, value in provenance.items() if not isinstance(value, str)]:
-        raise InputError(f"provenance: {odd[0]} is a {type(provenance[odd[0]]).__name__}; manifests have strings")
+    for name, value in provenance.items():
+        if not isinstance(value, str):
+            raise InputError(f"provenance: {name} is a {type(value).__name__}; manifests have strings")
     graphs, largest_sums = [], {}
     tables = dict(source.tables)
     for graph in source.graphs:

@@ -22,8 +22,9 @@ def check_source(source: SourceCodec) -> None:
     for path, module in source.model.named_modules():
         for tensor in constants_of(module):
             _check_half(f"a buffer of {path or 'the model'}", tensor)
-    if odd := [name for name, value in source.options.items() if not isinstance(value, str)]:
-        raise InputError(f"option {odd[0]} is a {type(source.options[odd[0]]).__name__}; manifests have strings")
+    for name, value in source.options.items():
+        if not isinstance(value, str):
+            raise InputError(f"option {name} is a {type(value).__name__}; manifests have strings")
     held = {id(x) for module in source.model.modules() for x in weights_of(module)}
     for graph in source.graphs:
         if any(id(x) not in held for module in graph.network.modules() for x in weights_of(module)):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 from condic.command_line import run_program
-from condic.errors import InputError
+from condic.errors import InputError, install_hint
 
 Role = Literal["image", "condition"]
 
@@ -149,7 +149,7 @@ def _refuse_given(context: click.Context, names: tuple[str, ...], why: str) -> N
 
 
 def _missing(error: ModuleNotFoundError, extras: str) -> InputError:
-    return InputError(f"this needs {error.name}: pip install 'condic[{extras}]'")
+    return InputError(f"this needs {error.name}: {install_hint(extras)}")
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ class Codec:
             self._device = open_pipeline(bundle, self.graphs, self._entropy, host_coder=host_coder)
             self._workers = WORKSPACES - 1
         self.close = weakref.finalize(self, _close, self._device, self.graphs)
-        """Gives everything on a device back, at once; nothing can be coded afterwards. On the host there is nothing."""
+        """Releases what is on a device, at once; nothing can be coded afterwards. On the host it does nothing."""
 
     @property
     def backend(self) -> str:
@@ -326,7 +326,7 @@ class Codec:
         With a `reduction` of n (8, 16 or 32), blocks of n x n pixels become one, their mean: the image has ceil(H / n)
         rows and ceil(W / n) columns.
         """
-        if reduction not in (1, *REDUCTIONS):
+        if not is_whole(reduction) or reduction not in (1, *REDUCTIONS):
             raise InputError(f"reduction {reduction}: give one of {', '.join(map(str, REDUCTIONS))}")
         if large and not self.bundle.manifest.large_preview:
             raise InputError(f"{self.bundle.source}: this model has one preview only; leave out the super-resolved one")
@@ -348,6 +348,8 @@ class Codec:
         steps: tuple[Step, ...] = getattr(manifest, kind)
         image = manifest.image_spec(steps)
         smaller = image.stride  # of a preview
+        if reduction % smaller and reduction != 1:
+            raise InputError(f"reduction {reduction}: this model's preview is {smaller} times smaller by itself")
         wanted = Rectangle.within(region, header.width, header.height)
         canvas = Canvas(
             wanted.reduced(smaller), header.flags, manifest.alignment // smaller, max(1, reduction // smaller)

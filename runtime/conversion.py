@@ -25,6 +25,10 @@ _OF_TIFF = {
 """Tags of a TIFF file's directory that describe how its pixels lie there, or hold what is carried apart."""
 
 
+_HEAD = 4096
+"""Bytes in which a file says what it holds."""
+
+
 def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
     """An image of mode L, LA, RGB or RGBA, upright, and its metadata.
 
@@ -35,6 +39,7 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
     try:
         _refuse_what_is_misread(image)
         bits = _stored_bits(image)  # Pillow forgets it when it decodes
+        grey = "LA;16B" in _raw_modes(image)  # which becomes RGBA
         _warn_of_losses(image, deep=bits > 8)
         image.load()
     except (CondicWarning, InputError, MemoryError):
@@ -47,7 +52,7 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
             image, metadata = ImageOps.exif_transpose(image), metadata.upright()
         if image.mode in ("CMYK", "LAB"):
             image, metadata = _to_srgb(image, metadata.icc_profile), Metadata(b"", metadata.exif, metadata.xmp)
-        return _reduced(image, bits), metadata
+        return _reduced(image, bits, grey_in_colour=grey), metadata
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise InputError(f"Pillow cannot convert it ({reason(error)})") from error
 
@@ -63,7 +68,7 @@ def _refuse_what_is_misread(image: Image.Image) -> None:
         (depth > 8 and planes and samples.max(initial=1) > 1, "16-bit TIFF files with a plane for each colour"),
         (depth <= 8 and (formats == 2).any(), "TIFF files of 8-bit numbers with a sign"),
         (
-            depth > 16 and (formats == 1).any() and image.getextrema()[0] < 0,
+            depth > 16 and (formats == 1).any() and np.asarray(image).min(initial=0) < 0,
             "TIFF files of 32-bit numbers of which some are beyond 2^31",
         ),
     ):
@@ -88,18 +93,36 @@ def _stored_bits(image: Image.Image) -> int:
     bits = getattr(image, "tag_v2", {}).get(258, (8,))
     if isinstance(bits, tuple) and max(bits) > 8:
         return int(max(bits))
+    modes = _raw_modes(image)
+    if any(";16" in x for x in modes):
+        return 16
+    if image.format == "PNG" and modes in (["L;2"], ["L;4"]):
+        return int(modes[0][-1])
     for tile in getattr(image, "tile", ()):
-        arguments: Any = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        modes = [x for x in arguments if isinstance(x, str)]
-        if any(";16" in x for x in modes):
+        last = tile[3][-1] if isinstance(tile[3], tuple) and tile[3] else None
+        if tile[0] == "SGI16" or (tile[0] in ("ppm", "ppm_plain") and isinstance(last, int) and last > 255):
             return 16
-        if image.format == "PNG" and modes in (["L;2"], ["L;4"]):
-            return int(modes[0][-1])
-        if tile[0] == "SGI16":
-            return 16
-        if tile[0] in ("ppm", "ppm_plain") and isinstance(arguments[-1], int) and arguments[-1] > 255:
-            return 16
-    return 8
+    return max(8, _bits_of_box(image))
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    """What Pillow calls the pixels of the file, before it decodes them."""
+    given = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in getattr(image, "tile", ())]
+    return [x for arguments in given for x in arguments if isinstance(x, str)]
+
+
+def _bits_of_box(image: Image.Image) -> int:
+    """Bits a sample that an AVIF (ISO/IEC 23008-12, `pixi`) or JPEG 2000 file (ISO/IEC 15444-1, `SIZ`) says it has."""
+    file, places = getattr(image, "fp", None), {"AVIF": (b"pixi", 9, 0), "JPEG2000": (b"\xff\x51", 40, 1)}
+    if file is None or image.format not in places:
+        return 0
+    marker, offset, less = places[image.format]
+    at = file.tell()
+    file.seek(0)
+    head = file.read(_HEAD)
+    file.seek(at)
+    found = head.find(marker)
+    return (head[found + offset] & 127) + less if 0 <= found < len(head) - offset else 0
 
 
 def _metadata(image: Image.Image) -> Metadata:
@@ -158,7 +181,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         return image.convert("RGB")
 
 
-def _reduced(image: Image.Image, bits: int) -> Image.Image:
+def _reduced(image: Image.Image, bits: int, *, grey_in_colour: bool) -> Image.Image:
     key = image.info.get("transparency")  # the value, or colour, that is transparent, with as many bits as stored
     if image.mode.startswith("I"):
         values = np.asarray(image)
@@ -167,6 +190,7 @@ def _reduced(image: Image.Image, bits: int) -> Image.Image:
             if isinstance(key, int):
                 image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     elif bits > 8 and isinstance(key, tuple):
+        _warn(image, "colours with the upper 8 bits of the transparent one become transparent too")
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in key)
     elif bits < 8 and isinstance(key, int):
@@ -175,7 +199,8 @@ def _reduced(image: Image.Image, bits: int) -> Image.Image:
     if image.mode in ("RGBa", "La"):
         image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
     transparent = image.has_transparency_data  # a palette may have alpha too
-    target = ("LA" if transparent else "L") if image.mode in _GREY else ("RGBA" if transparent else "RGB")
+    grey = image.mode in _GREY or grey_in_colour
+    target = ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
     return image if image.mode == target else image.convert(target)
 
 

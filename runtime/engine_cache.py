@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,7 +40,8 @@ _LARGEST_HEADER = 2**24
 _OLDEST_COMPATIBLE = (8, 0)
 """Hardware-compatible engines run on Ampere and later."""
 _RTX_KNOWS, _RTX_FROM = ((8, 0), (8, 6), (8, 9)), (12, 0)
-"""Compute capabilities that TensorRT-RTX 1.7 says it runs engines for all on, and from which on it runs on any."""
+"""Compute capabilities on which TensorRT-RTX 1.7 runs engines built for all GPUs, and the one from which on every later
+one does."""
 RTX_GPUS = "8.0, 8.6, 8.9, and 12.0 and later"
 """For people: those that `rtx_runs_on` has."""
 
@@ -190,40 +192,62 @@ def read_engine(path: Path) -> Engine:
     return Engine(key, content[start:], notes)
 
 
-def find_engine(
-    folder: Path, bundle_id: str, role: str, precisions: Sequence[Precision], target: Target, size: Size
-) -> Engine:
-    """The engine to run a graph with, read and checked: of the first precision, the smallest profile with `size`.
+@dataclass(frozen=True)
+class Search:
+    """What an engine is wanted for: a graph, the precisions that will do, a GPU, and the size of the padded image."""
 
-    `size` is the padded image's. Damaged and foreign engines are passed over. Raises BackendError if none is left; it
-    says what was wrong with those that are there.
-    """
-    problems: list[str] = []
-    fitting: list[tuple[int, int, Path]] = []
-    for path, key in stored_engines(folder, bundle_id, role):
-        if isinstance(key, str):
-            problems.append(key)
-            continue
-        if (key.bundle_id, key.role) != (bundle_id, role) or key.precision not in precisions:
-            continue
-        problem = key.misfit(target)
-        if problem is None and not key.profile.takes(size):
-            problem = f"it takes {key.profile}, not {size[0]}x{size[1]}"
-        if problem:
-            problems.append(f"{path}: {problem}")
-            continue
-        height, width = key.profile.largest
-        fitting.append((precisions.index(key.precision), height * width, path))
-    for _, _, path in sorted(fitting):
-        try:
-            return read_engine(path)
-        except BackendError as error:
-            problems.insert(0, str(error))  # worse than an engine that is for others
-    found = f"none fits ({'; '.join(problems[:_SHOWN_PROBLEMS])})" if problems else f"none in {folder}"
-    raise BackendError(
-        f"no engine of {role} for {size[0]}x{size[1]} on {target}: {found}; build them with condic-export --engines, "
-        "with --shapes for sizes of your own, or use --backend ort"
-    )
+    folder: Path
+    bundle_id: str
+    role: str
+    precisions: Sequence[Precision]
+    target: Target
+    size: Size
+
+    def fitting(self) -> list[tuple[Path, EngineKey]]:
+        """Engines by their headers alone, best first: of the first precision, the smallest profile with the size.
+
+        Raises BackendError if there is none; it says what was wrong with those that are there.
+        """
+        found, problems = self._sorted()
+        if not found:
+            raise self._error(problems)
+        return found
+
+    def read(self) -> Engine:
+        """The best engine, read and checked. Damaged ones are passed over. Raises BackendError if none is left."""
+        found, problems = self._sorted()
+        for path, _ in found:
+            try:
+                return read_engine(path)
+            except BackendError as error:
+                problems.insert(0, str(error))  # worse than an engine that is for others
+        raise self._error(problems)
+
+    def _sorted(self) -> tuple[list[tuple[Path, EngineKey]], list[str]]:
+        problems: list[str] = []
+        fitting: list[tuple[Path, EngineKey]] = []
+        for path, key in stored_engines(self.folder, self.bundle_id, self.role):
+            if isinstance(key, str):
+                problems.append(key)
+                continue
+            if (key.bundle_id, key.role) != (self.bundle_id, self.role) or key.precision not in self.precisions:
+                continue
+            problem = key.misfit(self.target)
+            if problem is None and not key.profile.takes(self.size):
+                problem = f"it takes {key.profile}, not {self.size[0]}x{self.size[1]}"
+            if problem:
+                problems.append(f"{path}: {problem}")
+            else:
+                fitting.append((path, key))
+        order = self.precisions.index
+        return sorted(fitting, key=lambda x: (order(x[1].precision), math.prod(x[1].profile.largest), x[0])), problems
+
+    def _error(self, problems: Sequence[str]) -> BackendError:
+        found = f"none fits ({'; '.join(problems[:_SHOWN_PROBLEMS])})" if problems else f"none in {self.folder}"
+        return BackendError(
+            f"no engine of {self.role} for {self.size[0]}x{self.size[1]} on {self.target}: {found}; build them with "
+            "condic-export --engines, with --shapes for sizes of your own, or use --backend ort"
+        )
 
 
 def stored_engines(folder: Path, bundle_id: str, role: str) -> Iterator[tuple[Path, EngineKey | str]]:

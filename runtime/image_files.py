@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
@@ -98,11 +99,14 @@ def write_image(
 ) -> None:
     """Writes uint8 [H, W] or [H, W, 2..4] in the format of the target's suffix, or of `suffix` where it has none.
 
-    JPEG has quality 95 without subsampling, WebP is lossless. Raises InputError; warns (CondicWarning) about metadata
-    that the format does not hold.
+    JPEG has quality 95 without subsampling, WebP is lossless. Alpha that is opaque everywhere is left out where the
+    format has none. Raises InputError; warns (CondicWarning) about metadata that the format does not hold.
     """
     image = Image.fromarray(pixels)
-    kind = check_format(target, suffix, image.width, image.height, alpha="A" in image.getbands())
+    transparent = "A" in image.getbands() and bool(np.asarray(image.getchannel("A")).min(initial=255) < 255)
+    kind = check_format(target, suffix, image.width, image.height, alpha=transparent)
+    if not kind.alpha:
+        image = image.convert(image.mode.removesuffix("A"))
     held = _held(metadata or Metadata(), kind, target)
     try:
         with writing(target, replace=replace) as file:

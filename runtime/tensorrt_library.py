@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from condic.errors import BackendError
+from condic.errors import BackendError, install_hint
 from condic.runtime.engine_cache import Flavour
 
 _MODULES: tuple[tuple[str, Flavour], ...] = (
@@ -63,7 +63,7 @@ def find_tensorrt() -> TensorRt:
         else:
             return adopt(api, flavour)
     raise BackendError(
-        "TensorRT is not installed; pip install 'condic[tensorrt]' for TensorRT-RTX, or NVIDIA's package tensorrt"
+        f"TensorRT is not installed; {install_hint('tensorrt')} for TensorRT-RTX, or NVIDIA's package tensorrt"
     )
 
 

@@ -19,8 +19,8 @@ def compare(before: Path, after: Path, threshold: float) -> None:
     """Says what became faster or slower between two runs of throughput, as --json wrote them.
 
     A difference counts if the quartiles of the two runs do not overlap. Exit code 1 if something takes more than
-    --threshold percent longer, or fails now. Of fewer than four times on both sides nobody knows the noise: then
-    the percentage alone counts.
+    --threshold percent longer, or fails now. With fewer than four runs on both sides the noise is unknown: then the
+    percentage alone counts.
     """
     from condic.benchmarks.comparison import compare, differences
     from condic.benchmarks.display import show_table

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from condic.errors import BackendError, CondicError, InputError, OutOfMemoryError
+from condic.errors import BackendError, CondicError, InputError, OutOfMemoryError, install_hint
 from condic.runtime.bundle import Bundle
 from condic.runtime.known_answer import check_known_answer, first_line
 from condic.runtime.manifest import Graph
@@ -222,4 +222,4 @@ def _registered() -> dict[str, EntryPoint]:
 
 def _install_hint(name: str) -> str:
     extra = {"ort": "cpu", "openvino": "openvino", "torch": "export", "ort-cuda": "cuda"}
-    return f"pip install 'condic[{extra[name]}]'" if name in extra else "install its library"
+    return install_hint(extra[name]) if name in extra else "install its library"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from condic.errors import BackendError, DeviceMemoryError, SizeError
+from condic.errors import BackendError, DeviceMemoryError, SizeError, install_hint
 from condic.kernels.device.libraries import wheel_libraries
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
@@ -37,8 +37,8 @@ class OrtCudaBackend:
         find_libcuda()
         if _PROVIDER not in onnxruntime.get_available_providers():
             raise BackendError(
-                "this is onnxruntime, not onnxruntime-gpu: pip uninstall onnxruntime, then pip install 'condic[cuda]'; "
-                f"{CPU}"
+                "this is onnxruntime, not onnxruntime-gpu: pip uninstall onnxruntime, then "
+                f"{install_hint('cuda')}; {CPU}"
             )
         _load_libraries()
         # ONNX Runtime 1.31 warns at each session that no plug-in has this provider, by a logger that no session has.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from condic.errors import BackendError, SizeError
@@ -11,7 +12,7 @@ from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
 from condic.runtime.cuda.graph import DeviceGraph, Size, shape_of
-from condic.runtime.engine_cache import Engine, EngineKey, Target, engine_folder, engine_precisions, find_engine
+from condic.runtime.engine_cache import Engine, EngineKey, Search, Target, engine_folder, engine_precisions
 from condic.runtime.known_answer import check_known_answer
 from condic.runtime.manifest import Graph
 from condic.runtime.tensorrt_library import TensorRt, find_tensorrt
@@ -76,30 +77,30 @@ class _Engines:
     def prepare(self, size: Size) -> _Execution:
         """An execution for a padded image's size, with the engine of the smallest profile that takes it."""
         with self._lock:
-            engine = self._find(size)
-            if engine.key not in self._loaded:
-                self._loaded[engine.key] = self._tested(self._load(engine))
-                self._build_seconds[engine.key] = engine.notes.get("build_seconds", 0.0)
-            return _Execution(self._graph, self._library, self._loaded[engine.key], size)
+            search = self._search(size)
+            with _of_size():
+                (_, key), *_ = search.fitting()
+            if key not in self._loaded:
+                with _of_size():
+                    engine = search.read()
+                key = engine.key  # of another one, if the best is damaged
+            if key not in self._loaded:
+                self._loaded[key] = self._tested(self._load(engine))
+                self._build_seconds[key] = engine.notes.get("build_seconds", 0.0)
+            return _Execution(self._graph, self._library, self._loaded[key], size)
 
     def takes(self, size: Size) -> bool:
         """Whether there is an engine for a size; found out once."""
         if size not in self._taken:
             try:
-                self._find(size)
-                self._taken[size] = True
-            except SizeError:
+                self._taken[size] = bool(self._search(size).fitting())
+            except BackendError:
                 self._taken[size] = False
         return self._taken[size]
 
-    def _find(self, size: Size) -> Engine:
-        try:
-            return find_engine(
-                engine_folder(), self._bundle.manifest.bundle_id, self._graph.role, engine_precisions(self._graph),
-                self._target, size,
-            )  # fmt: skip
-        except BackendError as error:
-            raise SizeError(str(error)) from error
+    def _search(self, size: Size) -> Search:
+        bundle_id, precisions = self._bundle.manifest.bundle_id, engine_precisions(self._graph)
+        return Search(engine_folder(), bundle_id, self._graph.role, precisions, self._target, size)
 
     def _load(self, engine: Engine) -> Any:
         """The engine in TensorRT's own form. Raises BackendError."""
@@ -124,6 +125,15 @@ class _Engines:
             finally:
                 run.close()
         return loaded
+
+
+@contextmanager
+def _of_size() -> Iterator[None]:
+    """Within it, that there is no engine is an error of the size: there may be one for tiles."""
+    try:
+        yield
+    except BackendError as error:
+        raise SizeError(str(error)) from error
 
 
 def _context(api: Any, engine: Any) -> Any:

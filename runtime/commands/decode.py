@@ -89,6 +89,14 @@ def preview(setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: 
     )  # fmt: skip
 
 
+def _is_transparent(data: bytes | memoryview, limits: Limits) -> bool:
+    from condic.runtime.bitstream import read_stream
+    from condic.runtime.pictures import stored_without_loss
+
+    alpha, _ = stored_without_loss(read_stream(data, limits), limits)
+    return alpha is not None and alpha.min() < 255
+
+
 def _decode_all(
     setup: Setup, paths: Sequence[Path], out_dir: Path | None, force: bool, suffix: str, run: Decode, size: Size
 ) -> None:
@@ -103,7 +111,8 @@ def _decode_all(
         data, timings = read_source(task.source, MAGIC), Timings()
         with named(task.source):
             header = read_header(data, setup.limits)
-        check_format(task.target, f".{suffix}", *size(header), alpha=bool(header.flags & Flags.ALPHA))
+            alpha = bool(header.flags & Flags.ALPHA) and _is_transparent(data, setup.limits)
+        check_format(task.target, f".{suffix}", *size(header), alpha=alpha)
         with named(task.source):
             with timings.stage("load"):
                 codec = setup.open(header)

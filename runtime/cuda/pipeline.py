@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -53,26 +53,25 @@ class DevicePipeline:
         Raises DeviceMemoryError and SizeError where the image cannot be coded like this, and other BackendErrors.
         """
         height, width, channels = pixels.shape
-        use = _Use(self, ProgramKey("encode", height, width, channels, self.host_coder))
-        try:
-            with self._driver.entered(), timings.stage("pixels"):
-                use.loaded.staged("pixels").reshape(pixels.shape)[:] = pixels
-                use.loaded.staged("rows", np.float32)[:] = self._rows.levels[quality]
-                use.loaded.run(0)
-        except BaseException:
-            use.end(failed=True)
-            raise
+        with self._driver.entered(), ExitStack() as begun:
+            key = ProgramKey("encode", height, width, channels, self.host_coder)
+            workspace, loaded = begun.enter_context(self._held(key))
+            with timings.stage("pixels"):
+                loaded.staged("pixels").reshape(pixels.shape)[:] = pixels
+                loaded.staged("rows", np.float32)[:] = self._rows.levels[quality]
+                loaded.run(0)
+            held = begun.pop_all()
 
         def finish() -> list[bytes]:
-            with use:
+            with self._driver.entered(), held:
                 with timings.stage("device"):
-                    use.workspace.wait()
-                self._check_finite(use.loaded)
+                    workspace.wait()
+                self._check_finite(loaded)
                 with timings.stage("coder"):
-                    latents, tables = use.loaded.program.latents, self._entropy.coder
+                    latents, tables = loaded.program.latents, self._entropy.coder
                     if self.host_coder:
-                        return [coded_on_host(latent, use.loaded, tables) for latent in latents]
-                    return [coded_on_device(latent, use.loaded) for latent in latents]
+                        return [coded_on_host(latent, loaded, tables) for latent in latents]
+                    return [coded_on_device(latent, loaded) for latent in latents]
 
         return finish
 
@@ -89,14 +88,14 @@ class DevicePipeline:
         channels = 1 if header.flags & Flags.GREY else 3
         for host_coder in (False, True):
             key = ProgramKey(kind, header.height, header.width, channels, host_coder or self.host_coder)
-            with _Use(self, key) as use:
-                use.loaded.staged("rows", np.float32)[:] = self._rows.levels[header.quality]
+            with self._driver.entered(), self._held(key) as (workspace, loaded):
+                loaded.staged("rows", np.float32)[:] = self._rows.levels[header.quality]
                 if key.host_coder:
-                    self._decode_on_host(use, sections, timings)
-                elif not self._decode_on_device(use, sections, timings):
+                    self._decode_on_host(workspace, loaded, sections, timings)
+                elif not self._decode_on_device(workspace, loaded, sections, timings):
                     continue
-                self._check_finite(use.loaded)
-                return _drawn(use.loaded, draw, timings, latents=latents)
+                self._check_finite(loaded)
+                return _drawn(loaded, draw, timings, latents=latents)
         raise AssertionError
 
     def load(self) -> None:
@@ -106,9 +105,9 @@ class DevicePipeline:
 
     def profile(self, key: ProgramKey) -> list[tuple[str, float]]:
         """Seconds of every operation of a program, one at a time."""
-        with _Use(self, key) as use:
-            use.loaded.profile()  # libraries set themselves up
-            return use.loaded.profile()
+        with self._driver.entered(), self._held(key) as (_, loaded):
+            loaded.profile()  # libraries set themselves up
+            return loaded.profile()
 
     def close(self) -> None:
         """Lets go of everything on the device but the graphs."""
@@ -119,9 +118,10 @@ class DevicePipeline:
                 self._driver.release(self._coder.address)
             self._coder = None
 
-    def _decode_on_device(self, use: _Use, sections: Sequence[Payload], timings: Timings) -> bool:
+    def _decode_on_device(
+        self, workspace: Workspace, loaded: LoadedProgram, sections: Sequence[Payload], timings: Timings
+    ) -> bool:
         """One wait, at the end. False, and nothing done, where payloads are larger than what is made room for."""
-        loaded = use.loaded
         coded = [DeviceDecoding(*pair) for pair in zip(loaded.program.latents, sections, strict=True)]
         if not all(each.fits for each in coded):
             return False
@@ -129,20 +129,22 @@ class DevicePipeline:
             each.stage(loaded)
         with timings.stage("device"):
             loaded.run(0)
-            use.workspace.wait()
+            workspace.wait()
         for each in coded:
             each.finish(loaded)
         return True
 
-    def _decode_on_host(self, use: _Use, sections: Sequence[Payload], timings: Timings) -> None:
+    def _decode_on_host(
+        self, workspace: Workspace, loaded: LoadedProgram, sections: Sequence[Payload], timings: Timings
+    ) -> None:
         """One wait for each chunk, and one at the end."""
-        loaded, tables = use.loaded, self._entropy.coder
+        tables = self._entropy.coder
         coded = [HostDecoding(*pair, tables) for pair in zip(loaded.program.latents, sections, strict=True)]
         by_name = {each.latent.name: each for each in coded}
         for number, segment in enumerate(loaded.program.segments):
             with timings.stage("device"):
                 loaded.run(number)
-                use.workspace.wait()
+                workspace.wait()
             for each in coded:
                 each.check(loaded, before=segment.then)
             if segment.then is not None:
@@ -156,25 +158,31 @@ class DevicePipeline:
         if loaded.staged(NOT_FINITE, np.uint32)[0]:
             raise not_finite("the model", self._graphs.backend.name)
 
-    def _acquire(self, key: ProgramKey) -> tuple[Workspace, LoadedProgram]:
-        """A workspace with the program for a key: an idle one that has it, else an idle one, else a new one."""
-        self._free.acquire()
-        try:
-            with self._driver.entered():
-                with self._lock:
-                    self._load()
-                    choice = [x for x in self._idle if x.has(key)] or self._idle
-                    workspace = choice[-1] if choice else Workspace(self._driver)
-                    if choice:
-                        self._idle.remove(workspace)
-                try:
-                    return workspace, self._prepare(workspace, key)
-                except BaseException:
-                    self._discard(workspace)
-                    raise
-        except BaseException:
-            self._free.release()
-            raise
+    @contextmanager
+    def _held(self, key: ProgramKey) -> Iterator[tuple[Workspace, LoadedProgram]]:
+        """A workspace for one image, with the program for a key; to be entered and left with the driver entered.
+
+        After a failure the workspace is thrown away, but for a StreamError's: a bad file breaks nothing.
+        """
+        with self._free:
+            with self._lock:
+                self._load()
+                choice = [x for x in self._idle if x.has(key)] or self._idle
+                workspace = choice[-1] if choice else Workspace(self._driver)
+                if choice:
+                    self._idle.remove(workspace)
+            try:
+                yield workspace, self._prepare(workspace, key)
+            except StreamError:
+                self._put_back(workspace)
+                raise
+            except BaseException:
+                with suppress(BackendError):
+                    workspace.wait()
+                with suppress(BackendError):
+                    workspace.close()
+                raise
+            self._put_back(workspace)
 
     def _prepare(self, workspace: Workspace, key: ProgramKey) -> LoadedProgram:
         try:
@@ -208,19 +216,9 @@ class DevicePipeline:
             self._driver.release_pinned(staging)
         self._coder = DeviceTables(address, self._entropy.coder)
 
-    def _discard(self, workspace: Workspace) -> None:
-        with suppress(BackendError):
-            workspace.wait()
-        with suppress(BackendError):
-            workspace.close()
-
-    def _give_back(self, workspace: Workspace, *, failed: bool) -> None:
-        if failed:
-            self._discard(workspace)
-        else:
-            with self._lock:
-                self._idle.append(workspace)
-        self._free.release()
+    def _put_back(self, workspace: Workspace) -> None:
+        with self._lock:
+            self._idle.append(workspace)
 
 
 def open_pipeline(
@@ -245,27 +243,3 @@ def _drawn(
         for x in program.latents
         if latents
     }
-
-
-class _Use:
-    """A workspace and a program for one image, given back at the end; after a failure the workspace is thrown away."""
-
-    def __init__(self, pipeline: DevicePipeline, key: ProgramKey) -> None:
-        self._pipeline = pipeline
-        self.workspace, self.loaded = pipeline._acquire(key)
-
-    def end(self, *, failed: bool) -> None:
-        with self._pipeline._driver.entered():
-            self._pipeline._give_back(self.workspace, failed=failed)
-
-    def __enter__(self) -> _Use:
-        self._context = self._pipeline._driver.entered()
-        self._context.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            broken = kind is not None and not issubclass(kind, StreamError)  # a bad file breaks nothing
-            self._pipeline._give_back(self.workspace, failed=broken)
-        finally:
-            self._context.__exit__(None, None, None)

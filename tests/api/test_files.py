@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,29 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int
         assert stat.S_IMODE(temporary.stat().st_mode) == 0o600, "it can be written to, by its owner alone"
         temporary.write_bytes(b"new")
     assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", mode)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root alone gives files away")
+def test_a_file_that_root_replaces_keeps_its_owner(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+    os.chown(target, 1234, 1235)
+    with replace_whole(target) as temporary:
+        temporary.write_bytes(b"new")
+    found = target.stat()
+    assert (target.read_bytes(), found.st_uid, found.st_gid) == (b"new", 1234, 1235)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("text", "gives text, not bytes"), (None, "does not wait for it"), (3, "gives a int, not bytes")],
+)
+def test_what_gives_no_bytes_is_told(given: object, message: str) -> None:
+    file = SimpleNamespace(read=lambda *_: given, name="upload")
+    with pytest.raises(InputError, match=f"^upload: .*{message}"):
+        read_source(file)
+    file.read = lambda *_: bytearray(b"bytes")
+    assert read_source(file) == b"bytes"
 
 
 @pytest.mark.parametrize("target", ["-", "a.png"])

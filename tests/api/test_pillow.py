@@ -169,3 +169,26 @@ def test_pillow_s_own_limit_on_pixels_holds(codec: Codec, drawing: Draw, monkeyp
 def test_the_entry_point_leads_to_the_plugin() -> None:
     (point,) = entry_points(group="PIL.plugins", name="cdic")
     assert point.load() is condic.pillow
+
+
+def test_a_file_is_closed_once_it_is_loaded(codec: Codec, drawing: Draw, tmp_path: Path) -> None:
+    path = tmp_path / "a.cdic"
+    path.write_bytes(codec.encode(drawing(9, 9), 3))
+    image = Image.open(path)
+    file = image.fp
+    image.load()
+    assert file.closed
+    with path.open("rb") as own:
+        Image.open(own).load()
+        assert not own.closed
+
+
+def test_saving_can_strip_metadata(drawing: Draw, bundle_path: Path) -> None:
+    image = Image.fromarray(drawing(9, 9))
+    image.info["icc_profile"] = b"profile"
+    sizes = []
+    for strip in (False, True):
+        file = io.BytesIO()
+        image.save(file, "CDIC", model=bundle_path, strip=strip)
+        sizes.append(condic.open(file.getvalue()).metadata.icc_profile)
+    assert sizes == [b"profile", b""]

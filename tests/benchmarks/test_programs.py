@@ -76,6 +76,9 @@ def test_coder_times_the_largest_latent(bench: Run, folder: Path, bundle_path: P
         (("rd", ".", "--levels", "0,64"), "levels are 0..63"),
         (("size", "."), "no image in"),
         (("rd", ".", "--html", "no/such/folder.html"), "no such folder"),
+        (("rd", "a.png", "--json", "a.png"), "a.png: unknown suffix '.png'; use .json"),
+        (("report", "a.json", "--html", "a.json"), "a.json: unknown suffix '.json'; use .html"),
+        (("rd", "n" * 300), "no such file or folder"),
     ],
 )
 def test_bad_input_is_one_line(bench: Run, arguments: tuple[str, ...], message: str):

@@ -18,7 +18,7 @@ from condic.engines.build import Built, Order, build_engines, target_of
 from condic.engines.gpu import Gpu
 from condic.errors import BackendError
 from condic.runtime.bundle import Bundle
-from condic.runtime.engine_cache import PROFILES, Engine, Profile, Target, find_engine, read_engine, write_engine
+from condic.runtime.engine_cache import PROFILES, Engine, Profile, Search, Target, read_engine, write_engine
 from condic.runtime.tensorrt_library import TensorRt
 
 ORIN = Gpu("Orin", "8.7")
@@ -71,9 +71,8 @@ def test_the_runtime_finds_what_was_built(run: Run, bundle: Bundle, tmp_path: Pa
     built = run()
     target = Target("Orin", "8.7", "tensorrt", "10.16.1.11")
     for engine in built:
-        found = find_engine(
-            tmp_path, bundle.manifest.bundle_id, engine.key.role, ("exact", "fp16", "fp32"), target, (512, 640)
-        )
+        precisions = ("exact", "fp16", "fp32")
+        found = Search(tmp_path, bundle.manifest.bundle_id, engine.key.role, precisions, target, (512, 640)).read()
         assert found == read_engine(engine.path)
         assert found.plan == b"a plan"
 

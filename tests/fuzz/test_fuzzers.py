@@ -52,9 +52,7 @@ def test_the_entropy_coder_withstands_a_short_run(clang: str, tmp_path: Path) ->
 def test_the_decoder_withstands_a_short_run(tmp_path: Path) -> None:
     for library in ("atheris", "onnxruntime"):
         if importlib.util.find_spec(library) is None:
-            pytest.skip(
-                f"{library} is not installed (pip install 'condic[dev]'; atheris has wheels for Linux on x86-64)"
-            )
+            pytest.skip(f"{library} is not installed (pip install '.[dev]'; atheris has wheels for Linux on x86-64)")
     (tmp_path / "found").mkdir()
     printed = execute(
         sys.executable, FOLDER / "decoder_fuzzer.py", "-runs=300", "-seed=1", f"-artifact_prefix={tmp_path}/",

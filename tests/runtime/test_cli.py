@@ -447,6 +447,8 @@ def test_a_picture_that_a_format_cannot_hold_is_refused_before_it_is_decoded(
 ) -> None:
     for name, image in (("wide", np.zeros((1, 16384, 3), np.uint8)), ("clear", np.zeros((9, 9, 4), np.uint8))):
         (tmp_path / f"{name}.cdic").write_bytes(codec.encode(image, 3))
+    (tmp_path / "opaque.cdic").write_bytes(codec.encode(np.full((9, 9, 4), 255, np.uint8), 3))
+    assert run("decode", tmp_path / "opaque.cdic", tmp_path / "opaque.jpg").code == 0
     monkeypatch.setattr("condic.runtime.codec.Codec.decode", lambda *_: pytest.fail("it was decoded"))
     refused = {
         "wide": ("wide.webp", "WEBP cannot hold 16384x1, more than 16383"),

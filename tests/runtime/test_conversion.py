@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from condic.errors import CondicWarning, InputError
 from condic.runtime.bitstream import Limits
+from condic.runtime.conversion import _stored_bits
 from condic.runtime.image_files import read_picture
 from condic.runtime.pictures import Picture, as_picture
 
@@ -149,6 +150,7 @@ def test_16_bit_pngs_are_reduced_with_a_warning(channels: int) -> None:
     with pytest.warns(CondicWarning, match="image: more than 8 bits a sample are reduced to 8"):
         picture = read_picture(png_of_16_bits(values))
     assert (picture.alpha is not None) == (channels in (2, 4))
+    assert picture.grey == (channels in (1, 2))
     colours = np.broadcast_to(values[:, :, : (channels - 1) // 2 * 2 + 1], (8, 9, 3)) / 257
     assert np.abs(picture.rgb - colours).max() <= (0.5 if channels == 1 else 1)
     if picture.alpha is not None:
@@ -158,11 +160,29 @@ def test_16_bit_pngs_are_reduced_with_a_warning(channels: int) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_transparent_colour_of_16_bits_becomes_alpha(channels: int) -> None:
     values = np.linspace(0, 65535, 8 * 9 * channels).astype(np.uint16).reshape(8, 9, channels)
-    with pytest.warns(CondicWarning, match="more than 8 bits"):
+    with pytest.warns(CondicWarning) as warned:
         picture = read_picture(png_of_16_bits(values, values[3, 4].astype(">u2").tobytes()))
+    said = [str(x.message) for x in warned]
+    assert "more than 8 bits" in said[0]
+    assert ["become transparent too" in x for x in said[1:]] == [True] * (channels == 3)
     assert picture.alpha is not None
     assert np.argwhere(picture.alpha == 0).tolist() == [[3, 4]]
     assert picture.alpha.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("kind", "marker", "place", "value"), [("AVIF", b"pixi", 9, 10), ("JPEG2000", b"\xff\x51", 40, 15)]
+)
+def test_files_of_boxes_say_how_many_bits_they_have(kind: str, marker: bytes, place: int, value: int) -> None:
+    """Pillow writes such files with 8 bits; the number alone is changed, and not read by Pillow."""
+    if not features.check({"AVIF": "avif", "JPEG2000": "jpg_2000"}[kind]):
+        pytest.skip(f"this Pillow has no {kind}")
+    data = bytearray(stored(Image.new("RGB", (40, 30)), kind))
+    read_picture(bytes(data))
+    image = Image.open(io.BytesIO(bytes(data)))
+    data[data.index(marker) + place] = value
+    image.fp = io.BytesIO(bytes(data))
+    assert _stored_bits(image) == {"AVIF": 10, "JPEG2000": 16}[kind]
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "PPM", "PNG"])

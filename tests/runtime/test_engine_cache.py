@@ -13,10 +13,10 @@ from condic.runtime.engine_cache import (
     Engine,
     EngineKey,
     Profile,
+    Search,
     Target,
     engine_folder,
     engine_path,
-    find_engine,
     read_engine,
     stored_engines,
     write_engine,
@@ -28,7 +28,7 @@ SIZE = (1152, 1920)
 
 
 def find(folder: Path, target: Target = HERE, size: tuple[int, int] = SIZE, role: str = "analysis") -> Engine:
-    return find_engine(folder, KEY.bundle_id, role, ("fp16", "fp32"), target, size)
+    return Search(folder, KEY.bundle_id, role, ("fp16", "fp32"), target, size).read()
 
 
 def store(folder: Path, key: EngineKey = KEY, plan: bytes = b"a plan") -> Path:

@@ -165,6 +165,18 @@ def test_alpha_is_never_dropped(drawing: Draw, tmp_path: Path, suffix: str, chan
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("suffix", "channels"), [(".jpg", 2), (".ppm", 4), (".bmp", 4)])
+def test_alpha_that_is_opaque_everywhere_needs_no_place(
+    drawing: Draw, tmp_path: Path, suffix: str, channels: int
+) -> None:
+    pixels = drawing(8, 8, channels)
+    pixels[..., -1] = 255
+    write_image(tmp_path / f"out{suffix}", pixels)
+    written = read_picture(tmp_path / f"out{suffix}")
+    assert written.alpha is None
+    assert np.abs(written.rgb.astype(int) - pixels[..., :-1]).max() <= (8 if suffix == ".jpg" else 0)
+
+
 @pytest.mark.parametrize(
     ("suffix", "channels"), [(".png", 4), (".png", 2), (".webp", 4), (".tif", 4), (".tif", 2), (".bmp", 3)]
 )

@@ -48,7 +48,7 @@ class ILogger:
 
 
 def test_without_tensorrt_the_line_says_how_to_install_it(packages: Path):
-    with pytest.raises(BackendError, match=r"not installed; pip install 'condic\[tensorrt\]'"):
+    with pytest.raises(BackendError, match=r"not installed; pip install '\.\[tensorrt\]' in condic's sources"):
         find_tensorrt()
 
 

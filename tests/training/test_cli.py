@@ -16,7 +16,10 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(tmp_path: Path
     hidden = f"import sys; sys.modules['torch'] = None; sys.argv = {words}; "
     program = hidden + "from condic.training.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "condic-train: this needs torch: pip install 'condic[train]'\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "condic-train: this needs torch: pip install '.[train]' in condic's sources\n",
+    )
 
 
 @pytest.mark.parametrize(("option", "value", "problem"), [
