@@ -39,7 +39,7 @@ class CoderSpeed:
 def measure_coder(codec: Codec, file: str, pixels: NDArray[np.uint8], level: int, repeats: int) -> CoderSpeed:
     """Times the coder on the latent with the most symbols."""
     tables = Tables(codec.bundle.tables["cdf"], codec.bundle.tables["radius"])
-    latent = max(codec.quantise(pixels, level).latents, key=lambda x: sum(len(s) for s, _ in x.chunks))
+    latent = max(codec.host.quantise(pixels, level).latents, key=lambda x: sum(len(s) for s, _ in x.chunks))
     symbols, indexes = (np.concatenate(parts) for parts in zip(*latent.chunks, strict=True))
     payload, encode_seconds = _fastest(lambda: encode(tables, latent.chunks), repeats)
 

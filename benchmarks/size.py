@@ -54,7 +54,7 @@ class Size:
 def measure_size(codec: Codec, image: Pixels, level: int) -> Size:
     """Encodes an image, uint8 [H, W, 3], and takes its file apart."""
     tables = kernels.Tables(codec.bundle.tables["cdf"], codec.bundle.tables["radius"])
-    quantised = codec.quantise(image, level)
+    quantised = codec.host.quantise(image, level)
     data = codec.pack(quantised)
     latents = []
     for latent, section in zip(quantised.latents, read_stream(data).sections, strict=False):

@@ -135,7 +135,7 @@ def _encode(
     for image in images:
         for level in levels:
             record = Record()
-            coded.append((level, record, codec.pack(codec.quantise(image, level, rounding=record))))
+            coded.append((level, record, codec.pack(codec.host.quantise(image, level, rounding=record))))
     return coded
 
 

@@ -1,74 +1,35 @@
-"""The codec: executes a bundle's step lists between pixels and bytes."""
+"""The codec: a bundle on a backend, between images and files."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from condic import kernels
-from condic.errors import (
-    BackendError,
-    BundleError,
-    CondicError,
-    DeviceMemoryError,
-    InputError,
-    OutOfMemoryError,
-    SizeError,
-    StreamError,
-)
+from condic.errors import BackendError, BundleError, DeviceMemoryError, InputError, SizeError, StreamError
 from condic.files import Source, named, read_source
 from condic.runtime.backends import BackendOptions, LoadedGraphs, is_whole, open_graphs
-from condic.runtime.bitstream import (
-    GUARD,
-    MAGIC,
-    Flags,
-    Header,
-    Limits,
-    Section,
-    Stream,
-    read_stream,
-    write_stream,
-)
+from condic.runtime.bitstream import GUARD, MAGIC, Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.canvas import REDUCTIONS, Canvas, Rectangle, reduced
-from condic.runtime.guard import GuardReader, GuardWriter, Rounding
-from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent, give_hat
-from condic.runtime.manifest import QUALITY_LEVELS, Manifest, Step, TensorSpec
+from condic.runtime.guard import Rounding
+from condic.runtime.host import HostPipeline, Latents, Quantised, check_quality
+from condic.runtime.latents import EntropyTables
+from condic.runtime.manifest import Kind
 from condic.runtime.many import in_order
 from condic.runtime.metadata import Metadata
 from condic.runtime.pictures import Picture, Pixels, as_picture, kinds_of, stored_without_loss
-from condic.runtime.pixels import PixelSource
 from condic.runtime.shipped import find_bundle
-from condic.runtime.tiles import Evaluation, Region
 from condic.runtime.timings import Timings
 
 if TYPE_CHECKING:
     from condic.runtime.cuda.pipeline import DevicePipeline
-
-Tensor = npt.NDArray[np.float32]
-Latents = dict[str, npt.NDArray[np.int32]]
-T = TypeVar("T")
-
-_SMALLER_TILES = (1024, 512)
-"""Sides in pixels, where there is no memory for more."""
-
-
-@dataclass(frozen=True)
-class Quantised:
-    """An image as integers, before the entropy coder; latents in coding order, and the guard if there is one."""
-
-    picture: Picture
-    quality: int
-    latents: tuple[Coded, ...]
-    guard: bytes | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +66,7 @@ class Codec:
 
         `tile` is the side in pixels of the tiles that float graphs run in; by default images beyond 4K have tiles.
         """
-        self.bundle, self._tile = bundle, tile
+        self.bundle = bundle
         self.graphs = open_graphs(bundle, backend, options)
         tables = bundle.tables
         try:
@@ -114,6 +75,8 @@ class Codec:
             raise BundleError(f"{bundle.source}: unusable entropy tables: {error}") from error
         first = {name: tables[name].astype(np.float32) for name in tables if name.startswith("first.")}
         self._entropy = EntropyTables(coder, bundle.manifest.scales, first)
+        self.host = HostPipeline(bundle, self.graphs, self._entropy, tile)
+        """What there is for measurements, and for searches by size: the parts of coding one after the other."""
         self._device: DevicePipeline | None = None
         self._workers = 1  # on the host a thread more, for the coder or the synthesis
         if self.graphs.backend.driver is not None:
@@ -174,87 +137,16 @@ class Codec:
 
         It must be called, once: on a GPU, it gives the image's memory back.
         """
-        _check_quality(quality)
+        check_quality(quality)
         timings, picture = timings or Timings(), as_picture(image, limits)
         if self._device is not None:
             with suppress(DeviceMemoryError, SizeError):
                 finish = self._device.begin_encoding(picture.colours(), quality, timings)
                 return lambda: self._file(picture, quality, finish())
-        quantised = self.with_smaller_tiles(lambda tile: self.quantise(picture, quality, timings, limits, tile=tile))
+        quantised = self.host.with_smaller_tiles(
+            lambda tile: self.host.quantise(picture, quality, timings, limits, tile=tile)
+        )
         return lambda: self.pack(quantised, timings)
-
-    def with_smaller_tiles(
-        self, work: Callable[[int | None], T], tiles: Sequence[int | None] = (None, *_SMALLER_TILES)
-    ) -> T:
-        """What `work` gives with the usual tiles or, where memory runs out, smaller ones. Raises OutOfMemoryError."""
-        tiles = tiles if self.bundle.manifest.tiled else tiles[:1]
-        for tile in tiles:
-            try:
-                return work(tile)
-            except MemoryError as error:
-                if tile != tiles[-1]:
-                    continue
-                if isinstance(error, CondicError):
-                    raise
-                tried = f", not even in tiles of {tile} pixels a side" if tile else "; this model has no tiles"
-                raise OutOfMemoryError(f"not enough memory{tried}") from error
-        raise AssertionError
-
-    def quantise(
-        self,
-        image: Any,
-        quality: int,
-        timings: Timings | None = None,
-        limits: Limits | None = None,
-        known: Mapping[str, Tensor] | None = None,
-        rounding: GuardWriter | None = None,
-        tile: int | None = None,
-    ) -> Quantised:
-        """An image as integers, computed on arrays of the host.
-
-        `known` are tensors that need no computing; `rounding` sees what guarded latents round; `tile` overrides the
-        codec's.
-        """
-        _check_quality(quality)
-        picture = as_picture(image, limits)
-        evaluation = self.evaluation(picture, quality, timings or Timings(), tile)
-        evaluation.kept.update(known or {})
-        latents: list[Coded] = []
-        rounding = rounding or GuardWriter()
-        for step in self.bundle.manifest.encode:
-            if step.op == "run":
-                evaluation.note(step)
-            else:
-                latent = self.bundle.manifest.latent(step.target)
-                latents.append(encode_latent(latent, evaluation, self._entropy, quality, rounding))
-        guard = rounding.payload() if self.bundle.manifest.guarded else None
-        return Quantised(picture, quality, tuple(latents), guard)
-
-    def evaluation(self, picture: Picture, quality: int, timings: Timings, tile: int | None = None) -> Evaluation:
-        """The tensors of a picture at a level, before any step of encoding."""
-        height, width = picture.rgb.shape[:2]
-        evaluation = self._evaluation(height, width, quality, timings, tile)
-        source = PixelSource(picture.rgb, self.bundle.manifest.alignment)
-
-        def pixels(region: Region) -> Tensor:
-            with timings.stage("pixels"):
-                return source.tensor(region)
-
-        evaluation.sources["image"] = pixels
-        return evaluation
-
-    def reconstruct(self, quantised: Quantised, timings: Timings | None = None, tile: int | None = None) -> Pixels:
-        """What decoding will give, uint8 [H, W, 3], without coding anything; `tile` as in `quantise`."""
-        height, width = quantised.picture.rgb.shape[:2]
-        evaluation = self._evaluation(height, width, quantised.quality, timings or Timings(), tile)
-        for latent in quantised.latents:
-            give_hat(latent.name, latent.integers, evaluation)
-        for step in self.bundle.manifest.decode:
-            if step.op == "run":
-                evaluation.note(step)
-        canvas = Canvas(Rectangle(0, 0, width, height), Flags.NONE, evaluation.alignment)
-        self._draw(evaluation, canvas, self.bundle.manifest.image_spec(self.bundle.manifest.decode))
-        return canvas.image()
 
     def pack(self, quantised: Quantised, timings: Timings | None = None) -> bytes:
         """The second half of `encode`: symbols to bytes."""
@@ -330,30 +222,25 @@ class Codec:
             raise InputError(f"reduction {reduction}: give one of {', '.join(map(str, REDUCTIONS))}")
         if large and not self.bundle.manifest.large_preview:
             raise InputError(f"{self.bundle.source}: this model has one preview only; leave out the super-resolved one")
-        kind = "large_preview" if large else "preview"
+        kind: Kind = "large_preview" if large else "preview"
         timings = timings or Timings()
         return _named_begin(
             source, lambda data: self._begin(data, kind, timings, limits, None, reduction, latents=latents)
         )()
 
     def _begin(
-        self, data: bytes | memoryview, kind: str, timings: Timings, limits: Limits | None,
+        self, data: bytes | memoryview, kind: Kind, timings: Timings, limits: Limits | None,
         region: Sequence[int] | None = None, reduction: int = 1, rounding: Rounding | None = None, *,
         latents: bool,
     ) -> Callable[[], Decoded]:  # fmt: skip
-        """Reads a file and, on the host, decodes its latents; gives a function for the rest, for any thread."""
+        """Reads a file and, on the host, decodes its latents; gives a function for the rest, for any thread.
+
+        On a device all is done in that rest, which the threads of `decode_many` have side by side.
+        """
         stream = read_stream(data, limits)
         self._check_fits(stream)
-        header, manifest = stream.header, self.bundle.manifest
-        steps: tuple[Step, ...] = getattr(manifest, kind)
-        image = manifest.image_spec(steps)
-        smaller = image.stride  # of a preview
-        if reduction % smaller and reduction != 1:
-            raise InputError(f"reduction {reduction}: this model's preview is {smaller} times smaller by itself")
-        wanted = Rectangle.within(region, header.width, header.height)
-        canvas = Canvas(
-            wanted.reduced(smaller), header.flags, manifest.alignment // smaller, max(1, reduction // smaller)
-        )
+        smaller = self.bundle.manifest.image_spec(self.bundle.manifest.steps(kind)).stride  # of a preview
+        canvas = self._canvas(stream.header, smaller, region, reduction)
 
         def finish(integers: Latents) -> Decoded:
             alpha, metadata = stored_without_loss(stream, limits)
@@ -361,82 +248,24 @@ class Codec:
                 canvas.draw_alpha(reduced(alpha[:, :, None], smaller)[:, :, 0])
             return Decoded(canvas.image(), metadata, integers if latents else {})
 
-        def on_host(tile: int | None = None) -> Callable[[], Decoded]:
-            evaluation = self._evaluation(header.height, header.width, header.quality, timings, tile)
-            integers = self._decode_latents(stream, kind, evaluation, rounding)
+        if self.graphs.backend.driver is None:
+            draw = self.host.begin_decoding(stream, kind, canvas, timings, rounding)
+            return lambda: finish(draw())
 
-            def draw() -> Decoded:
-                self._draw(evaluation, canvas, image)
-                return finish(integers)
-
-            return draw
-
-        def on_host_in_halves() -> Callable[[], Decoded]:
-            begun = [self.with_smaller_tiles(on_host)]
-
-            def draw() -> Decoded:
-                try:
-                    return begun.pop()()  # what it holds goes with it
-                except MemoryError:
-                    if not manifest.tiled:
-                        raise
-                return self.with_smaller_tiles(lambda tile: on_host(tile)(), _SMALLER_TILES)
-
-            return draw
-
-        def on_device() -> Decoded:
+        def on_device() -> Latents:
             if self._device is not None:
                 with suppress(DeviceMemoryError, SizeError):
-                    payloads = [stream.section(k).payload for k in range(sum(step.op == "code" for step in steps))]
-                    draw = canvas.draw_pixels
-                    return finish(self._device.decode(kind, header, payloads, draw, timings, latents=latents))
-            return self.with_smaller_tiles(lambda tile: on_host(tile)())
+                    return self._device.decode(kind, stream, canvas.draw_pixels, timings, latents=latents)
+            return self.host.begin_decoding(stream, kind, canvas, timings, rounding)()
 
-        return on_host_in_halves() if self.graphs.backend.driver is None else on_device
+        return lambda: finish(on_device())
 
-    def _decode_latents(self, stream: Stream, kind: str, evaluation: Evaluation, rounding: Rounding | None) -> Latents:
-        """Those that the steps of a kind code; every `run` step is noted down."""
-        manifest, integers = self.bundle.manifest, Latents()
-        guard = _guard(stream, evaluation, manifest)
-        for step in getattr(manifest, kind):
-            if step.op == "run":
-                evaluation.note(step)
-            else:
-                latent = manifest.latent(step.target)
-                payload = stream.section(len(integers)).payload
-                integers[latent.name] = decode_latent(
-                    latent, payload, evaluation, self._entropy, stream.header.quality, rounding or guard
-                )
-        if kind == "decode" and rounding is None:
-            guard.finish()
-        return integers
-
-    def _draw(self, evaluation: Evaluation, canvas: Canvas, image: TensorSpec) -> None:
-        for tile in evaluation.tiles(canvas.wanted.region(evaluation.alignment // image.stride)):
-            tensor = evaluation.get("image", image, tile)
-            with evaluation.timings.stage("pixels"):
-                canvas.draw(tensor, tile)
-
-    def _evaluation(
-        self, height: int, width: int, quality: int, timings: Timings, tile: int | None = None
-    ) -> Evaluation:
-        def run(role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
-            with timings.stage(role):
-                return self.graphs.run(role, inputs)
-
-        manifest = self.bundle.manifest
-        rows, columns = (side + -side % manifest.alignment for side in (height, width))
-        tile = tile or self._tile
-        if self.graphs.backend.driver is not None:
-            from condic.runtime.cuda.tiling import fitting_tile
-
-            fitting = fitting_tile(manifest, (rows, columns), self.graphs.load)
-            tile = min(filter(None, (tile, fitting)), default=None)
-        evaluation = Evaluation(manifest, run, rows, columns, tile, timings)
-        for name, table in self.bundle.tables.items():
-            if name.startswith("quality."):
-                evaluation.give(name, table[quality].astype(np.float32).reshape(1, -1, 1, 1))
-        return evaluation
+    def _canvas(self, header: Header, smaller: int, region: Sequence[int] | None, reduction: int) -> Canvas:
+        """What a file is drawn on by steps that make an image `smaller` times smaller, and reduced further."""
+        if reduction != 1 and reduction % smaller:
+            raise InputError(f"reduction {reduction}: this model's preview is {smaller} times smaller by itself")
+        wanted = Rectangle.within(region, header.width, header.height).reduced(smaller)
+        return Canvas(wanted, header.flags, self.bundle.manifest.alignment // smaller, max(1, reduction // smaller))
 
     def _check_fits(self, stream: Stream) -> None:
         if stream.header.bundle_id != self.bundle.id:
@@ -449,18 +278,6 @@ class Codec:
             expected.add(GUARD)
         if {s.kind for s in stream.sections} != expected:
             raise StreamError("the file does not have the sections that its header and model call for")
-
-
-def _guard(stream: Stream, evaluation: Evaluation, manifest: Manifest) -> GuardReader:
-    """The file's guard. Raises StreamError if it notes more values than there can be."""
-    if not manifest.guarded:
-        return GuardReader(b"\0")
-    elements = (
-        latent.channels * math.prod(side // latent.stride for side in evaluation.size)
-        for latent in manifest.latents
-        if latent.guard
-    )
-    return GuardReader(stream.section(GUARD).payload, 3 * sum(elements))  # a mean, a scale index and a residual each
 
 
 def _named_begin(source: Source, begin: Callable[[bytes | memoryview], Callable[[], Decoded]]) -> Callable[[], Decoded]:
@@ -481,11 +298,6 @@ def _close(device: DevicePipeline | None, graphs: LoadedGraphs) -> None:
         if device is not None:
             device.close()
         graphs.close()
-
-
-def _check_quality(quality: int) -> None:
-    if not is_whole(quality) or not 0 <= quality < QUALITY_LEVELS:
-        raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
 
 
 def load_codec(model: str, backend: str = "auto", threads: int = 0) -> Codec:

@@ -18,6 +18,8 @@ FORMAT_VERSION = 0
 WHOLE = 2**16
 """A halo that reaches beyond every edge: there are no tiles."""
 QUALITY_LEVELS = 64
+Kind = Literal["encode", "decode", "preview", "large_preview"]
+"""Step lists."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,11 @@ class Manifest:
     def graph(self, role: str) -> Graph:
         """The graph with a role."""
         return next(g for g in self.graphs if g.role == role)
+
+    def steps(self, kind: Kind) -> tuple[Step, ...]:
+        """The step list of a kind; none for a preview that the model does not have."""
+        steps: tuple[Step, ...] = getattr(self, kind)
+        return steps
 
     def latent(self, name: str) -> Latent:
         """The latent with a name."""

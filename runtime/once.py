@@ -28,7 +28,7 @@ class LevelIndependent:
         self._unscaled: dict[str, tuple[Tensor, str]] = {}
         for step in _candidates(codec):
             if _scales(codec, step):
-                unscaled = codec.with_smaller_tiles(partial(_unscaled, codec, picture, step, timings or Timings()))
+                unscaled = codec.host.with_smaller_tiles(partial(_unscaled, codec, picture, step, timings or Timings()))
                 self._unscaled[step.outputs[0]] = unscaled, step.inputs[1]
 
     def tensors(self, level: int) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ def _scales(codec: Codec, step: Step) -> bool:
 
 
 def _unscaled(codec: Codec, picture: Picture, step: Step, timings: Timings, tile: int | None) -> Tensor:
-    evaluation = codec.evaluation(picture, 0, timings, tile)
+    evaluation = codec.host.evaluation(picture, 0, timings, tile)
     evaluation.give(step.inputs[1], np.ones_like(_row(codec, step.inputs[1], 0)))
     evaluation.note(step)
     return evaluation.keep(step.outputs[0])

@@ -18,7 +18,8 @@ import numpy as np
 
 from condic.errors import InputError
 from condic.runtime.bitstream import Limits
-from condic.runtime.codec import Codec, Quantised
+from condic.runtime.codec import Codec
+from condic.runtime.host import Quantised
 from condic.runtime.manifest import QUALITY_LEVELS
 from condic.runtime.once import LevelIndependent
 from condic.runtime.pictures import Pixels, as_picture
@@ -72,8 +73,8 @@ def encode_for(
 
     def code(level: int) -> Quantised:
         known = once.tensors(level)
-        quantised = codec.with_smaller_tiles(
-            lambda tile: codec.quantise(picture, level, timings, limits, known, tile=tile)
+        quantised = codec.host.with_smaller_tiles(
+            lambda tile: codec.host.quantise(picture, level, timings, limits, known, tile=tile)
         )
         files[level] = codec.pack(quantised, timings)
         return quantised
@@ -84,7 +85,7 @@ def encode_for(
 
     def decibels(level: int) -> float:
         quantised = code(level)
-        pixels = codec.with_smaller_tiles(lambda tile: codec.reconstruct(quantised, timings, tile))
+        pixels = codec.host.with_smaller_tiles(lambda tile: codec.host.reconstruct(quantised, timings, tile))
         reached[level] = _psnr(replace(picture, rgb=pixels).colours(), picture.colours())
         return reached[level]
 

@@ -38,7 +38,7 @@ from condic.runtime.cuda.program import (
     Segment,
     Strand,
 )  # fmt: skip
-from condic.runtime.manifest import Latent, Manifest, Step, TensorSpec
+from condic.runtime.manifest import Latent, Manifest, TensorSpec
 
 Load = Callable[[str], DeviceGraph]
 ENCODER_HEAD = 8
@@ -77,7 +77,7 @@ class _Build:
         if size[0] * size[1] > _MOST_PIXELS:
             raise SizeError(f"{size[1]}x{size[0]} pixels are more than the kernels count")
         self._encoding = key.kind == "encode"
-        steps: tuple[Step, ...] = getattr(manifest, key.kind)
+        steps = manifest.steps(key.kind)
         spec = TensorSpec("image", 3, 1) if self._encoding else manifest.image_spec(steps)
         image = (-(-key.height // spec.stride), -(-key.width // spec.stride), key.channels)
         self.program = Program((size[0], size[1]), image, rows)

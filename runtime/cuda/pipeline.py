@@ -12,7 +12,7 @@ import numpy.typing as npt
 from condic.errors import BackendError, DeviceMemoryError, StreamError
 from condic.kernels.device import DeviceTables, tables_image
 from condic.runtime.backends import LoadedGraphs, not_finite
-from condic.runtime.bitstream import Flags, Header
+from condic.runtime.bitstream import Flags, Stream
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.build import build_program, codes_on_a_device, runs_on_a_device
 from condic.runtime.cuda.driver import Driver
@@ -21,6 +21,7 @@ from condic.runtime.cuda.program import NOT_FINITE, Program, ProgramKey, Rows
 from condic.runtime.cuda.sections import DeviceDecoding, HostDecoding, Payload, coded_on_device, coded_on_host
 from condic.runtime.cuda.workspace import LoadedProgram, Workspace
 from condic.runtime.latents import EntropyTables
+from condic.runtime.manifest import Kind
 from condic.runtime.pictures import Pixels
 from condic.runtime.timings import Timings
 
@@ -76,15 +77,16 @@ class DevicePipeline:
         return finish
 
     def decode(
-        self, kind: str, header: Header, sections: Sequence[Payload], draw: Callable[[Pixels], None], timings: Timings,
-        *, latents: bool,
-    ) -> dict[str, Integers]:  # fmt: skip
-        """Runs the steps of a kind (`decode`, `preview`) on a file's header and the sections of its first latents.
+        self, kind: Kind, stream: Stream, draw: Callable[[Pixels], None], timings: Timings, *, latents: bool
+    ) -> dict[str, Integers]:
+        """Runs the steps of a kind on a file's header and the sections of its first latents.
 
         `draw` is given the pixels, uint8 [H, W, 1 or 3], in memory that is only lent. Gives the latents, int32
         [C, H, W] in 1/16, by name, if `latents` asks for them. Raises StreamError and IntegrityError for what is wrong
         with the sections, and BackendErrors as `begin_encoding`.
         """
+        header, steps = stream.header, self._bundle.manifest.steps(kind)
+        sections = [stream.section(k).payload for k in range(sum(step.op == "code" for step in steps))]
         channels = 1 if header.flags & Flags.GREY else 3
         for host_coder in (False, True):
             key = ProgramKey(kind, header.height, header.width, channels, host_coder or self.host_coder)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from condic.kernels.device import RESULT, Launch
 from condic.runtime.cuda.arena import ALIGNMENT
 from condic.runtime.cuda.graph import Execution, Size
+from condic.runtime.manifest import Kind
 
 Addresses = Mapping[str, int]
 
@@ -28,7 +29,7 @@ class ProgramKey:
     `host_coder`: whether the host codes symbols.
     """
 
-    kind: str
+    kind: Kind
     height: int
     width: int
     channels: int

@@ -87,7 +87,7 @@ def test_a_published_model_becomes_a_bundle_whose_files_every_backend_reads(publ
         assert any(line.startswith(f"measuring the guard: {name}") for line in begun[2 * len(roles) :])
     image = random_images(90)[1]
     encoder = Codec(bundle, "ort", BackendOptions(threads=1))
-    quantised = encoder.quantise(image, 32)
+    quantised = encoder.host.quantise(image, 32)
     data = encoder.pack(quantised)
     for name in backends:
         latents = Codec(bundle, name, BackendOptions(threads=2)).decode(data, latents=True).latents

@@ -100,7 +100,7 @@ def test_half_and_full_precision_decode_each_other_s_files(
     codecs = [Codec(b, "ort", BackendOptions(threads=1)) for b in (bundle, half)]
     image = drawing(150, 200)
     for writer in codecs:
-        quantised = writer.quantise(image, 50)
+        quantised = writer.host.quantise(image, 50)
         data = writer.pack(quantised)
         pictures = []
         for reader in codecs:

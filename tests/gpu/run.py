@@ -239,7 +239,7 @@ def _kernel_stages(stage: Stage, model: str, sizes: Sequence[str]) -> None:
         stage(f"kernels {size}", lambda: measure_kernels(driver, *image.shape[:2]))  # noqa: B023
 
         def measured() -> Facts:
-            latents = Codec(bundle, "ort").quantise(image, 32).latents  # noqa: B023
+            latents = Codec(bundle, "ort").host.quantise(image, 32).latents  # noqa: B023
             return {x.name: measure_coder(driver, bundle, x.chunks) for x in latents if x.name != "hyper"}
 
         stage(f"coder {size}", measured)

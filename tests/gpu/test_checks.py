@@ -39,7 +39,7 @@ def test_the_kernels_pass_and_are_measured(
 ) -> None:
     assert kernel_checks.check_kernels(backend.driver, bundle, (4, 30)) == {"chunks": 2}
     assert kernel_checks.measure_kernels(backend.driver, 100, 128, runs=2)["elements"] == 192 * 8 * 8 // 4
-    (*_, main) = codec.quantise(drawing(140, 130), 40).latents
+    (*_, main) = codec.host.quantise(drawing(140, 130), 40).latents
     facts = kernel_checks.measure_coder(backend.driver, bundle, main.chunks, runs=2)
     assert facts["symbols"] == sum(len(symbols) for symbols, _ in main.chunks)
     assert (facts["lanes"], facts["bytes"]) == (1, len(main.section(codec._entropy)) - 4 * len(main.chunks))

@@ -30,7 +30,7 @@ def coded(open_setting: Callable[[str, str], Codec], photographs: dict[str, np.n
     @cache
     def encode(preset: str, setting: str, photograph: str) -> Coded:
         codec = open_setting(preset, setting)
-        quantised = codec.quantise(photographs[photograph], QUALITY[photograph])
+        quantised = codec.host.quantise(photographs[photograph], QUALITY[photograph])
         return Coded(codec.pack(quantised), {latent.name: latent.integers for latent in quantised.latents})
 
     return encode

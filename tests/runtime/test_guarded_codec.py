@@ -16,8 +16,9 @@ from condic.errors import BundleError, InputError, IntegrityError, StreamError
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bitstream import GUARD, read_stream, write_stream
 from condic.runtime.bundle import Bundle, check_bundle, read_bundle
-from condic.runtime.codec import Codec, Quantised
+from condic.runtime.codec import Codec
 from condic.runtime.guard import pack, unpack
+from condic.runtime.host import Quantised
 from condic.runtime.manifest import Deltas
 from condic.runtime.shipped import shipped_bundles
 
@@ -53,7 +54,7 @@ def quantised(photographs: dict[str, Pixels]) -> Callable[[str, str, str], tuple
     @lru_cache
     def encode(preset: str, setting: str, name: str) -> tuple[Quantised, bytes]:
         codec = codec_of(preset, setting)
-        result = codec.quantise(photographs[name], QUALITY[name])
+        result = codec.host.quantise(photographs[name], QUALITY[name])
         return result, codec.pack(result)
 
     return encode

@@ -161,7 +161,7 @@ def escapes(data: bytes, kind: int) -> int:
 def test_a_file_is_hardly_larger_than_the_information_in_it(
     codec: Codec, prior: Prior, drawing: Callable[..., np.ndarray], size: tuple[int, int], quality: int
 ) -> None:
-    quantised = codec.quantise(drawing(*size), quality)
+    quantised = codec.host.quantise(drawing(*size), quality)
     chunks = [chunk for latent in quantised.latents for chunk in latent.chunks]
     information = sum(kernels.information_content(prior.tables.coder, *chunk) for chunk in chunks) / 8
     assert 0 < information < len(codec.pack(quantised)) <= 1.01 * information + 200

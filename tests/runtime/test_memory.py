@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from condic.runtime import cli, image_files
 from condic.runtime.backends import Array, Runner
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.codec import Codec
-from condic.runtime.manifest import Graph
+from condic.runtime.manifest import WHOLE, Graph
+from condic.runtime.rate_control import encode_for
 from condic.runtime.tiles import Evaluation
 
 Drawing = Callable[..., np.ndarray]
@@ -89,6 +91,31 @@ def test_an_encoder_short_of_memory_takes_smaller_tiles(
     assert np.abs(codec.decode(whole).image.astype(int) - codec.decode(tiled).image).mean() < 0.1
 
 
+@pytest.mark.parametrize("role", ["analysis", "synthesis"])
+def test_a_model_without_tiles_is_tried_once(
+    memory: Memory, bundle: Bundle, codec: Codec, drawing: Drawing, role: str
+) -> None:
+    graphs = tuple(replace(x, halo=WHOLE) if x.role == "synthesis" else x for x in bundle.manifest.graphs)
+    whole, image = Codec(replace(bundle, manifest=replace(bundle.manifest, graphs=graphs)), "ort"), drawing(70, 90)
+    memory.most, memory.error = {role: 0}, MemoryError()
+    with pytest.raises(OutOfMemoryError, match=r"^not enough memory; this model has no tiles$"):
+        whole.decode(whole.encode(image, 40) if role == "analysis" else codec.encode(image, 40))
+    assert memory.refused == 1
+
+
+@pytest.mark.parametrize("limit", [{"bpp": 0.5}, {"psnr": 16}])
+def test_a_search_by_size_takes_smaller_tiles_too(
+    memory: Memory, bundle: Bundle, image: np.ndarray, limit: dict[str, float]
+) -> None:
+    short = Codec(bundle, "ort")
+    whole = encode_for(short, image, **limit)
+    for role in ("analysis", "prior_analysis"):
+        memory.is_short_for(role)
+    tiled = encode_for(short, image, **limit)
+    assert memory.refused
+    assert abs(whole.quality - tiled.quality) <= 1
+
+
 @pytest.mark.parametrize("role", ["hyper_synthesis", "synthesis"])
 @pytest.mark.parametrize("error", [ORT, OPENVINO, MemoryError()])
 def test_a_decoder_short_of_memory_takes_smaller_tiles(
@@ -140,7 +167,7 @@ def test_what_an_image_took_is_let_go_at_once(model: str, data_folder: Path, dra
     data = codec.encode(image, 20)
     uses = (
         lambda: codec.encode(image, 20), lambda: codec.decode(data), lambda: codec.preview(data),
-        lambda: codec.decode(data, region=(3, 4, 5, 6)), lambda: codec.reconstruct(codec.quantise(image, 20)),
+        lambda: codec.decode(data, region=(3, 4, 5, 6)), lambda: codec.host.reconstruct(codec.host.quantise(image, 20)),
     )  # fmt: skip
     for use in uses:
         gc.collect()

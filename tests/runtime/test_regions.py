@@ -13,6 +13,7 @@ from PIL import Image
 
 import condic
 from condic.errors import InputError
+from condic.runtime.bitstream import Flags, Header
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
 from condic.runtime.timings import Timings
@@ -127,7 +128,14 @@ def test_the_smallest_image_has_a_reduced_preview(codec: Codec, drawing: Drawing
     assert codec.preview(codec.encode(drawing(1, 1), 3), reduction=8).image.shape == (1, 1, 3)
 
 
-@pytest.mark.parametrize("reduction", [0, -8, 2, 4, 64, 7])
+def test_a_preview_that_is_smaller_by_itself_is_never_reduced_less(codec: Codec) -> None:
+    header = Header(64, 48, 0, Flags.NONE, codec.bundle.id, 3)
+    with pytest.raises(InputError, match="reduction 8: this model's preview is 16 times smaller by itself"):
+        codec._canvas(header, 16, None, 8)
+    assert codec._canvas(header, 16, None, 32).image().shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("reduction", [0, -8, 2, 4, 64, 7, 8.0, True])
 def test_other_reductions_are_refused(codec: Codec, files: dict[int, bytes], reduction: int) -> None:
     with pytest.raises(InputError, match=f"reduction {reduction}: give one of 8, 16, 32"):
         codec.preview(files[3], reduction=reduction)

@@ -247,7 +247,7 @@ def test_the_chunks_of_a_photograph_are_those_of_the_host(
         return planes
 
     monkeypatch.setattr(latents_module._State, "_planes", note)
-    coded = codec.quantise(photographs["cat"], 40)
+    coded = codec.host.quantise(photographs["cat"], 40)
     symbols = sum(len(symbols) for latent in coded.latents for symbols, _ in latent.chunks)
     assert symbols > 4000
     assert len(seen) == sum(len(latent.chunks) for latent in coded.latents)

@@ -322,7 +322,7 @@ def test_the_payloads_of_a_photograph_are_those_of_the_host(
     coder: Callable[..., Coder], codec: Codec, photographs: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
     tables = Tables(codec.bundle.tables["cdf"], codec.bundle.tables["radius"])
-    for latent in codec.quantise(photographs["coffee"], 50).latents:
+    for latent in codec.host.quantise(photographs["coffee"], 50).latents:
         assert_same(coder(tables, "random", 5), tables, latent.chunks, spare=100)
 
 

@@ -185,7 +185,7 @@ def test_a_graph_may_be_loaded_while_a_program_is_built(
 
     monkeypatch.setattr(backends, "check_known_answer", slow)
     codec, image = bench.codec(bundle), drawing(60, 70)
-    work = codec.load if kind == "load" else lambda: codec.quantise(image, 20)
+    work = codec.load if kind == "load" else lambda: codec.host.quantise(image, 20)
     threads = [threading.Thread(target=x, daemon=True) for x in (work, lambda: codec.encode(image, 20))]
     threads[0].start()
     assert loading.wait(60)
