@@ -111,11 +111,12 @@ def _decode_all(
         data, timings = read_source(task.source, MAGIC), Timings()
         with named(task.source):
             header = read_header(data, setup.limits)
+            model = setup.model_for(header)
             alpha = bool(header.flags & Flags.ALPHA) and _is_transparent(data, setup.limits)
         check_format(task.target, f".{suffix}", *size(header), alpha=alpha)
+        with timings.stage("load"):
+            codec = setup.open(model)
         with named(task.source):
-            with timings.stage("load"):
-                codec = setup.open(header)
             start = time.perf_counter()
             decoded = run(codec, data, timings, setup.limits)
             seconds = time.perf_counter() - start

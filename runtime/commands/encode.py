@@ -11,6 +11,7 @@ from condic.command_line import TieredCommand
 from condic.files import check_target, named, write_file
 from condic.runtime.commands.setup import Setup, coding_facts, with_setup
 from condic.runtime.commands.tasks import Result, Task, in_out_arguments, perform, plan
+from condic.runtime.shipped import DEFAULT_MODEL
 
 SUFFIX = ".cdic"
 
@@ -52,7 +53,7 @@ def encode(
             picture = picture.without_metadata()
         timings = Timings()
         with timings.stage("load"):
-            codec = setup.open()
+            codec = setup.open(setup.model or DEFAULT_MODEL)
         start = time.perf_counter()
         with named(task.source):
             chosen = encode_for(

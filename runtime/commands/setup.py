@@ -39,9 +39,12 @@ class Setup:
 
         return Limits(pixels=self.max_pixels)
 
-    def open(self, header: Header | None = None) -> Codec:
-        """The model on the backend, opened once: the one asked for, else the one that a file's header names."""
-        model = self.model or (model_of(header.bundle_id) if header else DEFAULT_MODEL)
+    def model_for(self, header: Header) -> str:
+        """The model that was asked for, else the one that a file's header names. Raises BundleError."""
+        return self.model or model_of(header.bundle_id)
+
+    def open(self, model: str) -> Codec:
+        """A model on the backend, opened once."""
         return _opened(model, self.backend, self.threads)
 
     def report(self, facts: Facts, text: str, *, aside: bool = False) -> None:

@@ -30,7 +30,9 @@ def verify(setup: Setup, source: Path) -> None:
     try:
         with named(source):
             header = read_header(data, setup.limits)
-            codec = setup.open(header)
+            model = setup.model_for(header)
+        codec = setup.open(model)
+        with named(source):
             start = time.perf_counter()
             digest = codec.decode(data, timings, setup.limits, latents=True).latents_sha256()
             seconds = time.perf_counter() - start
