@@ -76,10 +76,10 @@ def describe(net: Hyperprior, photographs: Tensor) -> SourceCodec:
     image, y, z = TensorSpec("image", 3, 1), TensorSpec("main", main, 16), TensorSpec("hyper", hyper, 64)
     distribution = TensorSpec("distribution", 2 * main, 16)
     graphs = (
-        SourceGraph("analysis", net.g_a, (image,), (y,), alignment=64),
-        SourceGraph("hyper_analysis", net.h_a, (y,), (z,), alignment=64),
-        SourceGraph("context", Distribution(net.h_s), (z,), (distribution,), alignment=64, guarded=True),
-        SourceGraph("synthesis", net.g_s, (y,), (image,), alignment=64),
+        SourceGraph("analysis", net.g_a, (image,), (y,)),
+        SourceGraph("hyper_analysis", net.h_a, (y,), (z,)),
+        SourceGraph("context", Distribution(net.h_s), (z,), (distribution,), guarded=True),
+        SourceGraph("synthesis", net.g_s, (y,), (image,)),
     )
 
     whole_hyper, whole_main = Box((0, hyper), 0, 0, 1), Box((0, main), 0, 0, 1)

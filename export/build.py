@@ -66,14 +66,16 @@ def build_bundle(
     for name, value in provenance.items():
         if not isinstance(value, str):
             raise InputError(f"provenance: {name} is a {type(value).__name__}; manifests have strings")
-    graphs, largest_sums = [], {}
+    graphs, largest_sums, unit = [], {}, source.alignment
     tables = dict(source.tables)
     for graph in source.graphs:
         begin(f"measuring {graph.role}")
         answer = None
         if graph.exact:
             bias = torch.from_numpy(tables[f"quality.{graph.role}"])
-            arrays, answer, largest_sums[graph.role] = known_answer(graph, bias[int(bias.abs().amax(dim=1).argmax())])
+            arrays, answer, largest_sums[graph.role] = known_answer(
+                graph, unit, bias[int(bias.abs().amax(dim=1).argmax())]
+            )
             tables |= {f"known.{graph.role}.{name}": value for name, value in arrays.items()}
         graphs.append(
             Graph(
@@ -83,7 +85,7 @@ def build_bundle(
                 inputs=graph.inputs,
                 outputs=graph.outputs,
                 parameters=sum(p.numel() for p in graph.network.parameters()),
-                halo=halo(graph) if graph.halo is None else graph.halo,
+                halo=halo(graph, unit) if graph.halo is None else graph.halo,
                 known_answer=answer,
             )
         )
@@ -110,17 +112,17 @@ def build_bundle(
     for graph, stated in zip(source.graphs, graphs, strict=True):
         begin(f"exporting {graph.role}")
         as_half = half and graph.precision == "float"
-        data = _stored(graph, as_half)
-        error = _verify(graph, data, half=as_half)
+        data = _stored(graph, unit, as_half)
+        error = _verify(graph, unit, data, half=as_half)
         files[graph.role] = data
         kind = "fp16" if as_half else "fp32" if graph.precision == "float" else graph.precision
         report(Row(graph.role, kind, stated.parameters, len(data), error, largest_sums.get(graph.role)))
     return bundle
 
 
-def _stored(graph: SourceGraph, half: bool) -> bytes:
+def _stored(graph: SourceGraph, alignment: int, half: bool) -> bytes:
     """The ONNX file of a graph."""
-    onnx_model = export_graph(graph, fused_attention=half)
+    onnx_model = export_graph(graph, alignment, fused_attention=half)
     if graph.exact:
         store_exact(onnx_model)
     elif half:
@@ -132,7 +134,7 @@ def _stored(graph: SourceGraph, half: bool) -> bytes:
     return data
 
 
-def _verify(source: SourceGraph, data: bytes, *, half: bool) -> float:
+def _verify(source: SourceGraph, alignment: int, data: bytes, *, half: bool) -> float:
     """The largest difference from PyTorch on random inputs, relative to the range. Raises InputError."""
     inner = _half_tensors(data) if half else []
     outputs = [x.name for x in source.outputs]
@@ -142,7 +144,7 @@ def _verify(source: SourceGraph, data: bytes, *, half: bool) -> float:
         advice = "; export without --fp16" if half else ""
         raise InputError(f"graph {source.role}: ONNX Runtime does not take it ({first_line(error)}){advice}") from error
     for seed, (rows, columns) in enumerate(SIZES):
-        inputs, expected = try_network(source, rows, columns, seed)
+        inputs, expected = try_network(source, alignment, rows, columns, seed)
         named = {x.name: value.numpy() for x, value in zip(source.inputs, inputs, strict=True)}
         found = dict(zip([*outputs, *inner], session.run([*outputs, *inner], named), strict=True))
         for name in inner:

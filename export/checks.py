@@ -31,31 +31,29 @@ def check_source(source: SourceCodec) -> None:
             raise InputError(
                 f"graph {graph.role} has weights that are not its codec's `model`'s, so no id would tell them"
             )
-        if graph.alignment != source.alignment:
-            raise InputError(f"graph {graph.role} has alignment {graph.alignment}, its codec {source.alignment}")
-        if odd := [x for x in (*graph.inputs, *graph.outputs) if x.stride and graph.alignment % x.stride]:
+        if odd := [x for x in (*graph.inputs, *graph.outputs) if x.stride and source.alignment % x.stride]:
             raise InputError(
                 f"graph {graph.role}: {odd[0].name} at 1/{odd[0].stride} has no whole number of elements "
-                f"in {graph.alignment} pixels"
+                f"in {source.alignment} pixels"
             )
         names = [x.name for x in (*graph.inputs, *graph.outputs)]
         if len(set(names)) != len(names):
             raise InputError(f"graph {graph.role} has two tensors of one name: {', '.join(names)}")
         if graph.exact:
             _check_exact(graph, source)
-        try_network(graph, 1, 1)
+        try_network(graph, source.alignment, 1, 1)
 
 
 @torch.no_grad()
 def try_network(
-    graph: SourceGraph, rows: int, columns: int, seed: int = 0
+    graph: SourceGraph, alignment: int, rows: int, columns: int, seed: int = 0
 ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Random inputs for `rows` x `columns` windows, and what the network makes of them.
 
     Raises InputError if it does not take what the graph says that it does, or does not give what it says.
     """
-    size = f"{rows * graph.alignment}x{columns * graph.alignment}"
-    inputs = example_inputs(graph, rows, columns, seed)
+    size = f"{rows * alignment}x{columns * alignment}"
+    inputs = example_inputs(graph, alignment, rows, columns, seed)
     try:
         given = graph.network(*inputs)
     except Exception as error:  # a network may fail in any way
@@ -67,7 +65,7 @@ def try_network(
         raise InputError(f"graph {graph.role} gives {kinds}, not a tensor of torch.float32 or a tuple of them")
     shapes = [tuple(x.shape) for x in outputs]
     stated = [
-        (1, x.channels, *(side * graph.alignment // x.stride if x.stride else 1 for side in (rows, columns)))
+        (1, x.channels, *(side * alignment // x.stride if x.stride else 1 for side in (rows, columns)))
         for x in graph.outputs
     ]
     if shapes != stated:

@@ -108,13 +108,11 @@ def describe(model: CicSr) -> SourceCodec:
     image, lr_image = TensorSpec("image", 3, 1), TensorSpec("lr_image", 3, 4)
     x_sr, features = TensorSpec("x_sr", 3, 1), _features(model)
     in_analysis, in_synthesis, in_hyper = model.condition.split(features)
-    alignment, halo = model.alignment, _halo(model.preset.chunks)
+    halo = _halo(model.preset.chunks)
 
     def graph(role: str, network: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
               *, guarded: bool = True) -> SourceGraph:  # fmt: skip
-        return SourceGraph(
-            role, network, tuple(inputs), tuple(outputs), guarded=guarded, alignment=alignment, halo=halo
-        )
+        return SourceGraph(role, network, tuple(inputs), tuple(outputs), guarded=guarded, halo=halo)
 
     around = (x_sr,) if model.preset.residual else ()
     synthesis = (_AroundImage if around else _Taking)(model.main.synthesis)
@@ -155,7 +153,7 @@ def describe(model: CicSr) -> SourceCodec:
         model=model,
         name=model.name,
         preset=model.preset_name,
-        alignment=alignment,
+        alignment=model.alignment,
         graphs=graphs,
         latents=(*low.latents(()), *main.latents(hyper_names)),
         encode=encode,
@@ -172,7 +170,7 @@ class _LatentGraphs:
     """What one latent and its hyper latent contribute; roles begin with `prefix`."""
 
     def __init__(self, model: CicSr, codec: LatentCodec, name: str, stride: int, prefix: str) -> None:
-        self._codec, self._name, self._prefix, self._alignment = codec, name, prefix, model.alignment
+        self._codec, self._name, self._prefix = codec, name, prefix
         channels = codec.context.chunk_channels * codec.context.sizes.slices
         self.spec = TensorSpec(name, channels, stride)
         self.gain, self.inverse, self.index = (TensorSpec(x, channels, 0) for x in ("gain", "inverse", "index"))
@@ -183,16 +181,16 @@ class _LatentGraphs:
 
     def graphs(self, features: tuple[TensorSpec, ...]) -> Iterator[SourceGraph]:
         """Hyper analysis, hyper synthesis, and per chunk its context and residual."""
-        codec, prefix, alignment = self._codec, self._prefix, self._alignment
+        codec, prefix = self._codec, self._prefix
         context = codec.context
         halo = _halo(context.sizes)
         yield SourceGraph(
             f"{prefix}hyper_analysis", _NaturalHyperAnalysis(codec.hyper_analysis),
-            (self.spec, self.inverse, *features), (self.hyper,), alignment=alignment, halo=halo,
+            (self.spec, self.inverse, *features), (self.hyper,), halo=halo,
         )  # fmt: skip
         yield SourceGraph(
             f"{prefix}hyper_synthesis", _Taking(codec.hyper_synthesis), (self.hyper, *features), self._known,
-            guarded=True, alignment=alignment, halo=halo,
+            guarded=True, halo=halo,
         )  # fmt: skip
         mu, sigma = self._known
         specs = {"hat": self.spec, "mu": mu, "sigma": sigma, "gain": self.gain, "inverse": self.inverse,
@@ -203,7 +201,7 @@ class _LatentGraphs:
                 network = _ChunkGraph(context, k, residual=residual)
                 yield SourceGraph(
                     f"{prefix}{role}_{k}", network, tuple(specs[x] for x in network.reads),
-                    (TensorSpec("chunk", channels, stride),), guarded=True, alignment=alignment, halo=halo,
+                    (TensorSpec("chunk", channels, stride),), guarded=True, halo=halo,
                 )  # fmt: skip
 
     def hyper_analysis(self, features: tuple[str, ...]) -> Step:

@@ -35,7 +35,7 @@ class _Joined(nn.Module):
 
 def describe(model: DcicSgp) -> SourceCodec:
     """All that goes into the bundle of a calibrated model. Raises InputError where it cannot be frozen."""
-    halos = {graph.role: halo(graph) for graph in source_graphs(model)}  # integers have no gradient
+    halos = {graph.role: halo(graph, ALIGNMENT) for graph in source_graphs(model)}  # integers have no gradient
     model = deepcopy(model)
     with torch.no_grad():
         model.freeze()

@@ -27,14 +27,14 @@ def bundle_id(source: SourceCodec, tables: Mapping[str, np.ndarray]) -> str:
     exact = [name for name, module in modules if isinstance(module, ExactConv)]
     for name, module in modules:
         if isinstance(module, ExactConv):
-            parts = [module.int_weight, module.int_bias, module.scale, torch.tensor([module.low, module.high])]
-            dtype = "<f8"
+            limits = torch.tensor([module.low, module.high])
+            parts = [(x, "<f8") for x in (module.int_weight, module.int_bias, module.scale, limits)]
         elif any(name.startswith(f"{path}.") for path in exact):
             continue
         else:
-            parts, dtype = [x.detach() for x in weights_of(module)], "<f2"
-        for part in parts:
-            digest.update(name.encode() + part.numpy().astype(dtype if part.is_floating_point() else "<i8").tobytes())
+            parts = [(x.detach(), "<f2" if x.is_floating_point() else "<i8") for x in weights_of(module)]
+        for part, dtype in parts:
+            digest.update(name.encode() + part.numpy().astype(dtype).tobytes())
     for name in sorted(tables):
         if not name.startswith("known."):
             digest.update(name.encode() + np.ascontiguousarray(tables[name]).tobytes())

@@ -17,13 +17,15 @@ from condic.runtime.known_answer import answer_of
 
 
 @torch.no_grad()
-def known_answer(source: SourceGraph, bias: Tensor) -> tuple[dict[str, npt.NDArray[np.generic]], str, float]:
+def known_answer(
+    source: SourceGraph, alignment: int, bias: Tensor
+) -> tuple[dict[str, npt.NDArray[np.generic]], str, float]:
     """Inputs by name (int16; the bias int32), the hash of the outputs, and the largest sum met relative to 2^24.
 
     Inputs lie at the limits, half of the pixels with the signs of one row of the first layer's weights, so that its
     sum is the largest possible. The answer is computed in float32 and float64, which must agree.
     """
-    *parts, _ = example_inputs(source, 1, 2, seed=1)
+    *parts, _ = example_inputs(source, alignment, 1, 2, seed=1)
     parts = [_extremes(x, limits, k) for k, (x, limits) in enumerate(zip(parts, source.limits, strict=True))]
     _align_with_first_layer(source, parts)
     inputs = [*parts, bias.float().view(1, -1, 1, 1)]

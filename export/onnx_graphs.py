@@ -23,7 +23,7 @@ OPSET, FUSED_OPSET = 20, 23
 _MOST_WINDOWS = 1024
 
 
-def export_graph(source: SourceGraph, *, fused_attention: bool = False) -> onnx.ModelProto:
+def export_graph(source: SourceGraph, alignment: int, *, fused_attention: bool = False) -> onnx.ModelProto:
     """One network as ONNX in float32, inputs and outputs named as in `source`, H and W multiples of the alignment.
 
     Raises InputError, with PyTorch's error as its cause, for what PyTorch's exporter or ONNX has not.
@@ -34,7 +34,7 @@ def export_graph(source: SourceGraph, *, fused_attention: bool = False) -> onnx.
     rows = torch.export.Dim("rows", min=1, max=_MOST_WINDOWS)
     columns = torch.export.Dim("columns", min=1, max=_MOST_WINDOWS)
     shapes = tuple(
-        {2: source.alignment // x.stride * rows, 3: source.alignment // x.stride * columns} if x.stride else None
+        {2: alignment // x.stride * rows, 3: alignment // x.stride * columns} if x.stride else None
         for x in source.inputs
     )
     attention = attention_fused if fused_attention else attention_decomposed
@@ -42,7 +42,7 @@ def export_graph(source: SourceGraph, *, fused_attention: bool = False) -> onnx.
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 source.network.eval(),
-                example_inputs(source, 2, 3),
+                example_inputs(source, alignment, 2, 3),
                 dynamo=True,
                 verbose=False,
                 opset_version=FUSED_OPSET if fused_attention else OPSET,
@@ -61,12 +61,14 @@ def export_graph(source: SourceGraph, *, fused_attention: bool = False) -> onnx.
     return model
 
 
-def example_inputs(source: SourceGraph, rows: int, columns: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+def example_inputs(
+    source: SourceGraph, alignment: int, rows: int, columns: int, seed: int = 0
+) -> tuple[torch.Tensor, ...]:
     """Random inputs for `rows` x `columns` windows: integers within the limits for exact graphs, reals for others."""
     generator = torch.Generator().manual_seed(seed)
     result = []
     for k, x in enumerate(source.inputs):
-        size = (rows * source.alignment // x.stride, columns * source.alignment // x.stride) if x.stride else (1, 1)
+        size = (rows * alignment // x.stride, columns * alignment // x.stride) if x.stride else (1, 1)
         shape = (1, x.channels, *size)
         if source.exact:
             low, high = source.limits[k] if k < len(source.limits) else (-100, 100)

@@ -18,25 +18,25 @@ _AMPLITUDE = 8
 """Inputs are changed to some that are larger by this: more reaches the next value behind a rounding."""
 
 
-def halo(source: SourceGraph) -> int:
-    """Windows (of the alignment) on each side of a window that its outputs depend on.
+def halo(source: SourceGraph, alignment: int) -> int:
+    """Windows of the alignment on each side of a window that its outputs depend on.
 
     Measured along a row and a column of windows, long enough that the dependence ends before they do: where the
     gradient of the middle one's outputs is not zero, which tells of the smallest influence; and which outputs change
     when the middle one's inputs do, which sees through what has no gradient, such as a rounding. Raises InputError if
     it does not end.
     """
-    return max(_reach(source, upright) for upright in (False, True))
+    return max(_reach(source, alignment, upright) for upright in (False, True))
 
 
-def _reach(source: SourceGraph, upright: bool) -> int:
+def _reach(source: SourceGraph, alignment: int, upright: bool) -> int:
     for length in _LENGTHS:
-        line = _Line(source, length, upright)
+        line = _Line(source, alignment, length, upright)
         reach = max(line.reach_of_gradient(), line.reach_of_change())
         if reach < length // 2:
             return reach
     raise InputError(
-        f"graph {source.role}: its outputs reach {length // 2} times {source.alignment} pixels into its inputs and "
+        f"graph {source.role}: its outputs reach {length // 2} times {alignment} pixels into its inputs and "
         "further; if it needs the whole image, give it the halo WHOLE"
     )
 
@@ -46,6 +46,7 @@ class _Line:
     """A graph on a row of windows, or on an `upright` column of them."""
 
     source: SourceGraph
+    alignment: int
     length: int
     upright: bool
 
@@ -75,7 +76,7 @@ class _Line:
 
     def _inputs(self, seed: int) -> tuple[Tensor, ...]:
         rows, columns = (self.length, 1) if self.upright else (1, self.length)
-        return example_inputs(self.source, rows, columns, seed)
+        return example_inputs(self.source, self.alignment, rows, columns, seed)
 
     def _run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         outputs = self.source.network(*inputs)
@@ -95,5 +96,5 @@ class _Line:
         """The part of window k; all of a tensor without extent."""
         if not spec.stride:
             return tensor
-        unit = self.source.alignment // spec.stride
+        unit = self.alignment // spec.stride
         return tensor.narrow(2 if self.upright else 3, k * unit, unit)

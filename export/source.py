@@ -22,9 +22,9 @@ _FIRST_DELTA = 1 / 64
 class SourceGraph:
     """A network to export: positional tensors in, tensors out.
 
-    Traced for export with height and width open: sides of images are multiples of `alignment`. `limits` bound an exact
-    graph's integer inputs; `guarded` graphs are on the entropy path in floating point. `halo` is how far outputs reach
-    into inputs, in units of the alignment: measured if None, `WHOLE` where a graph needs all of the image.
+    Traced for export with height and width open: sides of images are multiples of its codec's alignment. `limits` bound
+    an exact graph's integer inputs; `guarded` graphs are on the entropy path in floating point. `halo` is how far
+    outputs reach into inputs, in units of the alignment: measured if None, `WHOLE` where a graph needs the whole image.
     """
 
     role: str
@@ -33,7 +33,6 @@ class SourceGraph:
     outputs: tuple[TensorSpec, ...]
     limits: tuple[tuple[int, int], ...] = ()
     guarded: bool = False
-    alignment: int = 128
     halo: int | None = None
 
     @property

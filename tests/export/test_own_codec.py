@@ -138,8 +138,6 @@ def test_what_it_says_of_itself_must_be_true(net: Any):
         build_bundle(_source(EXAMPLE.Hyperprior(16, 24)), {})
     with pytest.raises(InputError, match="graph synthesis has weights that are not its codec's `model`'s"):
         build_bundle(other(3, network=EXAMPLE.Hyperprior(16, 24).half().float().g_s), {})
-    with pytest.raises(InputError, match="graph hyper_analysis has alignment 128, its codec 64"):
-        build_bundle(other(1, alignment=128), {})
     with pytest.raises(
         InputError, match=r"graph analysis: an image of 64x64 gives \[\(1, 24, 4, 4\)\], its outputs say"
     ):
@@ -325,7 +323,7 @@ def test_a_gain_may_be_computed_from_the_level(net: Any):
     level, gain = TensorSpec("level", 24, 0), TensorSpec("gain", 24, 0)
     last = source.graphs[3]
     graphs = (
-        *source.graphs[:3], SourceGraph("gain", Gain(), (level,), (gain,), alignment=64),
+        *source.graphs[:3], SourceGraph("gain", Gain(), (level,), (gain,)),
         replace(last, network=Synthesis(), inputs=(*last.inputs, gain)),
     )  # fmt: skip
     *known, draw = source.decode

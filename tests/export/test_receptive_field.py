@@ -16,7 +16,7 @@ _IN, _OUT = TensorSpec("in", 1, 1), TensorSpec("out", 1, 1)
 
 
 def _graph(network: torch.nn.Module) -> SourceGraph:
-    return SourceGraph("test", network, (_IN,), (_OUT,), alignment=4)
+    return SourceGraph("test", network, (_IN,), (_OUT,))
 
 
 @pytest.mark.parametrize(("side", "windows"), [(1, 0), (3, 1), (9, 1), (11, 2), (25, 3)])
@@ -25,7 +25,7 @@ def test_a_convolution_reaches_as_far_as_its_kernel(side, windows, shape):
     kernel = (1 if shape == "wide" else side, 1 if shape == "high" else side)
     layer = torch.nn.Conv2d(1, 1, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
     torch.nn.init.ones_(layer.weight)
-    assert halo(_graph(layer)) == windows
+    assert halo(_graph(layer), 4) == windows
 
 
 def test_the_weakest_tap_counts():
@@ -33,14 +33,14 @@ def test_the_weakest_tap_counts():
     torch.nn.init.ones_(layer.weight)
     with torch.no_grad():
         layer.weight[..., 0] = layer.weight[..., -1] = 1e-4
-    assert halo(_graph(layer)) == 2
+    assert halo(_graph(layer), 4) == 2
 
 
 def test_what_ignores_its_input_needs_no_halo():
     layer = torch.nn.Conv2d(1, 1, 9, padding=4)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.ones_(layer.bias)
-    assert halo(_graph(layer)) == 0
+    assert halo(_graph(layer), 4) == 0
 
 
 def test_a_network_that_looks_at_all_of_an_image_is_refused():
@@ -49,7 +49,7 @@ def test_a_network_that_looks_at_all_of_an_image_is_refused():
             return x / x.mean()
 
     with pytest.raises(InputError, match=r"graph test: its outputs reach 23 times 4 pixels .* give it the halo WHOLE"):
-        halo(_graph(Normalised()))
+        halo(_graph(Normalised()), 4)
 
 
 def test_what_hides_behind_a_rounding_counts():
@@ -62,7 +62,7 @@ def test_what_hides_behind_a_rounding_counts():
             return self.after(torch.round(self.before(x)))
 
     torch.manual_seed(0)
-    assert halo(_graph(Rounded())) == 3
+    assert halo(_graph(Rounded()), 4) == 3
 
 
 def test_what_has_no_extent_depends_on_all_of_an_image_or_on_nothing():
@@ -71,11 +71,11 @@ def test_what_has_no_extent_depends_on_all_of_an_image_or_on_nothing():
             return x.mean((2, 3), keepdim=True)
 
     level = TensorSpec("level", 1, 0)
-    assert halo(SourceGraph("test", torch.nn.Conv2d(1, 1, 1), (level,), (TensorSpec("gain", 1, 0),), alignment=4)) == 0
+    assert halo(SourceGraph("test", torch.nn.Conv2d(1, 1, 1), (level,), (TensorSpec("gain", 1, 0),)), 4) == 0
     with pytest.raises(InputError, match="give it the halo WHOLE"):
-        halo(SourceGraph("test", Mean(), (_IN,), (TensorSpec("mean", 1, 0),), alignment=4))
+        halo(SourceGraph("test", Mean(), (_IN,), (TensorSpec("mean", 1, 0),)), 4)
 
 
 def test_halos_are_measured_where_no_gradients_are_kept():
     with torch.no_grad():
-        assert halo(_graph(torch.nn.Conv2d(1, 1, 3, padding=1))) == 1
+        assert halo(_graph(torch.nn.Conv2d(1, 1, 3, padding=1)), 4) == 1

@@ -63,7 +63,7 @@ def test_convolutions_of_all_kinds_are_those_of_onnxruntime(network: torch.nn.Mo
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     x, y = TensorSpec("x", 2, 1), TensorSpec("y", 3, 1)
-    model = export_graph(SourceGraph("g", network.eval(), (x,), (y,), alignment=8)).SerializeToString()
+    model = export_graph(SourceGraph("g", network.eval(), (x,), (y,)), 8).SerializeToString()
     values = np.random.default_rng(0).normal(size=(1, 2, 16, 24)).astype(np.float32)
     (expected,) = onnxruntime.InferenceSession(model).run(None, {"x": values})
     run = TorchBackend(BackendOptions()).load(

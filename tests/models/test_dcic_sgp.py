@@ -73,7 +73,7 @@ def test_every_parameter_learns() -> None:
 def test_a_change_far_away_changes_nothing_here(model: DcicSgp, role: str) -> None:
     """Float transforms see a neighbourhood only; tiling depends on it. Five windows in a row, the last one changed."""
     source = next(s for s in source_graphs(model) if s.role == role)
-    inputs = example_inputs(source, 1, 5)
+    inputs = example_inputs(source, ALIGNMENT, 1, 5)
     others = [x.clone() for x in inputs]
     for x, spec in zip(others, source.inputs, strict=True):
         if spec.stride:
