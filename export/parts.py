@@ -59,9 +59,21 @@ def _layer_before(
             return []
         layer.insert(0, node)
         if node.op_type in _RESULT_AXES:
-            return layer if settings["axis"] in _RESULT_AXES[node.op_type] and node.input[0] not in constants else []
+            fits = settings["axis"] in _RESULT_AXES[node.op_type] and _has_parts(layer, len(split.output), constants)
+            return layer if fits else []
         (name,) = (x for x in node.input if x not in constants)
     return []
+
+
+def _has_parts(layer: Sequence[NodeProto], count: int, constants: Mapping[str, TensorProto]) -> bool:
+    """Whether a layer's constants have numbers of their own for each channel of the result, which `count` divides."""
+    first = layer[0]
+    grouped = any(x.name == "group" and x.i != 1 for x in first.attribute)
+    if first.input[0] in constants or grouped or (first.op_type == "Conv" and len(layer) > 1):
+        return False
+    given = [(constants[name].dims, node.op_type) for node in layer for name in node.input if name in constants]
+    channels = {dims[_WEIGHT_AXIS[kind]] if dims else 1 for dims, kind in given}
+    return len(channels) == 1 and channels.pop() % count == 0
 
 
 def _part(

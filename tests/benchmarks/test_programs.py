@@ -7,10 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+
+from condic.benchmarks.commands.matrix import matrix
+from condic.benchmarks.matrix import Cell, Matrix
+from condic.errors import BackendError
+from condic.runtime.codec import Codec
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
@@ -49,23 +56,27 @@ def test_rd_measures_real_files_and_writes_a_report(bench: Run, folder: Path, bu
     assert page.count("<svg") == 2
     assert "b.png" in page
     assert "not Kodak's" in done.stdout
+    assert "nowhere.json" in bench("report", "rd.json", "nowhere.json", "--html", "all.html").stderr
 
 
 def test_size_finds_files_little_larger_than_their_information(
-    bench: Run, folder: Path, bundle_path: Path, tmp_path: Path
+    bench: Run, folder: Path, bundle_path: Path, tmp_path: Path, codec: Codec
 ):
-    done = bench("size", folder / "a.png", "--model", bundle_path, "--levels", "0,63", "--json", "size.json")
+    done = bench("size", folder, "--model", bundle_path, "--levels", "0,63", "--json", "size.json")
     assert done.returncode == 0, done.stderr
     for row in json.loads((tmp_path / "size.json").read_text())["results"]:
         information = sum(latent["information"] for latent in row["latents"])
         assert information < row["bytes"] < 1.005 * information + 160
+        assert f" {100 * (row['bytes'] / information - 1):.2f} %" in done.stdout
+        both = [len(codec.encode(folder / name, row["level"])) for name in ("a.png", "b.png")]
+        assert row["bytes"] == pytest.approx(mean(both), rel=0.02)
 
 
 def test_coder_times_the_largest_latent(bench: Run, folder: Path, bundle_path: Path, tmp_path: Path):
-    done = bench("coder", folder, "--model", bundle_path, "--levels", "32", "--repeats", "2", "--json", "coder.json")
+    done = bench("coder", folder, "--model", bundle_path, "--levels", "9,32", "--repeats", "2", "--json", "coder.json")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "coder.json").read_text())["results"]
-    assert [row["file"] for row in rows] == ["a.png", "b.png"]
+    assert [(row["file"], row["level"]) for row in rows] == [(f"{x}.png", level) for x in "ab" for level in (9, 32)]
     assert all(row["latent"] == "main" and sum(row["scales"]) == row["symbols"] for row in rows)
 
 
@@ -75,6 +86,7 @@ def test_coder_times_the_largest_latent(bench: Run, folder: Path, bundle_path: P
         (("rd", "nowhere"), "nowhere: no such file or folder"),
         (("rd", ".", "--levels", "0,64"), "levels are 0..63"),
         (("size", "."), "no image in"),
+        (("pairs", "."), "pictures are for a report: give --json FILE"),
         (("rd", ".", "--html", "no/such/folder.html"), "no such folder"),
         (("rd", "a.png", "--json", "a.png"), "a.png: unknown suffix '.png'; use .json"),
         (("report", "a.json", "--html", "a.json"), "a.json: unknown suffix '.json'; use .html"),
@@ -86,6 +98,25 @@ def test_bad_input_is_one_line(bench: Run, arguments: tuple[str, ...], message: 
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_pairs_are_of_the_level_asked_for(bench: Run, folder: Path, bundle_path: Path, tmp_path: Path, codec: Codec):
+    done = bench("pairs", folder / "a.png", "--model", bundle_path, "--quality", "9", "--json", "pairs.json")
+    assert done.returncode == 0, done.stderr
+    (pair,) = json.loads((tmp_path / "pairs.json").read_text())["results"]["pairs"]
+    own = next(picture for picture in pair["pictures"] if picture["codec"].startswith("condic"))
+    assert (own["level"], own["bytes"]) == (9, pytest.approx(len(codec.encode(folder / "a.png", 9)), rel=0.02))
+
+
+def test_a_matrix_ends_with_code_1_where_latents_differ_and_2_without_a_backend_that_was_named(
+    folder: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    words = [str(folder / "a.png"), "--model", str(bundle_path), "--backends"]
+    assert CliRunner().invoke(matrix, [*words, "ort"]).exit_code == 0
+    assert isinstance(CliRunner().invoke(matrix, [*words, "ort,none"]).exception, BackendError)
+    run = Matrix("dcic-sgp-t", 32, ("a.png",), {}, (Cell("ort", "ort", "", 0, 1, None),))
+    monkeypatch.setattr("condic.benchmarks.matrix.measure_matrix", lambda *_: run)
+    assert CliRunner().invoke(matrix, [*words, "ort"]).exit_code == 1
 
 
 def test_an_unknown_peer_is_named_with_those_that_are_known(bench: Run, folder: Path, bundle_path: Path):

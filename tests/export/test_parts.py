@@ -96,6 +96,11 @@ def split_into_rows() -> onnx.ModelProto:
                     w=weights(4, 6))  # fmt: skip
 
 
+def split_into_columns() -> onnx.ModelProto:
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1])
+    return model_of([conv, split("y", ["p", "q"], -1)], ["p", "q"], w=weights(6, 4, 1, 1))
+
+
 def split_unequally() -> onnx.ModelProto:
     cut = helper.make_node("Split", ["y", "sizes"], ["p", "q"], axis=3)
     sizes = np.array([2, 4])
@@ -117,16 +122,43 @@ def weights_on_the_left() -> onnx.ModelProto:
                     w=weights(6, 6))  # fmt: skip
 
 
+def in_groups() -> onnx.ModelProto:
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1], group=2)
+    return model_of([conv, split("y", ["p", "q"], 1)], ["p", "q"], w=weights(8, 2, 1, 1))
+
+
+def plus_one_number() -> onnx.ModelProto:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Add", ["y", "b"], ["z"]),
+             split("z", ["p", "q"], 3)]  # fmt: skip
+    return model_of(nodes, ["p", "q"], w=weights(4, 6), b=np.array(2, np.float32))
+
+
+def plus_a_column() -> onnx.ModelProto:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1]),
+             helper.make_node("Add", ["y", "b"], ["z"]), split("z", ["p", "q"], 1)]  # fmt: skip
+    return model_of(nodes, ["p", "q"], w=weights(6, 4, 1, 1), b=weights(6, 1, 1))
+
+
+def into_parts_of_two_sizes() -> onnx.ModelProto:
+    return model_of([helper.make_node("MatMul", ["x", "w"], ["y"]), split("y", ["p", "q"], 3)], ["p", "q"],
+                    w=weights(4, 5))  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "make",
     [
         read_twice,
         read_outside,
         split_into_rows,
+        split_into_columns,
         split_unequally,
         weights_that_are_computed,
         no_layer,
         weights_on_the_left,
+        in_groups,
+        plus_one_number,
+        plus_a_column,
+        into_parts_of_two_sizes,
     ],
 )
 def test_anything_else_stays_as_it_is(make: Callable[[], onnx.ModelProto]) -> None:

@@ -128,3 +128,68 @@ def test_a_product_with_weights_is_a_layer_and_one_of_activations_is_not(x: np.n
     types = {v.name: v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
     assert types["c"] == TensorProto.FLOAT16
     assert np.abs(result - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def model_of(nodes: list[Any], outputs: list[str], rank: int = 4, **constants: np.ndarray) -> Any:
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8, 3, 5])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank) for name in outputs],
+        [numpy_helper.from_array(values.astype(np.float32), name) for name, values in constants.items()],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def halved(model: Any, x: np.ndarray) -> dict[str, int]:
+    """Makes a model half precision, with nearly the same result; the types of what it computes."""
+    expected = run(model, x)
+    to_half(model)
+    assert np.abs(run(model, x) - expected).max() < 0.01 * np.abs(expected).max()
+    return {v.name: v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
+
+
+EYE = np.eye(8).reshape(8, 8, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "integers"),
+    [("Reshape", [[1, 8, 3, 5]]), ("Slice", [[0], [8], [1]]), ("Split", [[1]]), ("Unsqueeze", [[0]])],
+)
+def test_sizes_and_places_stay_integers_before_and_after_the_last_layer(
+    x: np.ndarray, kind: str, integers: list[list[int]]
+) -> None:
+    names = [f"i{k}" for k in range(len(integers))]
+    nodes = [
+        helper.make_node("Constant", [], [name], value_ints=ints) for name, ints in zip(names, integers, strict=True)
+    ]
+    for k, (given, result) in enumerate((("x", "b"), ("b", "y"))):
+        nodes += [helper.make_node("MatMul", [given, f"w{k}"], [f"a{k}"]),
+                  helper.make_node(kind, [f"a{k}", *names], [result])]  # fmt: skip
+    types = halved(model_of(nodes, ["y"], 6 if kind == "Unsqueeze" else 4, w0=np.eye(5), w1=np.eye(5)), x)
+    assert types["a0"] == types["b"] == TensorProto.FLOAT16
+    assert types["a1"] == TensorProto.FLOAT
+
+
+def test_constants_have_the_precision_of_what_they_go_into(x: np.ndarray) -> None:
+    quarter = numpy_helper.from_array(np.array(0.25, np.float32))
+    nodes = [helper.make_node("Constant", [], ["half"], value_float=0.5),
+             helper.make_node("Constant", [], ["quarter"], value=quarter),
+             helper.make_node("Constant", [], ["last"], value_float=0.1)]  # fmt: skip
+    for given, layer, result in (("x", "Mul half", "a"), ("a", "Conv w", "b"), ("b", "Mul quarter", "c"),
+                                 ("c", "Conv w", "d"), ("d", "Mul last", "y")):  # fmt: skip
+        kind, constant = layer.split()
+        nodes.append(helper.make_node(kind, [given, constant], [result]))
+    types = halved(model_of(nodes, ["y"], w=EYE), x)
+    assert [types[name] for name in ("half", "quarter", "last")] == [TensorProto.FLOAT16] * 2 + [TensorProto.FLOAT]
+
+
+def test_a_transposed_convolution_is_a_last_layer(x: np.ndarray) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("ConvTranspose", ["a", "v"], ["y"])]
+    assert halved(model_of(nodes, ["y"], w=EYE, v=EYE), x)["a"] == TensorProto.FLOAT16
+
+
+def test_an_output_that_the_graph_reads_too_is_computed_in_half(x: np.ndarray) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "x"], ["b"]),
+             helper.make_node("Conv", ["b", "w"], ["y"])]  # fmt: skip
+    model = model_of(nodes, ["y", "a"], w=EYE)
+    assert halved(model, x)["a_f16"] == TensorProto.FLOAT16
+    assert [node.op_type for node in model.graph.node if "a_f16" in node.input] == ["Add", "Cast"]

@@ -28,12 +28,33 @@ def test_a_convolution_reaches_as_far_as_its_kernel(side, windows, shape):
     assert halo(_graph(layer), 4) == windows
 
 
-def test_the_weakest_tap_counts():
+@pytest.mark.parametrize("tap", [0, -1])
+def test_the_weakest_tap_counts_on_either_side(tap):
     layer = torch.nn.Conv2d(1, 1, 11, padding=5)
-    torch.nn.init.ones_(layer.weight)
+    torch.nn.init.zeros_(layer.weight)
     with torch.no_grad():
-        layer.weight[..., 0] = layer.weight[..., -1] = 1e-4
+        layer.weight[..., 5], layer.weight[..., tap] = 1, 1e-4
     assert halo(_graph(layer), 4) == 2
+
+
+def test_outputs_that_always_add_up_to_nothing_depend_on_their_inputs():
+    class Differences(torch.nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            windows = super().forward(x).unflatten(-1, (-1, 4))
+            return (windows - windows.flip(-1)).flatten(-2)
+
+    layer = Differences(1, 1, 9, padding=4)
+    torch.nn.init.ones_(layer.weight)
+    assert halo(_graph(layer), 4) == 1
+
+
+def test_strides_and_inputs_without_extent_are_allowed_for():
+    class Scaled(torch.nn.Conv2d):
+        def forward(self, x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * gain
+
+    specs = (_IN, TensorSpec("gain", 1, 0)), (TensorSpec("out", 1, 2),)
+    assert halo(SourceGraph("test", Scaled(1, 1, 9, stride=2, padding=4), *specs), 4) == 1
 
 
 def test_what_ignores_its_input_needs_no_halo():

@@ -67,3 +67,6 @@ def test_downscaling_is_antialiased_bicubic_up_to_the_edges(size):
     image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
     wanted = F.interpolate(image, scale_factor=0.25, mode="bicubic", antialias=True)
     torch.testing.assert_close(Downscale()(image), wanted, rtol=0, atol=2e-6)
+    assert not Downscale().state_dict(), "weights do not hold it"
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(Downscale()(image), wanted, rtol=0, atol=2e-6)

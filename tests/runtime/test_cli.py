@@ -20,7 +20,7 @@ from PIL import Image
 from condic.runtime.bitstream import read_stream
 from condic.runtime.bundle import Bundle, read_bundle, write_bundle
 from condic.runtime.cli import main
-from condic.runtime.shipped import find_bundle
+from condic.runtime.shipped import find_bundle, shipped_bundles
 
 FACTS = {"bytes", "bpp", "width", "height", "quality", "backend", "seconds"}
 
@@ -216,11 +216,16 @@ def test_pictures_are_written_in_the_format_of_their_suffix(run: Run, coded: Pat
 
 @pytest.mark.parametrize("command", ["encode", "decode", "preview"])
 def test_an_existing_file_is_kept_unless_forced(
-    run: Run, picture: Path, coded: Path, command: str, watch_folder: Watch
+    run: Run, picture: Path, coded: Path, command: str, watch_folder: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = (picture, coded) if command == "encode" else (coded, picture)
     check, before = watch_folder(), target.read_bytes()
     assert_refused(run(command, source, target), target, "exists", "--force")
+    assert_refused(run(command, source, target, model="nowhere"), target, "exists")  # before any work
+    with monkeypatch.context() as late:  # or it comes while the work is done
+        module = "encode" if command == "encode" else "decode"
+        late.setattr(f"condic.runtime.commands.{module}.check_target", lambda *_, **__: None)
+        assert_refused(run(command, source, target), target, "exists")
     check()
     assert run(command, source, target, "--force", *(["-q", 3] if command == "encode" else [])).code == 0
     assert target.read_bytes() != before
@@ -249,6 +254,45 @@ def test_a_limit_out_of_reach_is_refused(
     check = watch_folder()
     assert_refused(run("encode", picture, tmp_path / "a.cdic", *limit), picture, "level")
     check()
+
+
+def test_limits_of_pillow_do_not_count(
+    run: Run, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Image.open(picture) as image:
+        image.save(picture, icc_profile=b"profile" * 9)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    monkeypatch.setattr("PIL.PngImagePlugin.MAX_TEXT_CHUNK", 10)
+    outcome = run("encode", picture, tmp_path / "a.cdic")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert run("info", tmp_path / "a.cdic", "--json").json["metadata"] == {"icc_profile": 63}
+
+
+def test_a_preview_of_cic_sr_is_small_or_super_resolved(
+    run: Run, picture: Path, tmp_path: Path, data_folder: Path
+) -> None:
+    coded, model = tmp_path / "a.cdic", data_folder / "cic-sr-t.condic"
+    assert run("encode", picture, coded, model=model).code == 0
+    for options, size in (((), (18, 15)), (("--sr",), (70, 60))):
+        assert run("preview", coded, tmp_path / "out.png", "--force", *options, model=model).code == 0
+        with Image.open(tmp_path / "out.png") as image:
+            assert image.size == size
+
+
+def test_info_says_what_is_guarded_and_decode_takes_the_model_that_a_file_names(
+    run: Run, picture: Path, tmp_path: Path
+) -> None:
+    if "cic-sr-s" not in shipped_bundles():
+        pytest.skip("no weights of cic-sr are shipped")
+    coded = tmp_path / "a.cdic"
+    assert run("encode", picture, coded, "-q", 48, model="cic-sr-s").code == 0
+    facts = run("info", coded, "--json").json
+    guard, size = facts["guard"], facts["sections"]["guard"]
+    assert (guard["bits"], guard["share"]) == (8 * size, size / facts["bytes"])
+    latents = read_bundle(find_bundle("cic-sr-s")).manifest.latents
+    assert guard["deltas"] == {x.name: x.guard.at(48).describe() for x in latents if x.guard}
+    assert f"guarded values {guard['values']}, {8 * size} bits, " in run("info", coded).out
+    assert run("decode", coded, tmp_path / "out.png", model=None).code == 0
 
 
 def test_metadata_is_carried_and_stripped(run: Run, tmp_path: Path, drawing: Callable[..., np.ndarray]) -> None:
@@ -456,6 +500,8 @@ def test_a_picture_that_a_format_cannot_hold_is_refused_before_it_is_decoded(
     }
     for name, (target, message) in refused.items():
         assert_refused(run("decode", tmp_path / f"{name}.cdic", tmp_path / target), target, message)
+    part = ("--region", "0,0,16384,1")
+    assert_refused(run("decode", tmp_path / "wide.cdic", tmp_path / "a.webp", *part), refused["wide"][1])
     monkeypatch.undo()
 
 

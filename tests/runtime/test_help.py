@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from condic.runtime.bitstream import Limits
 from condic.runtime.cli import cli
 
 Program = Callable[..., Any]
@@ -32,11 +33,17 @@ def test_help_lists_the_commands_in_the_order_of_use(program: Program) -> None:
 def test_rare_options_are_in_the_second_tier_only(program: Program) -> None:
     basic, everything = (program("encode", tier).out.decode() for tier in ("--help", "--help-all"))
     assert "--help-all" in basic
+    assert "--help-all" not in program("doctor", "--help").out.decode()  # it has none
     for option in ("--backend", "--max-pixels"):
         assert option not in basic
         assert option in everything
     for option in ("--quality", "--bpp", "--max-bytes", "--psnr", "--out-dir", "--force", "--threads", "--strip"):
         assert option in basic
+
+
+def test_the_largest_image_is_that_of_the_python_functions() -> None:
+    for command in ("info", "decode"):
+        assert next(x.default for x in cli.commands[command].params if x.name == "max_pixels") == Limits().pixels
 
 
 def test_all_help_of_the_program_is_that_of_every_command(program: Program) -> None:

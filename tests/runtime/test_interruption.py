@@ -76,7 +76,7 @@ def test_while_a_backend_loads(program: Program, pictures: list[Path], tmp_path:
         "        if name == 'onnxruntime':\n"
         "            try:\n"
         "                interrupt()\n"
-        "            except KeyboardInterrupt:\n"
+        "            except BaseException:\n"
         "                raise ImportError('multiarray failed to import') from None\n"
         "sys.meta_path.insert(0, Finder)\n"
     )
@@ -140,3 +140,23 @@ run_program("work", work)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (143, "work: interrupted; nothing was left half-written\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_after_a_second_ends_a_clean_up_that_hangs() -> None:
+    code = """
+import os, signal, time, click
+from condic.command_line import run_program
+
+@click.command()
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        time.sleep(1.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+run_program("work", work)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (143, "work: interrupted; nothing was left half-written\n")

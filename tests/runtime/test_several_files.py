@@ -24,8 +24,9 @@ def test_pictures_become_files_of_their_names_and_files_pictures(
 ) -> None:
     done = program("encode", *pictures, "--out-dir", "coded", "-q", 9)
     assert (done.code, done.err) == (0, "")
-    assert done.out.decode().startswith("3 done, 0 failed; ")
     coded = [tmp_path / "coded" / f"{name}.cdic" for name in "abc"]
+    size = sum(path.stat().st_size for path in coded)
+    assert done.out.decode().startswith(f"3 done, 0 failed; {size} compressed bytes, ")
     for path, picture in zip(coded, pictures, strict=True):
         assert path.read_bytes() == codec.encode(picture, 9)
     done = program("decode", *coded, "--out-dir", "decoded", "--format", "webp", "--json")
@@ -58,6 +59,17 @@ def test_one_that_fails_does_not_stop_the_others(program: Program, pictures: lis
     assert [x["source"] for x in facts["failed"]] == ["b.png"]
     assert len(facts["done"]) == 2
     assert (tmp_path / "out" / "c.cdic").read_bytes() != b"here before"
+
+
+def test_a_damaged_file_does_not_stop_the_others(
+    program: Program, pictures: list[Path], tmp_path: Path, codec: Codec
+) -> None:
+    data = codec.encode(pictures[0], 3)
+    (tmp_path / "a.cdic").write_bytes(data[:-1])
+    (tmp_path / "b.cdic").write_bytes(data)
+    done = program("decode", "a.cdic", "b.cdic", "--out-dir", "new/folder")
+    assert (done.code, done.err.partition(": truncated")[0]) == (1, "condic-run: a.cdic")
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["b.png"]
 
 
 @pytest.mark.parametrize(

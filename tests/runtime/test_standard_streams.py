@@ -97,6 +97,7 @@ def test_closed_standard_streams_harm_nothing(pictures: list[Path], bundle_path:
 
     assert run("encode a.png a.cdic", "<&- >&-") == (0, "")
     assert run("decode a.cdic d.png", "<&- >&- 2>&-") == (0, "")
+    assert run("encode a.png --out-dir out", "<&- >&- 2>&-") == (0, "")
     with Image.open(tmp_path / "d.png") as image:
         assert image.size == (50, 40)
     assert run("encode a.png -", ">&-") == (2, "condic-run: standard output is closed; give a file name\n")

@@ -102,19 +102,22 @@ def test_calibration_sees_all_levels_and_the_ends_often_whatever_the_batch(
 
 def test_large_batches_do_not_make_calibration_long(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "_MOST_CROPS", 10)
-    model, counted = build_codec("dcic-sgp", "t"), list[int]()
+    model, counted = build_codec("dcic-sgp", "t"), list[tuple[int, bool]]()
     forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda image, level: (counted.append(len(level)), forward(image, level))[1])
+    monkeypatch.setattr(
+        model, "forward", lambda image, level: (counted.append((len(level), model.training)), forward(image, level))[1]
+    )
     sampler = CropSampler(load_photographs([photographs], 128).images, 128, 4, 64, 0)
     calibrate(model, sampler, torch.device("cpu"))
-    assert counted == [4, 4, 4]
+    assert counted == [(4, False)] * 3
 
 
-@pytest.mark.parametrize("value", [float("nan"), 1e38])
-def test_weights_that_give_no_numbers_are_refused(photographs: Path, value: float) -> None:
+@pytest.mark.parametrize(("part", "value"), [("context", float("nan")), ("context", 1e38), ("synthesis", 1e38)])
+def test_weights_that_give_no_numbers_are_refused(photographs: Path, part: str, value: float) -> None:
+    torch.manual_seed(0)
     model = build_codec("dcic-sgp", "t")
     with torch.no_grad():
-        next(model.context.parameters()).fill_(value)
+        next(getattr(model, part).parameters()).fill_(value)
     sampler = CropSampler(load_photographs([photographs], 128).images, 128, 2, 64, 0)
     with pytest.raises(InputError, match="infinity or NaN: the training has diverged"):
         calibrate(model, sampler, torch.device("cpu"), batches=2)
@@ -131,5 +134,10 @@ def test_calibration_fits_the_symbols_of_photographs(codec: str, photographs: Pa
     assert (once != before).any()
     assert once.isfinite().all()
     assert model.training
-    calibrate(model, sampler, torch.device("cpu"), batches=2)
+    peaks = [record.peak.clone() for record in model.ranges()]
+    for record in model.ranges():
+        record.peak.mul_(2)
+    calibrate(model.eval(), sampler, torch.device("cpu"), batches=2)
+    assert not model.training
     assert torch.equal(model.mixture, once), "what was counted before does not count again"
+    assert all(torch.equal(record.peak, peak) for record, peak in zip(model.ranges(), peaks, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,10 +22,10 @@ from safetensors.torch import save_file
 from condic.errors import InputError
 from condic.export.cli import export
 from condic.models.dcic_sgp import DcicSgp
-from condic.models.quality import LAMBDA_RANGE
+from condic.models.quality import LAMBDA_RANGE, LevelTable
 from condic.models.weights import check_calibrated, load_weights, read_metadata, save_weights
-from condic.training import loop
-from condic.training.checkpoint import load_checkpoint
+from condic.training import loop, step
+from condic.training.checkpoint import CHECKPOINT_VERSION, load_checkpoint, save_checkpoint
 from condic.training.cli import train
 from condic.training.data import CropSampler, load_photographs
 from condic.training.evaluation import evaluate
@@ -40,6 +42,13 @@ def _trainer(out: Path, *, steps: int = 6, seed: int = 0, every: float = 180.0) 
 
 def _sampler(folder: Path) -> CropSampler:
     return CropSampler(load_photographs([folder], 128).images, 128, 2, 64, 0)
+
+
+def _count(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[None]:
+    """A list that grows with every call of a method."""
+    calls, method = list[None](), getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *words: (calls.append(None), method(*words))[1])
+    return calls
 
 
 class _StopAfter:
@@ -65,10 +74,86 @@ def test_a_stopped_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path
     assert part.step == 3
     resumed = _trainer(tmp_path / "part", seed=0)
     resumed.resume(load_checkpoint(tmp_path / "part" / "checkpoint.pt", "dcic-sgp", "t"))
+    assert resumed.seconds == part.seconds > 0
     resumed.run(sampler, 1, [])
     assert resumed.step == whole.step == 6
     for name, tensor in whole.ema.items():
         assert torch.allclose(tensor, resumed.ema[name], atol=1e-5), name
+
+
+def test_learning_rates_warm_up_and_fall_in_each_part_of_a_run(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, steps=1000)
+    trainer.settings = replace(trainer.settings, entropy_fraction=0.2)
+    for done, share, entropy in ((0, 0.1, 3), (100, 0.505, 3), (200, 0.1, 1), (600, 0.505, 1), (1000, 0.01, 1)):
+        trainer.step = done
+        assert trainer._learning_rates() == pytest.approx((3e-3 * share, entropy * 1e-3 * share, 1e-3 * share))
+    tables, entropy_path, transforms = ({id(p) for p in g["params"]} for g in trainer.optimiser.param_groups)
+    of_entropy = {id(p) for _, p in trainer.model.entropy_path_parameters()}
+    assert tables == {id(p) for m in trainer.model.modules() if isinstance(m, LevelTable) for p in m.parameters()}
+    assert entropy_path == of_entropy - tables
+    assert transforms == {id(p) for p in trainer.model.parameters()} - of_entropy - tables
+
+
+def test_a_run_ends_by_its_steps_or_its_time_whichever_comes_first(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, steps=10)
+    trainer.step, trainer.seconds = 5, 30.0
+    for steps, budget, done in ((10, None, 0.5), (None, 40, 0.75), (10, 40, 0.75), (10, 300, 0.5), (0, None, 1.0)):
+        trainer.settings = replace(trainer.settings, steps=steps, budget=budget)
+        assert trainer.fraction() == done
+
+
+def test_the_average_follows_fast_at_first(tmp_path: Path, photographs: Path) -> None:
+    trainer = _trainer(tmp_path)
+    before = {name: tensor.clone() for name, tensor in trainer.ema.items()}
+    trainer._take_step(*_sampler(photographs).at(0))
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.allclose(trainer.ema[name], torch.lerp(before[name], tensor, 0.9), atol=1e-6), name
+
+
+def test_the_share_of_the_prior_reaches_the_loss(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, loss = [], step.rate_distortion
+    monkeypatch.setattr(step, "rate_distortion", lambda *words: (seen.append(words[-2:]), loss(*words))[1])
+    settings = replace(_trainer(tmp_path).settings, prior_share=0.25)
+    loop.Trainer(settings, DcicSgp("t"), _CPU)._take_step(*_sampler(photographs).at(0))
+    assert seen == [("mse", 0.25)]
+
+
+def test_evaluations_see_the_average_take_no_time_and_change_nothing(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler, whole = _sampler(photographs), _trainer(tmp_path / "whole", steps=3)
+    whole.run(sampler, 1, [])
+    seconds, saved, seen = itertools.count(), [], []
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(seconds) + 1000 * len(seen)))
+
+    def note(model: DcicSgp, *_: object) -> list[object]:
+        seen.append([torch.equal(tensor, trainer.ema[name]) for name, tensor in model.state_dict().items()])
+        return []
+
+    monkeypatch.setattr(loop, "evaluate", note)
+    monkeypatch.setattr(loop, "save_checkpoint", lambda checkpoint, path: saved.append(checkpoint.step))
+    trainer = _trainer(tmp_path / "run", steps=3, every=999)
+    trainer.settings = replace(trainer.settings, evaluate_every=2)
+    forgotten = _count(monkeypatch, trainer._training_step, "forget")
+    trainer.run(sampler, 1, [], sampler.images[:1])
+    assert len(forgotten) == 1, "what was captured has other tensors"
+    assert (len(seen), saved) == (1, [3, 3])
+    assert trainer.seconds < 100
+    assert all(seen[0])
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, trainer.model.state_dict()[name]), name
+
+
+def test_checkpoints_are_written_at_intervals(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, saved = itertools.count(step=10), []
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(loop, "save_checkpoint", lambda checkpoint, path: saved.append(checkpoint.step))
+    _trainer(tmp_path, steps=7, every=45).run(_sampler(photographs), 1, [])
+    assert saved == [3, 6, 7]
 
 
 def test_noise_of_a_gpu_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,12 +172,14 @@ def test_noise_of_a_gpu_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert load_checkpoint(trainer.settings.checkpoint_path, "dcic-sgp", "t").cuda_rng is None
 
 
-def test_a_run_goes_on_only_with_the_options_it_began_with(tmp_path: Path) -> None:
+def test_a_run_goes_on_only_with_the_options_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = _trainer(tmp_path / "run")
     begun.save()
     checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint.pt", "dcic-sgp", "t")
     assert checkpoint.entropy_fraction == begun.settings.entropy_fraction
+    forgotten = _count(monkeypatch, begun._training_step, "forget")
     begun.resume(checkpoint)
+    assert len(forgotten) == 1, "what was captured has other tensors"
     begun.settings = replace(begun.settings, blind="analysis")
     with pytest.raises(InputError, match="a run with blind None, asked for analysis"):
         begun.resume(checkpoint)
@@ -178,7 +265,7 @@ def _loaded(path: Path) -> DcicSgp:
 
 
 def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(tmp_path: Path, photographs: Path) -> None:
-    trainer = _trainer(tmp_path / "run", steps=50)
+    trainer = _trainer(tmp_path / "run", steps=50, every=-1)
     trainer.save()
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
     with torch.no_grad():
@@ -192,9 +279,24 @@ def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
     _trainer(tmp_path / "run").save()
     with pytest.raises(InputError, match="preset t, asked for dcic-sgp preset s"):
         load_checkpoint(tmp_path / "run" / "checkpoint.pt", "dcic-sgp", "s")
+    with pytest.raises(InputError, match="dcic-sgp preset t, asked for cic-sr preset t"):
+        load_checkpoint(tmp_path / "run" / "checkpoint.pt", "cic-sr", "t")
     (tmp_path / "junk.pt").write_bytes(b"junk")
     with pytest.raises(InputError, match="not a condic checkpoint"):
         load_checkpoint(tmp_path / "junk.pt", "dcic-sgp", "t")
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_one_that_is_a_program_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    _trainer(tmp_path).save()
+    checkpoint = load_checkpoint(path, "dcic-sgp", "t")
+    for version in (CHECKPOINT_VERSION - 1, CHECKPOINT_VERSION + 1):
+        save_checkpoint(replace(checkpoint, version=version), path)
+        with pytest.raises(InputError, match=f"version {version}, this condic reads {CHECKPOINT_VERSION}"):
+            load_checkpoint(path, "dcic-sgp", "t")
+    torch.save({"version": Path()}, path)  # an object that a constructor makes
+    with pytest.raises(InputError, match=r"not a condic checkpoint \(UnpicklingError\)"):
+        load_checkpoint(path, "dcic-sgp", "t")
 
 
 def test_a_run_that_is_stopped_says_so_and_how_to_go_on(

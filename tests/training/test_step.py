@@ -81,6 +81,7 @@ class Fragile(DcicSgp):
     spoilt: Tensor
 
     def forward(self, image: Tensor, level: Tensor) -> Output:
+        assert torch.is_autocast_enabled("cpu")
         output = super().forward(image, level)
         return replace(output, image=output.image * self.spoilt)
 

@@ -21,6 +21,7 @@ from condic.kernels.device import (
     decode_chunk,
     encode_chunk,
 )
+from condic.kernels.device.chunks import _divisor
 from condic.runtime import latents as latents_module
 from condic.runtime.codec import Codec
 
@@ -255,6 +256,14 @@ def test_the_chunks_of_a_photograph_are_those_of_the_host(
         check(emulator, chunk, planes, y, "random", number)
 
 
+@given(st.integers(1, 2**31 - 1), st.integers(0, 2**31 - 1))
+def test_dividing_by_a_product_is_exact_for_every_number_below_2_to_the_31(divisor: int, number: int) -> None:
+    found = _divisor(divisor)
+    magic, shift = int(found["magic"]), int(found["shift"])
+    for n in (number, number // divisor * divisor, max(0, number // divisor * divisor - 1)):
+        assert n * magic >> shift == n // divisor
+
+
 def test_memory_that_was_freed_is_an_error_of_the_launch(emulator: Emulator) -> None:
     shape = (4, 8, 8)
     chunk = ChunkLayout(shape, quadtree(shape), 64, 2, 2, 1023)
@@ -270,12 +279,15 @@ def test_memory_that_was_freed_is_an_error_of_the_launch(emulator: Emulator) -> 
     "changes",
     [{"boxes": (StridedBox(0, 5, 0, 8, 1, 0, 8, 1),)}, {"boxes": (StridedBox(0, 4, 0, 8, 0, 0, 8, 1),)},
      {"scales": 0}, {"scales": 257},
-     {"first_coded": -1}, {"context_shift": 21}, {"context_limit": 2**24 + 1}, {"shape": (2**16, 2**10, 2**5)},
-     {"boxes": (StridedBox(0, 1, 0, 1, 1, 0, 1, 1),) * 65}, {"boxes": (StridedBox(0, 4, 0, 8, 1, 0, 8, 1),) * 2}],
+     {"first_coded": -1}, {"first_coded": 257}, {"context_shift": 21}, {"context_limit": 2**24 + 1},
+     {"context_limit": -1}, {"shape": (2**15, 2**10, 2**5)}, {"boxes": (StridedBox(0, 4, 0, 9, 1, 0, 8, 1),)},
+     {"boxes": (StridedBox(0, 4, 0, 8, 1, 0, 9, 1),)}, {"boxes": (StridedBox(0, 4, 5, 4, 1, 0, 8, 1),)},
+     {"boxes": (StridedBox(0, 4, 0, 8, 1, 0, 8, 0),)}, {"boxes": (StridedBox(0, 1, 0, 1, 1, 0, 1, 1),) * 65},
+     {"boxes": (StridedBox(0, 4, 0, 8, 1, 0, 8, 1),) * 2}],
 )  # fmt: skip
 def test_what_no_launch_can_do_is_refused(changes: dict[str, object]) -> None:
     valid = {"shape": (4, 8, 8), "boxes": (StridedBox(0, 4, 0, 8, 1, 0, 8, 1),), "scales": 64, "first_coded": 2,
              "context_shift": 2, "context_limit": 1023}  # fmt: skip
-    ChunkLayout(**valid)
+    ChunkLayout(**{**valid, "boxes": (StridedBox(0, 1, 0, 1, 1, 0, 1, 1),) * 64})
     with pytest.raises(ValueError, match=r"box|scales|context|sizes"):
         ChunkLayout(**{**valid, **changes})

@@ -30,7 +30,7 @@ def no_fatbin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_a_fatbin_is_taken_as_it_is(no_fatbin: Path) -> None:
     no_fatbin.write_bytes(b"machine code")
-    assert device_image((9, 0)) == b"machine code"
+    assert device_image(image.OLDEST) == b"machine code"
 
 
 def test_a_gpu_that_is_too_old_is_named() -> None:
@@ -59,6 +59,7 @@ def compiler() -> nvrtc.Nvrtc:
 def test_nvrtc_compiles_every_kernel(compiler: nvrtc.Nvrtc, no_fatbin: Path, architecture: int) -> None:
     code = device_image(divmod(architecture, 10))
     assert code.startswith(b"\x7fELF"), "machine code, not PTX"
+    assert code[49] == architecture, "which the flags of an ELF file say"
     assert len(KERNELS) == 11
     for kernel in KERNELS:
         assert b".text." + kernel.encode() in code
@@ -69,6 +70,7 @@ def test_nvrtc_gives_ptx_for_a_gpu_that_is_newer_than_itself(compiler: nvrtc.Nvr
     code = device_image((99, 0)).decode()
     for kernel in KERNELS:
         assert f".entry {kernel}(" in code
+    assert "fma." not in code, "the host rounds products too"
 
 
 def test_what_nvrtc_says_about_a_program_is_one_line(compiler: nvrtc.Nvrtc) -> None:

@@ -77,7 +77,7 @@ def test_memory_that_is_too_small_is_an_error_of_the_launch(emulator: Emulator, 
 @pytest.mark.parametrize(
     ("image", "size", "tensor"),
     [((4, 4, 2), (4, 4), 256), ((4, 4, 3), (4, 6), 256), ((4, 4, 3), (4, 4), 264), ((0, 4, 3), (4, 4), 256),
-     ((4, 4, 3), (2**20, 2**12), 256)],
+     ((4, 4, 3), (2**20, 2**12), 256), ((4, 4, 4), (4, 4), 256)],
 )  # fmt: skip
 def test_what_no_launch_can_do_is_refused(image: tuple[int, int, int], size: tuple[int, int], tensor: int) -> None:
     with pytest.raises(ValueError, match=r"channels|columns|sizes"):

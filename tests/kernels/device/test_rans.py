@@ -184,6 +184,11 @@ def test_looks_that_leave_much_out_find_the_same(coder: Callable[..., Coder], ra
     assert_same(coder(tables, "random", 1), tables, [(symbols, indexes)])
 
 
+def test_there_is_room_for_a_payload_of_nothing_but_escapes(coder: Callable[..., Coder]) -> None:
+    tables = Tables(np.array([0, 32767, 32768], np.uint16), np.array([0], np.int32))
+    assert_same(coder(tables), tables, [(np.full(3000, 2**14, np.int16), np.zeros(3000, np.uint8))])
+
+
 def test_lanes_are_chosen_as_on_the_host_to_the_symbol(coder: Callable[..., Coder], gaussians: Tables) -> None:
     ((symbols, indexes),) = draw_chunks(9, [12000], len(gaussians), 0.0)
 
@@ -196,6 +201,11 @@ def test_lanes_are_chosen_as_on_the_host_to_the_symbol(coder: Callable[..., Code
         for size in (first - 1, first):
             payload = coder(gaussians).encode([(symbols[:size], indexes[:size])])
             assert payload[0] & 7 == lanes(size) == log2_lanes - (size < first)
+
+
+def test_every_error_has_a_text_of_its_own() -> None:
+    assert rans_problem(0) is None
+    assert len({rans_problem(1 << bit) for bit in range(8)} - {None}) == 8
 
 
 def test_what_cannot_be_encoded_has_no_payload(coder: Callable[..., Coder], gaussians: Tables) -> None:
@@ -327,6 +337,7 @@ def test_the_payloads_of_a_photograph_are_those_of_the_host(
 
 
 def test_streams_that_no_launch_can_encode_are_refused() -> None:
+    SymbolStream((0,) * 64, 0, 0, 0)
     for rooms in ((), (1,) * 65, (-1,), (2**30,)):
         with pytest.raises(ValueError, match=r"chunk|sizes"):
             SymbolStream(rooms, 0, 0, 0)
