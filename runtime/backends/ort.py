@@ -46,14 +46,15 @@ def _let_forked_processes_end() -> None:
     Sessions do when they are let go of, so there they never are; and since 1.29 so does the library when the C library
     runs what was left to do at exit, so there that is nothing.
     """
-    libc = ctypes.CDLL(None)
-    if not hasattr(os, "register_at_fork") or not hasattr(libc, "on_exit"):
+    if not hasattr(os, "register_at_fork"):
         return
+    libc = ctypes.CDLL(None)
 
     def in_child() -> None:
         for session in _SESSIONS:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
-        libc.on_exit(libc._exit, None)  # is called first, with the exit code
+        if hasattr(libc, "on_exit"):  # of glibc
+            libc.on_exit(libc._exit, None)  # is called first, with the exit code
 
     os.register_at_fork(after_in_child=in_child)
 
