@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from condic.runtime.arrays import Pixels
 from condic.runtime.codec import Codec
-from condic.runtime.pictures import Pixels
 from condic.runtime.rate_control import DEFAULT_QUALITY
 
 

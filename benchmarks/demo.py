@@ -13,10 +13,10 @@ from condic.benchmarks.metrics import ms_ssim, psnr
 from condic.benchmarks.timing import measure
 from condic.command_line import run_program
 from condic.files import named_errors, replace_whole, write_file
+from condic.runtime.arrays import Pixels
 from condic.runtime.bitstream import HEADER_BYTES, SECTION_BYTES, read_stream
 from condic.runtime.codec import load_codec
 from condic.runtime.image_files import write_image
-from condic.runtime.pictures import Pixels
 from condic.runtime.shipped import DEFAULT_MODEL
 from condic.version import __version__
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from condic.errors import InputError
 from condic.files import exists
+from condic.runtime.arrays import Pixels
 from condic.runtime.image_files import SUFFIXES, read_picture
-from condic.runtime.pictures import Pixels
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from condic.benchmarks.images import read_rgb
 from condic.errors import CondicError
+from condic.runtime.arrays import Pixels
 from condic.runtime.codec import Codec
-from condic.runtime.pictures import Pixels
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.errors import InputError
-from condic.runtime.pictures import Pixels
+from condic.runtime.arrays import Pixels
 
 Plane = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from condic.benchmarks.images import read_rgb
 from condic.benchmarks.metrics import psnr
 from condic.benchmarks.peers import ImageCodec
-from condic.runtime.pictures import Pixels
+from condic.runtime.arrays import Pixels
 
 
 @dataclass(frozen=True)

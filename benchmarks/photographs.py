@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 
 from condic.benchmarks.images import find_images, read_rgb
 from condic.errors import InputError
+from condic.runtime.arrays import Pixels
 from condic.runtime.bitstream import Limits
-from condic.runtime.pictures import Pixels
 
 NAMED = {"720p": (1280, 720), "1080p": (1920, 1080), "4k": (3840, 2160)}
 """Width and height of sizes with a name."""

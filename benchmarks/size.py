@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import mean
 
 from condic import kernels
+from condic.runtime.arrays import Pixels
 from condic.runtime.bitstream import read_stream
 from condic.runtime.codec import Codec
-from condic.runtime.pictures import Pixels
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from condic.benchmarks.results import first_words
 from condic.benchmarks.throughput import Answer, Configuration, Measurement, Memory, Plan
 from condic.benchmarks.timing import Direction, measure
 from condic.errors import BackendError, CondicError
+from condic.runtime.arrays import Pixels
 from condic.runtime.cuda.driver import Driver
-from condic.runtime.pictures import Pixels
 from condic.runtime.timings import Timings
 from condic.runtime.typed_json import typed
 

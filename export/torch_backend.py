@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from condic.errors import BackendError
-from condic.runtime.backends import Array, BackendOptions, Runner
+from condic.runtime.arrays import Tensor as Array
+from condic.runtime.backends import BackendOptions, Runner
 from condic.runtime.bundle import Bundle
 from condic.runtime.manifest import Graph
 

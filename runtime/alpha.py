@@ -8,13 +8,11 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from condic.errors import IntegrityError, StreamError
-
-Pixels = npt.NDArray[np.uint8]
+from condic.runtime.arrays import Pixels
 
 
 def pack_alpha(alpha: Pixels) -> bytes:

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from condic.errors import InputError
+from condic.runtime.arrays import Pixels, Tensor
 from condic.runtime.bitstream import Flags
-from condic.runtime.pictures import Pixels, grey_of
+from condic.runtime.pictures import grey_of
 from condic.runtime.pixels import as_pixels
 from condic.runtime.tiles import Region
-
-Tensor = npt.NDArray[np.float32]
 
 REDUCTIONS = (8, 16, 32)
 """Sides of the blocks of pixels that a reduced preview has one pixel for."""

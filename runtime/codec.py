@@ -14,6 +14,7 @@ import numpy as np
 from condic import kernels
 from condic.errors import BackendError, BundleError, DeviceMemoryError, InputError, SizeError, StreamError
 from condic.files import Source, named, read_source
+from condic.runtime.arrays import Pixels
 from condic.runtime.backends import BackendOptions, LoadedGraphs, is_whole, open_graphs
 from condic.runtime.bitstream import GUARD, MAGIC, Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
@@ -24,7 +25,7 @@ from condic.runtime.latents import EntropyTables
 from condic.runtime.manifest import Kind
 from condic.runtime.many import in_order
 from condic.runtime.metadata import Metadata
-from condic.runtime.pictures import Picture, Pixels, as_picture, kinds_of, stored_without_loss
+from condic.runtime.pictures import Picture, as_picture, kinds_of, stored_without_loss
 from condic.runtime.shipped import find_bundle
 from condic.runtime.timings import Timings
 

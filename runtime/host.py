@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from condic.errors import CondicError, InputError, OutOfMemoryError
+from condic.runtime.arrays import Integers, Pixels, Tensor
 from condic.runtime.backends import LoadedGraphs, is_whole
 from condic.runtime.bitstream import GUARD, Flags, Limits, Stream
 from condic.runtime.bundle import Bundle
@@ -19,13 +19,12 @@ from condic.runtime.canvas import Canvas, Rectangle
 from condic.runtime.guard import GuardReader, GuardWriter, Rounding
 from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent, give_hat
 from condic.runtime.manifest import QUALITY_LEVELS, Kind, Manifest, Step
-from condic.runtime.pictures import Picture, Pixels, as_picture
+from condic.runtime.pictures import Picture, as_picture
 from condic.runtime.pixels import PixelSource
 from condic.runtime.tiles import Evaluation, Region
 from condic.runtime.timings import Timings
 
-Tensor = npt.NDArray[np.float32]
-Latents = dict[str, npt.NDArray[np.int32]]
+Latents = dict[str, Integers]
 T = TypeVar("T")
 
 _SMALLER_TILES = (1024, 512)

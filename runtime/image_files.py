@@ -13,10 +13,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from condic.errors import CondicWarning, InputError
 from condic.files import Source, name_of, opened, reason, writing
+from condic.runtime.arrays import Pixels
 from condic.runtime.bitstream import Limits
 from condic.runtime.conversion import drop_tiff_tags
 from condic.runtime.metadata import Metadata
-from condic.runtime.pictures import Picture, Pixels, as_picture
+from condic.runtime.pictures import Picture, as_picture
 
 
 @dataclass(frozen=True)

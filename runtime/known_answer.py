@@ -6,21 +6,19 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from condic.errors import BackendError, DeviceLostError, OutOfMemoryError
+from condic.runtime.arrays import Tensor
 from condic.runtime.bundle import Bundle
 from condic.runtime.manifest import Graph
 
-Array = npt.NDArray[np.float32]
 
-
-def known_inputs(bundle: Bundle, graph: Graph) -> list[Array]:
+def known_inputs(bundle: Bundle, graph: Graph) -> list[Tensor]:
     """The stored inputs of an exact graph's test, as float32."""
     return [bundle.tables[f"known.{graph.role}.{x.name}"].astype(np.float32) for x in graph.inputs]
 
 
-def answer_of(outputs: Sequence[Array]) -> str:
+def answer_of(outputs: Sequence[Tensor]) -> str:
     """SHA-256 over the outputs as little-endian int32; values that are no integers of that range give another hash."""
     digest = hashlib.sha256()
     for x in outputs:
@@ -31,7 +29,7 @@ def answer_of(outputs: Sequence[Array]) -> str:
 
 
 def check_known_answer(
-    bundle: Bundle, graph: Graph, run: Callable[[Sequence[Array]], list[Array]], backend: str
+    bundle: Bundle, graph: Graph, run: Callable[[Sequence[Tensor]], list[Tensor]], backend: str
 ) -> None:
     """Raises BackendError, naming the backend, if an exact graph does not give its known answer."""
     try:

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from condic import kernels
 from condic.errors import IntegrityError, StreamError
 from condic.kernels import StridedBox
+from condic.runtime.arrays import Integers, Tensor
 from condic.runtime.guard import Rounding
 from condic.runtime.manifest import Chunk, Guard, Latent, Step
 from condic.runtime.tiles import Evaluation, Region
 
-Tensor = npt.NDArray[np.float32]
 _CHECKSUM = struct.Struct("<I")
 
 
@@ -40,7 +40,7 @@ class Coded:
     """
 
     name: str
-    integers: npt.NDArray[np.int32]
+    integers: Integers
     chunks: list[tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]]
     checksums: list[int]
 
@@ -167,7 +167,7 @@ class _State:
         return [box.on(height, width) for box in chunk.boxes]
 
 
-def _give_context(latent: Latent, integers: npt.NDArray[np.int32], evaluation: Evaluation) -> None:
+def _give_context(latent: Latent, integers: Integers, evaluation: Evaluation) -> None:
     """Makes the tensor `NAME.context` from a latent's integers, [C, H, W] in 1/16, on demand."""
 
     def context(rows: slice, columns: slice) -> Tensor:
@@ -179,7 +179,7 @@ def _give_context(latent: Latent, integers: npt.NDArray[np.int32], evaluation: E
     _give(f"{latent.name}.context", integers, evaluation, context)
 
 
-def give_hat(name: str, integers: npt.NDArray[np.int32], evaluation: Evaluation) -> None:
+def give_hat(name: str, integers: Integers, evaluation: Evaluation) -> None:
     """Makes the tensor `NAME.hat` from a latent's integers, [C, H, W] in 1/16, on demand."""
 
     def hat(rows: slice, columns: slice) -> Tensor:
@@ -190,9 +190,7 @@ def give_hat(name: str, integers: npt.NDArray[np.int32], evaluation: Evaluation)
     _give(f"{name}.hat", integers, evaluation, hat)
 
 
-def _give(
-    name: str, integers: npt.NDArray[np.int32], evaluation: Evaluation, make: Callable[[slice, slice], Tensor]
-) -> None:
+def _give(name: str, integers: Integers, evaluation: Evaluation, make: Callable[[slice, slice], Tensor]) -> None:
     """Gives an evaluation a tensor that is made from rows and columns of a latent's integers.
 
     Nothing in it may hold the evaluation: an image's tensors would wait for Python to look for cycles, which it seldom
@@ -236,7 +234,7 @@ def decode_latent(
     tables: EntropyTables,
     quality: int,
     rounding: Rounding,
-) -> npt.NDArray[np.int32]:
+) -> Integers:
     """Decodes a section to integers [C, H, W] in 1/16; gives `NAME.context` and `NAME.hat` to the evaluation.
 
     Raises StreamError on a payload that the coder rejects, IntegrityError where a chunk's checksum does not match.

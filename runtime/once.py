@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
+from condic.runtime.arrays import Tensor
 from condic.runtime.codec import Codec
 from condic.runtime.manifest import QUALITY_LEVELS, Step
 from condic.runtime.pictures import Picture
 from condic.runtime.timings import Timings
-
-Tensor = npt.NDArray[np.float32]
 
 
 class LevelIndependent:

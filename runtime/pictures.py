@@ -14,10 +14,10 @@ import numpy.typing as npt
 from condic.errors import CondicWarning, InputError
 from condic.files import reason
 from condic.runtime.alpha import pack_alpha, unpack_alpha
+from condic.runtime.arrays import Pixels
 from condic.runtime.bitstream import ALPHA, METADATA, Flags, Limits, Section, Stream
 from condic.runtime.metadata import Metadata, pack_metadata, unpack_metadata
 
-Pixels = npt.NDArray[np.uint8]
 _NONE = Metadata()
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from condic.runtime.arrays import Pixels, Tensor
 from condic.runtime.tiles import Region
 
-Pixels = npt.NDArray[np.uint8]
-Tensor = npt.NDArray[np.float32]
 _ROWS = 32
 """Rows of pixels that are converted at a time: what is made of them on the way stays in the processor's cache."""
 

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from condic.errors import InputError
+from condic.runtime.arrays import Pixels
 from condic.runtime.bitstream import Limits
 from condic.runtime.codec import Codec
 from condic.runtime.host import Quantised
 from condic.runtime.manifest import QUALITY_LEVELS
 from condic.runtime.once import LevelIndependent
-from condic.runtime.pictures import Pixels, as_picture
+from condic.runtime.pictures import as_picture
 from condic.runtime.timings import Timings
 
 DEFAULT_QUALITY = 32

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.errors import BundleError
+from condic.runtime.arrays import Tensor
 from condic.runtime.manifest import Graph, Manifest, Step, TensorSpec
 from condic.runtime.timings import Timings
 
 T = TypeVar("T", bound=np.generic)
-Tensor = npt.NDArray[np.float32]
 RunGraph = Callable[[str, Sequence[Tensor]], list[Tensor]]
 Source = Callable[["Region"], Tensor]
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Protocol
 
 from condic.errors import InputError
-from condic.runtime.pictures import Pixels
+from condic.runtime.arrays import Pixels
 
 
 class ImageCodec(Protocol):

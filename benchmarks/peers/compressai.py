@@ -15,7 +15,7 @@ import numpy as np
 
 from condic.benchmarks.peers import MissingError
 from condic.errors import InputError
-from condic.runtime.pictures import Pixels
+from condic.runtime.arrays import Pixels
 
 _ALIGNMENT = 64
 _HEADER = struct.Struct("<IIIIII")

@@ -13,7 +13,7 @@ from PIL import Image, features
 from condic.benchmarks.peers import MissingError
 from condic.errors import InputError
 from condic.files import reason
-from condic.runtime.pictures import Pixels
+from condic.runtime.arrays import Pixels
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from condic.errors import BackendError, CondicError, InputError, OutOfMemoryError, install_hint
+from condic.runtime.arrays import Tensor
 from condic.runtime.bundle import Bundle
 from condic.runtime.known_answer import check_known_answer, first_line
 from condic.runtime.manifest import Graph
@@ -25,8 +25,7 @@ from condic.runtime.manifest import Graph
 if TYPE_CHECKING:
     from condic.runtime.cuda.driver import Driver
 
-Array = npt.NDArray[np.float32]
-Runner = Callable[[Sequence[Array]], list[Array]]
+Runner = Callable[[Sequence[Tensor]], list[Tensor]]
 """Runs a graph on its inputs, float32 in the order of `Graph.inputs`; gives its outputs, which are the caller's.
 
 Safe to call from threads.
@@ -114,7 +113,7 @@ class LoadedGraphs:
                 self._runners[role] = self._load(self._bundle.manifest.graph(role))
             return self._runners[role]
 
-    def run(self, role: str, inputs: Sequence[Array]) -> list[Array]:
+    def run(self, role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Outputs of a graph. Raises OutOfMemoryError, BackendError for infinity and NaN, and what `load` raises."""
         outputs = self._call(self.load(role), role, inputs)
         if self._bundle.manifest.graph(role).precision != "exact" and not all(map(_is_finite, outputs)):
@@ -132,7 +131,7 @@ class LoadedGraphs:
                 device_graph(self._runners.popitem()[1]).close()
         driver.close()
 
-    def _call(self, runner: Runner, role: str, inputs: Sequence[Array]) -> list[Array]:
+    def _call(self, runner: Runner, role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
         try:
             return runner(inputs)
         except CondicError:
@@ -168,7 +167,7 @@ def not_finite(what: str, backend: str) -> BackendError:
     )
 
 
-def _is_finite(values: Array) -> bool:
+def _is_finite(values: Tensor) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(values.sum()) or np.isfinite(values).all())  # the sum is several times as fast
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import openvino
 
-from condic.runtime.backends import Array, BackendOptions, Runner
+from condic.runtime.arrays import Tensor
+from condic.runtime.backends import BackendOptions, Runner
 from condic.runtime.bundle import Bundle
 from condic.runtime.cache import user_cache
 from condic.runtime.manifest import Graph
@@ -43,7 +44,7 @@ class OpenVinoBackend:
         compiled = self._compile(bundle.graphs[graph.role], config)
         read = {name for x in compiled.inputs for name in x.names}  # OpenVINO drops inputs that nothing depends on
 
-        def run(inputs: Sequence[Array]) -> list[Array]:
+        def run(inputs: Sequence[Tensor]) -> list[Tensor]:
             request = compiled.create_infer_request()
             named = {x.name: value for x, value in zip(graph.inputs, inputs, strict=True) if x.name in read}
             results = request.infer(named, share_inputs=True, share_outputs=True)

@@ -11,7 +11,8 @@ from functools import cache
 
 import onnxruntime
 
-from condic.runtime.backends import Array, BackendOptions, Runner
+from condic.runtime.arrays import Tensor
+from condic.runtime.backends import BackendOptions, Runner
 from condic.runtime.bundle import Bundle
 from condic.runtime.manifest import Graph
 
@@ -91,8 +92,8 @@ class OrtBackend:
         names = [x.name for x in graph.inputs]
         outputs = [x.name for x in graph.outputs]
 
-        def run(inputs: Sequence[Array]) -> list[Array]:
-            result: list[Array] = session.run(outputs, dict(zip(names, inputs, strict=True)))
+        def run(inputs: Sequence[Tensor]) -> list[Tensor]:
+            result: list[Tensor] = session.run(outputs, dict(zip(names, inputs, strict=True)))
             return result
 
         return run

@@ -9,14 +9,13 @@ from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from condic.errors import BackendError
+from condic.runtime.arrays import Tensor
 from condic.runtime.cuda.arena import ALIGNMENT
 from condic.runtime.cuda.driver import Driver
 from condic.runtime.manifest import Graph, TensorSpec
 
-Array = npt.NDArray[np.float32]
 Size = tuple[int, int]
 """Height and width of a padded image."""
 SETTING_UP = threading.RLock()
@@ -64,7 +63,7 @@ class DeviceGraph:
         with SETTING_UP, self.driver.entered():
             return self._prepare(size)
 
-    def __call__(self, inputs: Sequence[Array]) -> list[Array]:
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Outputs for host arrays, float32 in the order of `Graph.inputs`. Raises BackendError."""
         size = size_of(self.graph, inputs)
         outputs = [np.empty(shape_of(spec, size), np.float32) for spec in self.graph.outputs]
@@ -93,7 +92,7 @@ class DeviceGraph:
         self._prepared[size] = self._prepare(size)
         return self._prepared[size]
 
-    def _run(self, execution: Execution, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+    def _run(self, execution: Execution, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         arrays = [*inputs, *outputs]
         offsets = np.cumsum([0] + [-(-x.nbytes // ALIGNMENT) * ALIGNMENT for x in arrays]).tolist()
         driver, size, address, staging = self.driver, offsets[-1], 0, None
@@ -142,7 +141,7 @@ def bytes_of(spec: TensorSpec, size: Size) -> int:
     return 4 * int(np.prod(shape_of(spec, size)))
 
 
-def size_of(graph: Graph, inputs: Sequence[Array]) -> Size:
+def size_of(graph: Graph, inputs: Sequence[Tensor]) -> Size:
     """The size of the padded image, or part of one, that inputs belong to."""
     for spec, x in zip(graph.inputs, inputs, strict=True):
         if spec.stride:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
-import numpy.typing as npt
 
 from condic.errors import BackendError, DeviceMemoryError, StreamError
 from condic.kernels.device import DeviceTables, tables_image
+from condic.runtime.arrays import Integers, Pixels
 from condic.runtime.backends import LoadedGraphs, not_finite
 from condic.runtime.bitstream import Flags, Stream
 from condic.runtime.bundle import Bundle
@@ -22,10 +22,7 @@ from condic.runtime.cuda.sections import DeviceDecoding, HostDecoding, Payload, 
 from condic.runtime.cuda.workspace import LoadedProgram, Workspace
 from condic.runtime.latents import EntropyTables
 from condic.runtime.manifest import Kind
-from condic.runtime.pictures import Pixels
 from condic.runtime.timings import Timings
-
-Integers = npt.NDArray[np.int32]
 
 WORKSPACES = 4
 """Images that are on the device at the same time, at most."""

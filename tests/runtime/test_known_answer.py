@@ -12,7 +12,8 @@ import pytest
 
 from condic.errors import BackendError
 from condic.runtime import backends
-from condic.runtime.backends import Array, Backend, BackendOptions, LoadedGraphs, Runner, open_backend
+from condic.runtime.arrays import Tensor
+from condic.runtime.backends import Backend, BackendOptions, LoadedGraphs, Runner, open_backend
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
 from condic.runtime.known_answer import answer_of, known_inputs
@@ -29,7 +30,7 @@ class Spoiling:
     name = "spoiling"
     driver = None
 
-    def __init__(self, inner: Backend, spoil: Callable[[Array], None]) -> None:
+    def __init__(self, inner: Backend, spoil: Callable[[Tensor], None]) -> None:
         self._inner, self._spoil = inner, spoil
 
     def describe(self) -> str:
@@ -38,7 +39,7 @@ class Spoiling:
     def load(self, graph: Graph, bundle: Bundle) -> Runner:
         runner = self._inner.load(graph, bundle)
 
-        def run(inputs: Sequence[Array]) -> list[Array]:
+        def run(inputs: Sequence[Tensor]) -> list[Tensor]:
             outputs = [np.array(x) for x in runner(inputs)]
             for x in outputs:
                 self._spoil(x)
@@ -58,19 +59,19 @@ def with_answer(bundle: Bundle, role: str, answer: str) -> Bundle:
     return replace(bundle, manifest=replace(bundle.manifest, graphs=graphs))
 
 
-def off_by_one(x: Array) -> None:
+def off_by_one(x: Tensor) -> None:
     x[0, -1, 0, 0] += 1
 
 
-def half_off(x: Array) -> None:
+def half_off(x: Tensor) -> None:
     x[0, 0, 0, 0] += 0.5
 
 
-def not_a_number(x: Array) -> None:
+def not_a_number(x: Tensor) -> None:
     x[0, 0, 0, 0] = np.nan
 
 
-def swapped(x: Array) -> None:
+def swapped(x: Tensor) -> None:
     x[0, :, 0, 0] = x[0, ::-1, 0, 0]
 
 
@@ -90,14 +91,14 @@ def test_an_honest_backend_loads_every_graph(bundle: Bundle, ort: Backend) -> No
 @pytest.mark.parametrize("spoil", [off_by_one, half_off, not_a_number, swapped])
 @pytest.mark.parametrize("role", EXACT)
 def test_a_backend_that_is_wrong_in_one_element_is_refused(
-    bundle: Bundle, ort: Backend, role: str, spoil: Callable[[Array], None]
+    bundle: Bundle, ort: Backend, role: str, spoil: Callable[[Tensor], None]
 ) -> None:
     with pytest.raises(BackendError, match=f"backend spoiling refused: graph {role} does not give its known answer"):
         LoadedGraphs(bundle, Spoiling(ort, spoil)).load(role)
 
 
 def test_a_backend_that_fails_on_the_known_inputs_is_refused(bundle: Bundle, ort: Backend) -> None:
-    def fail(x: Array) -> None:
+    def fail(x: Tensor) -> None:
         raise RuntimeError("device lost\nat frame 12")
 
     with pytest.raises(BackendError, match=r"spoiling refused: graph context_0 .*\(device lost\)$"):

@@ -17,7 +17,8 @@ from condic.benchmarks.process_memory import peak
 from condic.command_line import run_program
 from condic.errors import BackendError, OutOfMemoryError
 from condic.runtime import cli, image_files
-from condic.runtime.backends import Array, Runner
+from condic.runtime.arrays import Tensor
+from condic.runtime.backends import Runner
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.codec import Codec
 from condic.runtime.manifest import WHOLE, Graph
@@ -49,7 +50,7 @@ class Memory:
     def limited(self, graph: Graph, run: Runner) -> Runner:
         """The runner within this memory."""
 
-        def within(inputs: Sequence[Array]) -> list[Array]:
+        def within(inputs: Sequence[Tensor]) -> list[Tensor]:
             outputs = run(inputs)
             size = sum(x.nbytes for x in (*inputs, *outputs))
             self._largest[graph.role] = max(size, self._largest.get(graph.role, 0))
