@@ -21,7 +21,7 @@ class CondicCodec:
     @property
     def name(self) -> str:
         """Codec and preset."""
-        return f"condic {self.codec.bundle.manifest.codec}-{self.codec.bundle.manifest.preset}"
+        return f"condic {self.codec.bundle.manifest.name}"
 
     @property
     def settings(self) -> str:

@@ -82,7 +82,7 @@ def demo(image: Path, quality: int, model: str, backend: str, threads: int, out:
         sheet.save(temporary, quality=90, subsampling="4:4:4")
 
     manifest = codec.bundle.manifest
-    click.echo(f"condic {__version__}, {manifest.codec}-{manifest.preset} ({codec.bundle.id.hex()}), {codec.backend}")
+    click.echo(f"condic {__version__}, {manifest.name} ({codec.bundle.id.hex()}), {codec.backend}")
     for name, value in (
         ("image", f"{image}, {width}x{height}, {original:,} bytes"),
         ("file", f"quality {quality}: {len(data):,} bytes, {bpp:.3f} bpp"),

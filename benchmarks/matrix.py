@@ -61,7 +61,7 @@ def measure_matrix(
             begin(f"{encoder} to {decoder}")
             cells.append(_cell(encoder, decoder, other, files, hashes, pictures))
     first = next(iter(codecs.values()))
-    model = f"{first.bundle.manifest.codec}-{first.bundle.manifest.preset} ({first.bundle.id.hex()})"
+    model = f"{first.bundle.manifest.name} ({first.bundle.id.hex()})"
     backends = {name: codec.backend for name, codec in codecs.items()}
     return Matrix(model, level, tuple(path.name for path in images), backends, tuple(cells))
 

@@ -272,7 +272,7 @@ class Codec:
         if stream.header.bundle_id != self.bundle.id:
             raise BundleError(
                 f"the file was made with model {stream.header.bundle_id.hex()}, this is {self.bundle.id.hex()} "
-                f"({self.bundle.manifest.codec}-{self.bundle.manifest.preset}); give its bundle as model (--model)"
+                f"({self.bundle.manifest.name}); give its bundle as model (--model)"
             )
         expected = set(range(len(self.bundle.manifest.latents))) | kinds_of(stream.header.flags)
         if self.bundle.manifest.guarded:

@@ -206,6 +206,11 @@ class Manifest:
         return next(x for x in self.latents if x.name == name)
 
     @property
+    def name(self) -> str:
+        """What people call the model: `dcic-sgp-s`."""
+        return f"{self.codec}-{self.preset}"
+
+    @property
     def tiled(self) -> bool:
         """Whether graphs can run by tiles: none needs the whole image."""
         return all(graph.halo < WHOLE for graph in self.graphs)

@@ -34,7 +34,7 @@ def size(setup: Setup, paths: tuple[Path, ...], levels: tuple[int, ...]) -> None
                 sizes.append(measure_size(codec, read_rgb(path), level))
             rows.append(mean_size(sizes))
     manifest = codec.bundle.manifest
-    _show(rows, f"mean of {len(images)}, {manifest.codec}-{manifest.preset} ({codec.bundle.id.hex()})")
+    _show(rows, f"mean of {len(images)}, {manifest.name} ({codec.bundle.id.hex()})")
     setup.save("size", rows)
 
 
