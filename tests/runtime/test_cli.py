@@ -603,3 +603,26 @@ def test_a_shipped_name_means_the_shipped_model_whatever_lies_here(
     (tmp_path / "dcic-sgp-s").mkdir()
     assert find_bundle("dcic-sgp-s") == Path(shipped_bundle.source)
     assert find_bundle("./dcic-sgp-s") == Path("dcic-sgp-s")
+
+
+def test_threads_and_backend_reach_the_codec(
+    run: Run, picture: Path, coded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from condic.runtime import codec as module
+    from condic.runtime.commands import setup
+
+    asked: list[tuple[str, int]] = []
+    load = module.load_codec
+
+    def noted(model: str, backend: str = "auto", threads: int = 0) -> Any:
+        asked.append((backend, threads))
+        return load(model, backend, threads)
+
+    monkeypatch.setattr(module, "load_codec", noted)
+    monkeypatch.setattr(setup, "_opened", setup._opened.__wrapped__)
+    for words in (("encode", picture, tmp_path / "a.cdic"), ("decode", coded, tmp_path / "a.png"), ("verify", coded)):
+        assert run(*words, "--backend", "ort", "--threads", "3").code == 0
+    assert asked == [("ort", 3)] * 3
+    assert run("doctor", "--threads", "2").code == 0
+    assert ("ort", 2) in asked[3:]
+    assert all(threads == 2 for _, threads in asked[3:])

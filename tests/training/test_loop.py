@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -581,3 +582,24 @@ def test_an_ablation_is_not_exported(tmp_path: Path, photographs: Path) -> None:
     )
     assert isinstance(result.exception, InputError)
     assert "blind analysis" in str(result.exception)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    _trainer(tmp_path).save()
+    checkpoint = load_checkpoint(path, "dcic-sgp", "t")
+    before, files = path.read_bytes(), set(tmp_path.iterdir())
+
+    def full(self: Path, data: bytes) -> None:
+        with self.open("wb") as file:
+            file.write(bytes(data)[:100])
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: the disk is full"):
+        save_checkpoint(replace(checkpoint, step=9), path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert set(tmp_path.iterdir()) == files
