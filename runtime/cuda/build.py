@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,14 +123,14 @@ class _Build:
 
     def _code(self, latent: Latent) -> None:
         rows, columns = (side // latent.stride for side in self.program.size)
-        shape = latent.channels, rows, columns
-        chunks = []
-        for each in latent.chunks:
-            boxes = tuple(box.on(rows, columns) for box in each.boxes)
-            chunks.append(ChunkLayout(
-                shape, boxes, self._manifest.scales, latent.first_coded, latent.context_shift, latent.context_limit
-            ))  # fmt: skip
-        sizes = [chunk.size for chunk in chunks]
+        shape, scales = (latent.channels, rows, columns), self._manifest.scales
+        layouts = []
+        for chunk in latent.chunks:
+            boxes = tuple(box.on(rows, columns) for box in chunk.boxes)
+            layouts.append(
+                ChunkLayout(shape, boxes, scales, latent.first_coded, latent.context_shift, latent.context_limit)
+            )
+        sizes = [layout.size for layout in layouts]
         begun = sum(len(x.chunks) for x in self.program.latents)
         site = LatentSite(latent.name, shape, tuple(
             ChunkSite(latent.name, k, begun + k, sum(sizes[:k]), size) for k, size in enumerate(sizes)
@@ -139,55 +139,72 @@ class _Build:
         self._clear(site.tensor("results"), site.results_bytes)
         self._tensor(site.tensor("symbols"), 2 * site.elements)
         self._tensor(site.tensor("indexes"), site.elements)
-        decoded = [site.tensor(what) for what in ("context", "hat") if site.tensor(what) in self._read]
-        if not self._encoding:
-            decoded.append(site.tensor("latents"))
-            self.program.kept.append(site.tensor("latents"))
-            self._open(site)
-            self._next_strand()
-        for name in decoded:
-            self._clear(name, 4 * int(np.prod(shape)))
-        for chunk, place, each in zip(chunks, site.chunks, latent.chunks, strict=True):
-            if each.graph is not None:
-                source = site.tensor(f"{place.number}.distribution")
-                self._run(each.graph, each.inputs, (source,))
-            else:
-                assert each.table is not None
-                source = each.table
-            scan = site.tensor(f"{place.number}.scan")
-            self._clear(scan, chunk.scan_bytes)
-            work = _ChunkWork(site, place, chunk, source, each.graph is None, scan, tuple(decoded))
-            if self._encoding:
-                self._kernel("encode_chunk", (*work.uses, site.tensor("y"), NOT_FINITE), work.encode)
-            else:
-                self._decode_chunk(site, place, work)
         if self._encoding:
-            self._next_strand()  # its few warps take as long as many graphs do
-            self._encode(site)
-        elif self._coder:
-            self._kernel("rans_close", (site.tensor("coder"),), lambda at: device.rans_close(at[site.tensor("coder")]))
-            self._download(site.tensor("coder"), 4)
+            self._encode(latent, site, layouts)
+        else:
+            self._decode(latent, site, layouts)
         self._download(site.tensor("results"), site.results_bytes)
 
-    def _open(self, site: LatentSite) -> None:
-        if not self._coder:
-            return
-        payload, size, coder = (site.tensor(what) for what in ("payload", "size", "coder"))
-        self._upload(payload, site.payload_room)
-        self._upload(size, 4)
-        self._tensor(coder, DECODER.itemsize)
-        self._kernel("rans_open", (payload, size, coder), lambda at: device.rans_open(at[payload], at[size], at[coder]))
-
-    def _decode_chunk(self, site: LatentSite, place: ChunkSite, work: _ChunkWork) -> None:
-        self._kernel("chunk_indexes", work.uses, work.find_indexes)
+    def _encode(self, latent: Latent, site: LatentSite, layouts: Sequence[ChunkLayout]) -> None:
+        for work in self._works(latent, site, layouts, ("context", "hat")):
+            self._kernel("encode_chunk", (*work.uses, site.tensor("y"), NOT_FINITE), work.encode)
+        self._next_strand()  # its few warps take as long as many graphs do
         if self._coder:
-            tables, coder = self._coder, site.tensor("coder")
-            uses = (*work.uses, coder, site.tensor("payload"))
-            self._kernel("rans_pop", uses, lambda at: device.rans_pop(
-                tables, at[coder], indexes=work.indexes(at), result=work.result(at), symbols=work.symbols(at)
-            ))  # fmt: skip
-            self._kernel("decode_chunk", uses, lambda at: work.decode(at, at[coder]))
-            return
+            self._pack(site, self._coder)
+        else:
+            self._download(site.tensor("symbols"), 2 * site.elements)
+            self._download(site.tensor("indexes"), site.elements)
+
+    def _decode(self, latent: Latent, site: LatentSite, layouts: Sequence[ChunkLayout]) -> None:
+        payload, size, coder = (site.tensor(what) for what in ("payload", "size", "coder"))
+        self.program.kept.append(site.tensor("latents"))
+        if self._coder:
+            self._upload(payload, site.payload_room)
+            self._upload(size, 4)
+            self._tensor(coder, DECODER.itemsize)
+            self._kernel(
+                "rans_open", (payload, size, coder), lambda at: device.rans_open(at[payload], at[size], at[coder])
+            )
+        self._next_strand()
+        for work in self._works(latent, site, layouts, ("context", "hat", "latents")):
+            self._kernel("chunk_indexes", work.uses, work.find_indexes)
+            if self._coder:
+                self._pop(work, self._coder, (*work.uses, coder, payload))
+            else:
+                self._pop_on_host(work)
+        if self._coder:
+            self._kernel("rans_close", (coder,), lambda at: device.rans_close(at[coder]))
+            self._download(coder, 4)
+
+    def _works(
+        self, latent: Latent, site: LatentSite, layouts: Sequence[ChunkLayout], targets: Sequence[str]
+    ) -> Iterator[_ChunkWork]:
+        """The chunks in order, each once its distribution is there. `context` and `hat` are left out if unread."""
+        wanted = tuple(site.tensor(what) for what in targets if what == "latents" or site.tensor(what) in self._read)
+        for name in wanted:
+            self._clear(name, 4 * int(np.prod(site.shape)))
+        for layout, place, chunk in zip(layouts, site.chunks, latent.chunks, strict=True):
+            if chunk.graph is not None:
+                source = site.tensor(f"{place.number}.distribution")
+                self._run(chunk.graph, chunk.inputs, (source,))
+            else:
+                assert chunk.table is not None
+                source = chunk.table
+            scan = site.tensor(f"{place.number}.scan")
+            self._clear(scan, layout.scan_bytes)
+            yield _ChunkWork(site, place, layout, source, chunk.graph is None, scan, wanted)
+
+    def _pop(self, work: _ChunkWork, tables: DeviceTables, uses: tuple[str, ...]) -> None:
+        """The device decodes a chunk's symbols."""
+        coder = work.latent.tensor("coder")
+        self._kernel("rans_pop", uses, lambda at: device.rans_pop(
+            tables, at[coder], indexes=work.indexes(at), result=work.result(at), symbols=work.symbols(at)
+        ))  # fmt: skip
+        self._kernel("decode_chunk", uses, lambda at: work.decode(at, at[coder]))
+
+    def _pop_on_host(self, work: _ChunkWork) -> None:
+        """The host decodes them: the program stops there."""
+        site, place = work.latent, work.place
         self._operations += [
             Copy(site.tensor("indexes"), place.size, up=False, begin=place.begin),
             Copy(site.tensor("results"), site.results_bytes, up=False),
@@ -196,20 +213,16 @@ class _Build:
         self._operations.append(Copy(site.tensor("symbols"), 2 * place.size, up=True, begin=2 * place.begin))
         self._kernel("decode_chunk", work.uses, work.decode)
 
-    def _encode(self, site: LatentSite) -> None:
-        symbols, indexes = site.tensor("symbols"), site.tensor("indexes")
-        if not self._coder:
-            self._download(symbols, 2 * site.elements)
-            self._download(indexes, site.elements)
-            return
+    def _pack(self, site: LatentSite, tables: DeviceTables) -> None:
+        """The device encodes a latent's symbols."""
+        symbols, indexes, results = (site.tensor(what) for what in ("symbols", "indexes", "results"))
+        payload, coder = site.tensor("payload"), site.tensor("coder")
         rooms = tuple(chunk.size for chunk in site.chunks)
-        stream = SymbolStream(rooms, 0, 0, 0)
-        payload, coder, tables = site.tensor("payload"), site.tensor("coder"), self._coder
-        self._clear(coder, stream.zero_bytes)
-        self._tensor(coder, stream.workspace_bytes)
-        self._tensor(payload, stream.payload_bytes)
+        sizes = SymbolStream(rooms, 0, 0, 0)
+        self._clear(coder, sizes.zero_bytes)
+        self._tensor(coder, sizes.workspace_bytes)
+        self._tensor(payload, sizes.payload_bytes)
         self.program.kept.append(payload)
-        results = site.tensor("results")
 
         def launches(at: Addresses) -> tuple[Launch, ...]:
             stream = SymbolStream(rooms, at[symbols], at[indexes], at[results])
@@ -219,7 +232,7 @@ class _Build:
             uses = (symbols, indexes, results, coder, payload)
             self._kernel(name, uses, lambda at, k=k: launches(at)[k])  # type: ignore[misc]
         self._download(coder, ENCODER_HEAD)
-        self._download(payload, min(site.payload_room, stream.payload_bytes))
+        self._download(payload, min(site.payload_room, sizes.payload_bytes))
 
     def _end(self, spec: TensorSpec) -> None:
         if not self._encoding:

@@ -169,7 +169,11 @@ API int cuModuleLoadData(void** module, const void* image) {
   if (std::strcmp(static_cast<const char*>(image), "newer") == 0) return kNoBinary;
   return *module = &primary, ++live, ready();
 }
-API int cuModuleLoadDataEx(void** module, const void* image, unsigned, void*, void*) {
+API int cuModuleLoadDataEx(void** module, const void* image, unsigned count, const int* options, void** values) {
+  // CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES (4) and CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES (6): how much the driver has said
+  for (unsigned k = 0; k < count; ++k) {
+    if (options[k] == 4 || options[k] == 6) values[k] = nullptr;
+  }
   return cuModuleLoadData(module, image);
 }
 API int cuModuleUnload(void*) { return --live, ready(); }
