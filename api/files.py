@@ -96,10 +96,16 @@ def _read(file: BinaryIO, *size: int) -> bytes:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or folder; there is none by a name that the system refuses, as one too long."""
-    with suppress(OSError, ValueError):
-        return path.exists()
-    return False
+    """Whether there is such a file or folder. Raises InputError where the system refuses to look."""
+    with named_errors(path):
+        try:
+            return path.exists()
+        except ValueError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return False
 
 
 def name_of(source: Source) -> str:
@@ -214,10 +220,10 @@ def replace_whole(path: Path) -> Iterator[Path]:
         yield temporary
         if old is not None:
             new = temporary.stat()
-            with suppress(PermissionError):  # of file systems that know none, and of all but root
+            with suppress(OSError):  # who is not root, and owners that a container does not know
                 if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
                     os.chown(temporary, old.st_uid, old.st_gid)
-            with suppress(PermissionError):
+            with suppress(PermissionError):  # of file systems that know none
                 if stat.S_IMODE(old.st_mode) != 0o600:
                     temporary.chmod(old.st_mode & 0o777)
         temporary.replace(path)

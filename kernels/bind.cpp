@@ -214,6 +214,7 @@ NB_MODULE(_native, m) {
   using namespace condic::python;
   using condic::Decoder;
   using condic::Tables;
+  nanobind::set_leak_warnings(false);  // at exit, of what threads still hold that were not waited for
   m.doc() = "Native kernels; condic.kernels documents them.";
   m.attr("GROUP_BYTES") = condic::kGroupBytes;
 

@@ -40,7 +40,7 @@ def eight_bits(image: Image.Image) -> tuple[Image.Image, Metadata]:
         _refuse_what_is_misread(image)
         bits = _stored_bits(image)  # Pillow forgets it when it decodes
         grey = "LA;16B" in _raw_modes(image)  # which becomes RGBA
-        _warn_of_losses(image, deep=bits > 8)
+        _warn_of_losses(image, deep=max(bits, _bits_of_box(image)) > 8)
         image.load()
     except (CondicWarning, InputError, MemoryError):
         raise
@@ -102,7 +102,7 @@ def _stored_bits(image: Image.Image) -> int:
         last = tile[3][-1] if isinstance(tile[3], tuple) and tile[3] else None
         if tile[0] == "SGI16" or (tile[0] in ("ppm", "ppm_plain") and isinstance(last, int) and last > 255):
             return 16
-    return max(8, _bits_of_box(image))
+    return 8
 
 
 def _raw_modes(image: Image.Image) -> list[str]:
@@ -112,9 +112,12 @@ def _raw_modes(image: Image.Image) -> list[str]:
 
 
 def _bits_of_box(image: Image.Image) -> int:
-    """Bits a sample that an AVIF (ISO/IEC 23008-12, `pixi`) or JPEG 2000 file (ISO/IEC 15444-1, `SIZ`) says it has."""
+    """Bits a sample that an AVIF (ISO/IEC 23008-12, `pixi`) or JPEG 2000 file (ISO/IEC 15444-1, `SIZ`) says it has.
+
+    0 where it is neither, or closed by now.
+    """
     file, places = getattr(image, "fp", None), {"AVIF": (b"pixi", 9, 0), "JPEG2000": (b"\xff\x51", 40, 1)}
-    if file is None or image.format not in places:
+    if file is None or file.closed or image.format not in places:
         return 0
     marker, offset, less = places[image.format]
     at = file.tell()

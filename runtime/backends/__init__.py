@@ -83,10 +83,9 @@ class Backend(Protocol):
 
 
 LOADING = threading.RLock()
-"""Held while a codec is opened or a graph is loaded on the host. A fork waits for it: a process that began with half a
-library, and a lock that nobody gives back, would be stuck."""
+"""Held while a codec is opened or a graph is loaded on the host; free in a forked process, whoever held it before."""
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=LOADING.acquire, after_in_parent=LOADING.release, after_in_child=LOADING.release)
+    os.register_at_fork(after_in_child=LOADING._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class LoadedGraphs:

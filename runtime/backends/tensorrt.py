@@ -90,10 +90,11 @@ class _Engines:
             return _Execution(self._graph, self._library, self._loaded[key], size)
 
     def takes(self, size: Size) -> bool:
-        """Whether there is an engine for a size; found out once."""
+        """Whether there is a whole engine for a size; found out once."""
         if size not in self._taken:
             try:
-                self._taken[size] = bool(self._search(size).fitting())
+                self._search(size).read()
+                self._taken[size] = True
             except BackendError:
                 self._taken[size] = False
         return self._taken[size]

@@ -84,7 +84,9 @@ def half() -> Half:
         )  # fmt: skip
         kinds = (blocks.WindowAttention, swin.WindowAttention)
         counts = {x.role: sum(isinstance(m, kinds) for m in x.network.modules()) for x in chosen}
-        return Bundle(manifest, {}, {x.role: _stored(x, x.precision == "float") for x in chosen}, "random"), counts
+        return Bundle(
+            manifest, {}, {x.role: _stored(x, source.alignment, x.precision == "float") for x in chosen}, "random"
+        ), counts
 
     return export
 

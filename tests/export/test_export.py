@@ -205,11 +205,11 @@ def test_a_graph_that_exceeds_half_precision_inside_is_refused(data_folder: Path
     model = build_codec("dcic-sgp", "t").eval()
     load_weights(model, data_folder / "dcic-sgp-t.safetensors")
     graph = next(x for x in source_graphs(model) if x.role == "hyper_analysis")
-    assert _verify(graph, _stored(graph, half=True), half=True) < 1e-3
+    assert _verify(graph, 128, _stored(graph, 128, half=True), half=True) < 1e-3
     block = next(x for x in model.hyper_analysis.modules() if isinstance(x, ResidualBlock))
     with torch.no_grad():
         block.expand.weight *= 2**17
         block.expand.bias *= 2**17
         block.project.weight /= 2**17
     with pytest.raises(InputError, match=r"graph hyper_analysis: tensor .* is beyond half precision; export without"):
-        _verify(graph, _stored(graph, half=True), half=True)
+        _verify(graph, 128, _stored(graph, 128, half=True), half=True)

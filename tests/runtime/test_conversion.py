@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, features
 
 from condic.errors import CondicWarning, InputError
 from condic.runtime.bitstream import Limits
-from condic.runtime.conversion import _stored_bits
+from condic.runtime.conversion import _bits_of_box
 from condic.runtime.image_files import read_picture
 from condic.runtime.pictures import Picture, as_picture
 
@@ -182,7 +182,26 @@ def test_files_of_boxes_say_how_many_bits_they_have(kind: str, marker: bytes, pl
     image = Image.open(io.BytesIO(bytes(data)))
     data[data.index(marker) + place] = value
     image.fp = io.BytesIO(bytes(data))
-    assert _stored_bits(image) == {"AVIF": 10, "JPEG2000": 16}[kind]
+    assert _bits_of_box(image) == {"AVIF": 10, "JPEG2000": 16}[kind]
+    image.fp.close()
+    assert _bits_of_box(image) == 0
+
+
+def test_deep_grey_in_jpeg_2000_keeps_its_shades() -> None:
+    """Pillow scales 12 bits to 16."""
+    if not features.check("jpg_2000"):
+        pytest.skip("this Pillow has no JPEG 2000")
+    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    data = bytearray(stored(Image.fromarray(ramp), "JPEG2000", irreversible=False))
+    with pytest.warns(CondicWarning, match="more than 8 bits"):
+        picture = read_picture(bytes(data))
+    assert np.abs(picture.rgb[..., 0] - ramp / 257).max() <= 0.5
+    place = data.index(b"\xff\x51") + 40
+    assert data[place] == 15
+    data[place] = 11  # a file of 12 bits, as far as Pillow is concerned
+    with pytest.warns(CondicWarning, match="more than 8 bits"):
+        shades = read_picture(bytes(data)).rgb[..., 0]
+    assert len(np.unique(shades)) > 100
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "PPM", "PNG"])
