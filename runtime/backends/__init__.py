@@ -5,8 +5,10 @@ A backend registers itself in the entry-point group `condic.backends`; nothing h
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -84,8 +86,28 @@ class Backend(Protocol):
 
 LOADING = threading.RLock()
 """Held while a codec is opened or a graph is loaded on the host; free in a forked process, whoever held it before."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=LOADING._at_fork_reinit)  # type: ignore[attr-defined]
+_ON_HOST: weakref.WeakSet[LoadedGraphs] = weakref.WeakSet()
+
+
+@cache
+def _let_forked_processes_end() -> None:
+    """A forked process has no threads but one, and whatever joins the others waits for ever.
+
+    Libraries do when graphs are let go of, so there those are kept that came from the parent; and ONNX Runtime since
+    1.29 and OpenVINO do when the C library runs what was left to do at exit, so there that is nothing.
+    """
+    if not hasattr(os, "register_at_fork"):
+        return
+    libc = ctypes.CDLL(None)
+
+    def in_child() -> None:
+        LOADING._at_fork_reinit()  # type: ignore[attr-defined]
+        for graphs in _ON_HOST:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(graphs))
+        if hasattr(libc, "on_exit"):  # of glibc
+            libc.on_exit(libc._exit, None)  # is called first, with the exit code
+
+    os.register_at_fork(after_in_child=in_child)
 
 
 class LoadedGraphs:
@@ -102,6 +124,9 @@ class LoadedGraphs:
             from condic.runtime.cuda.graph import SETTING_UP
 
             self._lock = SETTING_UP  # programs are built under it, and load what they run
+        else:
+            _ON_HOST.add(self)
+            _let_forked_processes_end()
 
     def load(self, role: str) -> Runner:
         """The graph's runner. Raises BackendError if the backend cannot load it or fails its known-answer test."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -37,29 +34,6 @@ def _share_memory() -> None:
         onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(defaults))
 
 
-_SESSIONS: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()
-
-
-@cache
-def _let_forked_processes_end() -> None:
-    """A forked process has no threads but one, and whatever joins the others waits for ever.
-
-    Sessions do when they are let go of, so there they never are; and since 1.29 so does the library when the C library
-    runs what was left to do at exit, so there that is nothing.
-    """
-    if not hasattr(os, "register_at_fork"):
-        return
-    libc = ctypes.CDLL(None)
-
-    def in_child() -> None:
-        for session in _SESSIONS:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
-        if hasattr(libc, "on_exit"):  # of glibc
-            libc.on_exit(libc._exit, None)  # is called first, with the exit code
-
-    os.register_at_fork(after_in_child=in_child)
-
-
 class OrtBackend:
     """Runs graphs with ONNX Runtime's CPU provider in float32."""
 
@@ -70,7 +44,6 @@ class OrtBackend:
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 4  # errors are raised, too
         _share_memory()
-        _let_forked_processes_end()
         self._options.add_session_config_entry("session.use_env_allocators", "1")
         self._options.enable_mem_pattern = False  # it lays tensors out ahead, which takes more memory and saves no time
         self._options.intra_op_num_threads = options.threads
@@ -88,7 +61,6 @@ class OrtBackend:
         session = onnxruntime.InferenceSession(
             bundle.graphs[graph.role], self._options, providers=["CPUExecutionProvider"]
         )
-        _SESSIONS.add(session)
         names = [x.name for x in graph.inputs]
         outputs = [x.name for x in graph.outputs]
 

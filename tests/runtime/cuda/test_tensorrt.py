@@ -97,6 +97,21 @@ def test_threads_have_contexts_of_their_own(library: Library, bundle: Bundle, co
     device.close()
 
 
+def test_a_damaged_engine_of_large_images_leaves_them_to_tiles(
+    library: Library, bundle: Bundle, codec: Codec, drawing: Draw
+) -> None:
+    small, large = (Profile((128, 128), largest, largest) for largest in ((128, 1024), (256, 2048)))
+    library.write(profiles=(small, large))
+    for path in library.folder.rglob("*.engine"):
+        if b"2048" in path.read_bytes()[:4000]:
+            path.write_bytes(path.read_bytes()[:-1])
+    device, image = Codec(bundle, "tensorrt"), drawing(100, 2000)
+    data = device.encode(image, 20)
+    latents = [each.decode(data, latents=True).latents_sha256() for each in (codec, device)]
+    assert latents[0] == latents[1]
+    device.close()
+
+
 @pytest.mark.parametrize(("what", "message"), [
     ("none", r"no engine of prior_context_1 for 128x256 .*none in .*condic-export --engines.*, or use --backend ort"),
     ("foreign", r"rejects its engine of prior_context_1 \(Serialization assertion failed\); build it again"),
