@@ -99,7 +99,9 @@ def encode_for(
         last_level(decibels, math.nextafter(psnr, -math.inf), _SLOPES["psnr"])
         best = max(reached, key=lambda k: reached[k])
         if reached[best] < psnr:
-            raise InputError(f"{psnr} dB are out of reach: level {best} has {reached[best]:.2f} dB")
+            raise InputError(
+                f"{psnr} dB are out of reach: of those tried, level {best} has the most, {reached[best]:.2f} dB"
+            )
         level = min(level for level, decibels in reached.items() if decibels >= psnr)
     return Chosen(files[level], level, len(files))
 
