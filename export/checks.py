@@ -12,6 +12,7 @@ from condic.export.identity import constants_of, weights_of
 from condic.export.onnx_graphs import example_inputs
 from condic.export.source import SourceCodec, SourceGraph
 from condic.models.exact import ExactConv
+from condic.runtime.known_answer import first_line
 
 
 @torch.no_grad()
@@ -55,19 +56,14 @@ def try_network(
     size = f"{rows * alignment}x{columns * alignment}"
     inputs = example_inputs(graph, alignment, rows, columns, seed)
     try:
-        given = graph.network(*inputs)
+        outputs = graph.run(inputs)
     except Exception as error:  # a network may fail in any way
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InputError(f"graph {graph.role} fails on an image of {size}: {reason}") from error
-    outputs = given if isinstance(given, tuple) else (given,)
+        raise InputError(f"graph {graph.role} fails on an image of {size}: {first_line(error)}") from error
     if not all(isinstance(x, Tensor) and x.dtype == torch.float32 for x in outputs):
         kinds = ", ".join(str(x.dtype if isinstance(x, Tensor) else type(x).__name__) for x in outputs)
         raise InputError(f"graph {graph.role} gives {kinds}, not a tensor of torch.float32 or a tuple of them")
     shapes = [tuple(x.shape) for x in outputs]
-    stated = [
-        (1, x.channels, *(side * alignment // x.stride if x.stride else 1 for side in (rows, columns)))
-        for x in graph.outputs
-    ]
+    stated = [x.shape(rows * alignment, columns * alignment) for x in graph.outputs]
     if shapes != stated:
         raise InputError(f"graph {graph.role}: an image of {size} gives {shapes}, its outputs say {stated}")
     return inputs, outputs

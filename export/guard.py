@@ -116,9 +116,7 @@ def _torch_runs(bundle: Bundle, options: BackendOptions) -> bool:
     backend, unit = TorchBackend(options), bundle.manifest.alignment
     try:
         for graph in bundle.manifest.graphs:
-            sides = [unit // x.stride if x.stride else 1 for x in graph.inputs]
-            shapes = [(1, x.channels, side, side) for x, side in zip(graph.inputs, sides, strict=True)]
-            backend.load(graph, bundle)([np.zeros(shape, np.float32) for shape in shapes])
+            backend.load(graph, bundle)([np.zeros(x.shape(unit, unit), np.float32) for x in graph.inputs])
     except Exception:  # each operator fails in its own way
         return False
     return True

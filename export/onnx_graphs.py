@@ -17,6 +17,7 @@ from condic.errors import InputError
 from condic.export.attention import attention_decomposed, attention_fused
 from condic.export.parts import compute_in_parts
 from condic.export.source import SourceGraph
+from condic.runtime.known_answer import first_line
 
 OPSET, FUSED_OPSET = 20, 23
 """Opset of graphs with decomposed attention, and of those with `Attention` nodes."""
@@ -52,7 +53,7 @@ def export_graph(source: SourceGraph, alignment: int, *, fused_attention: bool =
                 custom_translation_table={torch.ops.condic.attend_in_windows.default: attention},
             )
     except Exception as error:  # each part of PyTorch's exporter has errors of its own
-        raise InputError(f"graph {source.role}: PyTorch does not export it: {_reason(error)}") from error
+        raise InputError(f"graph {source.role}: PyTorch does not export it: {first_line(_cause(error))}") from error
     assert program is not None
     model = program.model_proto
     _strip(model, source)
@@ -68,8 +69,7 @@ def example_inputs(
     generator = torch.Generator().manual_seed(seed)
     result = []
     for k, x in enumerate(source.inputs):
-        size = (rows * alignment // x.stride, columns * alignment // x.stride) if x.stride else (1, 1)
-        shape = (1, x.channels, *size)
+        shape = x.shape(rows * alignment, columns * alignment)
         if source.exact:
             low, high = source.limits[k] if k < len(source.limits) else (-100, 100)
             result.append(torch.randint(low, high + 1, shape, generator=generator).float())
@@ -80,11 +80,11 @@ def example_inputs(
     return tuple(result)
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of the error at the bottom; those above it tell how to report faults of the exporter."""
-    while error.__cause__:
+def _cause(error: Exception) -> Exception:
+    """The error at the bottom; those above it tell how to report faults of the exporter."""
+    while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return error
 
 
 def _strip(model: onnx.ModelProto, source: SourceGraph) -> None:

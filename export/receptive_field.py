@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +54,7 @@ class _Line:
     def reach_of_gradient(self) -> int:
         """How far from the middle inputs have a gradient of the middle's outputs, in windows."""
         inputs = [x.requires_grad_() for x in self._inputs(seed=0)]
-        outputs = zip(self._run(inputs), self.source.outputs, strict=True)
+        outputs = zip(self.source.run(inputs), self.source.outputs, strict=True)
         total = torch.zeros(()) + sum(self._window(x, spec, self.length // 2).square().sum() for x, spec in outputs)
         read = [(x, spec) for x, spec in zip(inputs, self.source.inputs, strict=True) if spec.stride]
         if not read or not total.requires_grad:
@@ -71,16 +71,12 @@ class _Line:
         for x, y, spec in zip(changed, other, self.source.inputs, strict=True):
             if spec.stride:
                 self._window(x, spec, self.length // 2).copy_(_AMPLITUDE * self._window(y, spec, self.length // 2))
-        pairs = zip(self._run(first), self._run(changed), self.source.outputs, strict=True)
+        pairs = zip(self.source.run(first), self.source.run(changed), self.source.outputs, strict=True)
         return self._furthest((a != b, spec) for a, b, spec in pairs)
 
     def _inputs(self, seed: int) -> tuple[Tensor, ...]:
         rows, columns = (self.length, 1) if self.upright else (1, self.length)
         return example_inputs(self.source, self.alignment, rows, columns, seed)
-
-    def _run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        outputs = self.source.network(*inputs)
-        return outputs if isinstance(outputs, tuple) else (outputs,)
 
     def _furthest(self, tensors: Iterable[tuple[Tensor, TensorSpec]]) -> int:
         """How far from the middle the tensors are not zero, in windows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,6 +34,11 @@ class SourceGraph:
     limits: tuple[tuple[int, int], ...] = ()
     guarded: bool = False
     halo: int | None = None
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What the network gives, a tuple in any case."""
+        outputs = self.network(*inputs)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
 
     @property
     def exact(self) -> bool:

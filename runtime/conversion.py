@@ -117,7 +117,7 @@ def _bits_of_box(image: Image.Image) -> int:
     0 where it is neither, or closed by now.
     """
     file, places = getattr(image, "fp", None), {"AVIF": (b"pixi", 9, 0), "JPEG2000": (b"\xff\x51", 40, 1)}
-    if file is None or file.closed or image.format not in places:
+    if file is None or getattr(file, "closed", False) or image.format not in places:
         return 0
     marker, offset, less = places[image.format]
     at = file.tell()

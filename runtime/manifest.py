@@ -30,6 +30,12 @@ class TensorSpec:
     channels: int
     stride: int
 
+    def shape(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Its shape for an image of this padded size."""
+        if not self.stride:
+            return 1, self.channels, 1, 1
+        return 1, self.channels, height // self.stride, width // self.stride
+
 
 @dataclass(frozen=True)
 class Graph:

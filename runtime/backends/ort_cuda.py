@@ -16,7 +16,7 @@ from condic.kernels.device.libraries import wheel_libraries
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
-from condic.runtime.cuda.graph import DeviceGraph, Size, shape_of
+from condic.runtime.cuda.graph import DeviceGraph, Size
 from condic.runtime.manifest import Graph
 
 _PROVIDER, _DEVICE = "CUDAExecutionProvider", "cuda"
@@ -126,7 +126,7 @@ class _Execution:
             (binding.bind_output, self._graph.outputs, outputs),
         ):
             for spec, address in zip(specs, addresses, strict=True):
-                bind(spec.name, _DEVICE, 0, np.float32, shape_of(spec, self._size), address)
+                bind(spec.name, _DEVICE, 0, np.float32, spec.shape(*self._size), address)
         try:
             session.run_with_iobinding(binding, self._options)
         except Exception as error:  # ONNX Runtime has no class of its own for it

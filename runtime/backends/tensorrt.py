@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from condic.errors import BackendError, SizeError
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
-from condic.runtime.cuda.graph import DeviceGraph, Size, shape_of
+from condic.runtime.cuda.graph import DeviceGraph, Size
 from condic.runtime.engine_cache import Engine, EngineKey, Search, Target, engine_folder, engine_precisions
 from condic.runtime.known_answer import check_known_answer
 from condic.runtime.manifest import Graph
@@ -77,17 +76,7 @@ class _Engines:
     def prepare(self, size: Size) -> _Execution:
         """An execution for a padded image's size, with the engine of the smallest profile that takes it."""
         with self._lock:
-            search = self._search(size)
-            with _of_size():
-                (_, key), *_ = search.fitting()
-            if key not in self._loaded:
-                with _of_size():
-                    engine = search.read()
-                key = engine.key  # of another one, if the best is damaged
-            if key not in self._loaded:
-                self._loaded[key] = self._tested(self._load(engine))
-                self._build_seconds[key] = engine.notes.get("build_seconds", 0.0)
-            return _Execution(self._graph, self._library, self._loaded[key], size)
+            return _Execution(self._graph, self._library, self._engine(size), size)
 
     def takes(self, size: Size) -> bool:
         """Whether there is a whole engine for a size; found out once."""
@@ -98,6 +87,21 @@ class _Engines:
             except BackendError:
                 self._taken[size] = False
         return self._taken[size]
+
+    def _engine(self, size: Size) -> Any:
+        """The loaded engine for a size. Raises SizeError if there is none: there may be one for tiles."""
+        search = self._search(size)
+        try:
+            (_, key), *_ = search.fitting()
+            if key in self._loaded:
+                return self._loaded[key]
+            engine = search.read()  # of another key, if the best one is damaged
+        except BackendError as error:
+            raise SizeError(str(error)) from error
+        if engine.key not in self._loaded:
+            self._loaded[engine.key] = self._tested(self._load(engine))
+            self._build_seconds[engine.key] = engine.notes.get("build_seconds", 0.0)
+        return self._loaded[engine.key]
 
     def _search(self, size: Size) -> Search:
         bundle_id, precisions = self._bundle.manifest.bundle_id, engine_precisions(self._graph)
@@ -126,15 +130,6 @@ class _Engines:
             finally:
                 run.close()
         return loaded
-
-
-@contextmanager
-def _of_size() -> Iterator[None]:
-    """Within it, that there is no engine is an error of the size: there may be one for tiles."""
-    try:
-        yield
-    except BackendError as error:
-        raise SizeError(str(error)) from error
 
 
 def _context(api: Any, engine: Any) -> Any:
@@ -167,8 +162,8 @@ class _Execution:
                 raise BackendError(f"engine of {graph.role}: tensor {name} is not float32; export the model again")
         self._used = [spec.name in names for spec in (*graph.inputs, *graph.outputs)]  # it may drop what nothing reads
         for spec in graph.inputs:
-            if spec.name in names and not self._context.set_input_shape(spec.name, shape_of(spec, size)):
-                raise self._error(f"refuses input {spec.name} of shape {shape_of(spec, size)}")
+            if spec.name in names and not self._context.set_input_shape(spec.name, spec.shape(*size)):
+                raise self._error(f"refuses input {spec.name} of shape {spec.shape(*size)}")
         if hasattr(self._context, "update_device_memory_size_for_shapes"):
             self.scratch = int(self._context.update_device_memory_size_for_shapes())
         else:

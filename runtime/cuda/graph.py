@@ -34,7 +34,7 @@ class Execution(Protocol):
     """Whether a CUDA graph may record it."""
 
     def enqueue(self, inputs: Sequence[int], outputs: Sequence[int], scratch: int, stream: int) -> None:
-        """Queues a run. Addresses of float32 tensors in the graph's order (see `shape_of`), and of scratch memory."""
+        """Queues a run. Addresses of float32 tensors in the graph's order, and of scratch memory."""
         ...
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class DeviceGraph:
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Outputs for host arrays, float32 in the order of `Graph.inputs`. Raises BackendError."""
         size = size_of(self.graph, inputs)
-        outputs = [np.empty(shape_of(spec, size), np.float32) for spec in self.graph.outputs]
+        outputs = [np.empty(spec.shape(*size), np.float32) for spec in self.graph.outputs]
         with self._lock, self.driver.entered():
             if size in self._prepared:
                 self._prepared.move_to_end(size)
@@ -130,15 +130,9 @@ def device_graph(runner: object) -> DeviceGraph:
     return runner
 
 
-def shape_of(spec: TensorSpec, size: Size) -> tuple[int, int, int, int]:
-    """A tensor's shape for a padded image's size."""
-    rows, columns = (side // spec.stride for side in size) if spec.stride else (1, 1)
-    return 1, spec.channels, rows, columns
-
-
 def bytes_of(spec: TensorSpec, size: Size) -> int:
     """A tensor's size."""
-    return 4 * int(np.prod(shape_of(spec, size)))
+    return 4 * int(np.prod(spec.shape(*size)))
 
 
 def size_of(graph: Graph, inputs: Sequence[Tensor]) -> Size:

@@ -14,7 +14,7 @@ from condic.errors import SizeError
 from condic.runtime import backends
 from condic.runtime.backends import Backend, BackendOptions, open_backend
 from condic.runtime.bundle import Bundle
-from condic.runtime.cuda.graph import DeviceGraph, Size, bytes_of, shape_of
+from condic.runtime.cuda.graph import DeviceGraph, Size, bytes_of
 from condic.runtime.manifest import Graph
 
 
@@ -76,7 +76,7 @@ class FakeExecution:
             if self.scratch:
                 driver.check(scratch, self.scratch)
                 view(scratch, self.scratch, np.uint8).fill(0x5A)
-            arrays = [view(at, shape_of(spec, self._size), np.float32) for spec, at in places]
+            arrays = [view(at, spec.shape(*self._size), np.float32) for spec, at in places]
             results = self._run(arrays[: len(inputs)])  # type: ignore[operator]
             for target, result in zip(arrays[len(inputs) :], results, strict=True):
                 target[...] = result

@@ -22,7 +22,7 @@ from condic.runtime.backends import BackendOptions, Runner, open_backend
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.codec import Codec
 from condic.runtime.cuda.driver import Driver, open_driver
-from condic.runtime.cuda.graph import DeviceGraph, Size, shape_of
+from condic.runtime.cuda.graph import DeviceGraph, Size
 from condic.runtime.manifest import Graph
 
 STUB = ctypes.CDLL("libcuda.so.1")
@@ -56,7 +56,7 @@ class StubExecution:
 
     def enqueue(self, inputs: Sequence[int], outputs: Sequence[int], scratch: int, stream: int) -> None:
         pairs = zip((*self._graph.inputs, *self._graph.outputs), (*inputs, *outputs), strict=True)
-        arrays = [view(at, shape_of(spec, self._size), np.float32) for spec, at in pairs]
+        arrays = [view(at, spec.shape(*self._size), np.float32) for spec, at in pairs]
         for target, result in zip(arrays[len(inputs) :], self._run(arrays[: len(inputs)]), strict=True):
             target[...] = result
 

@@ -19,7 +19,7 @@ from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
 from condic.runtime.cuda.build import build_program
 from condic.runtime.cuda.driver import open_driver
-from condic.runtime.cuda.graph import _MOST_SIZES, shape_of
+from condic.runtime.cuda.graph import _MOST_SIZES
 from condic.runtime.cuda.pipeline import WORKSPACES
 from condic.runtime.cuda.program import ProgramKey, Rows
 from condic.runtime.cuda.tiling import reach
@@ -357,7 +357,7 @@ def test_a_graph_on_host_arrays_keeps_few_sizes(bench: Bench, bundle: Bundle) ->
     before = bench.backend.open
     for k in range(1, _MOST_SIZES + 4):
         size = 128, 128 * k
-        codec.graphs.run(graph.role, [np.zeros(shape_of(x, size), np.float32) for x in graph.inputs])
+        codec.graphs.run(graph.role, [np.zeros(x.shape(*size), np.float32) for x in graph.inputs])
     assert bench.backend.open - before <= _MOST_SIZES
     codec.close()
     assert (bench.driver.left(), bench.backend.open) == ({}, 0)
