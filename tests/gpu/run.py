@@ -493,7 +493,7 @@ class Run:
 
     def __init__(self, command: Sequence[str], limit: float, *, wait: bool = True) -> None:
         self.said: list[str] = []
-        self._limit, self._late = limit, False
+        self._limit, self._late, self._complaint = limit, False, ""
         self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process: subprocess.Popen[str] | None = None
         try:
@@ -501,7 +501,8 @@ class Run:
                 command, stdout=subprocess.PIPE, stderr=self._complaints, text=True, start_new_session=True
             )
         except OSError as error:
-            self._complaints.write(str(error))
+            self._complaint = str(error)
+            self._complaints.close()
             return
         self._going.add(self)
         self._timer = threading.Timer(limit, self._end)
@@ -515,7 +516,8 @@ class Run:
         if self._process is None:
             return
         try:
-            for line in self._process.stdout or ():
+            assert self._process.stdout is not None
+            for line in self._process.stdout:
                 self.said.append(line)
                 yield line
             self._process.wait()
@@ -524,6 +526,10 @@ class Run:
                 self._kill()
             self._timer.cancel()
             self._going.discard(self)
+            self._process.stdout.close()
+            self._complaints.seek(0)
+            self._complaint = self._complaints.read()
+            self._complaints.close()
 
     @property
     def code(self) -> int | None:
@@ -541,8 +547,7 @@ class Run:
             return f"not done after {self._limit:.0f} s"
         if self._process is not None and self._process.returncode == 0:
             return None
-        self._complaints.seek(0)
-        last = (self._complaints.read().strip().splitlines() or [""])[-1][:500]
+        last = (self._complaint.strip().splitlines() or [""])[-1][:500]
         return last if self._process is None else f"the process ended with code {self._process.returncode}: {last}"
 
     def _end(self) -> None:
