@@ -15,7 +15,6 @@ import numpy as np
 
 from condic.kernels._native import GROUP_BYTES
 from condic.kernels.coder import Tables
-from condic.kernels.device.chunks import RESULT
 from condic.kernels.device.launch import Address, Launch, check_positive, fill, launch, struct, tiles_of
 
 MAX_CHUNKS = 64
@@ -102,17 +101,13 @@ def tables_image(tables: Tables) -> bytes:
 
 
 @dataclass(frozen=True)
-class SymbolStream:
-    """The chunks of a stream in device memory, as `encode_chunk` leaves them. `rooms` has the elements of each.
+class StreamLayout:
+    """The chunks of a stream that is to be encoded, one after the other. `rooms` has the elements of each.
 
-    A chunk's symbols (int16) and indexes (uint8) begin at `begin(chunk)` of the stream's; `results` has a `RESULT` for
-    each chunk.
+    A chunk's symbols and indexes begin at `begin(chunk)` of the stream's.
     """
 
     rooms: tuple[int, ...]
-    symbols: Address
-    indexes: Address
-    results: Address
 
     def __post_init__(self) -> None:
         """Raises ValueError for too many chunks or elements."""
@@ -125,10 +120,6 @@ class SymbolStream:
     def begin(self, chunk: int) -> int:
         """Number of the first element of a chunk."""
         return sum(self.rooms[:chunk])
-
-    def result(self, chunk: int) -> Address:
-        """Where a chunk's `RESULT` is."""
-        return self.results + RESULT.itemsize * chunk
 
     @property
     def size(self) -> int:
@@ -171,19 +162,23 @@ class SymbolStream:
     def _tiles(self) -> int:
         return sum(map(tiles_of, self.rooms))
 
-    def encode(self, tables: DeviceTables, *, workspace: Address, payload: Address) -> tuple[Launch, Launch, Launch]:
+    def encode(
+        self, tables: DeviceTables, *, symbols: Address, indexes: Address, results: Address, workspace: Address,
+        payload: Address,
+    ) -> tuple[Launch, Launch, Launch]:  # fmt: skip
         """The launches that turn the stream into its payload; `ENCODER` at the workspace's start has its size.
 
         Args:
             tables: what to code with.
+            symbols, indexes, results: int16, uint8 and a `RESULT` for each chunk, as `encode_chunk` leaves them.
             workspace: `workspace_bytes` bytes, the first `zero_bytes` of them zero before the launches.
             payload: room for `payload_bytes` bytes.
         """
         task = fill(
-            _ENCODE, tables=tables.struct, symbols=self.symbols, indexes=self.indexes,
-            entries=workspace + self._entries_at, results=self.results, encoder=workspace,
-            scan=workspace + ENCODER.itemsize, escapes=workspace + self._escapes_at, words=workspace + self._words_at,
-            payload=payload, chunk_count=len(self.rooms), begin=_padded(self.rooms),
+            _ENCODE, tables=tables.struct, symbols=symbols, indexes=indexes, entries=workspace + self._entries_at,
+            results=results, encoder=workspace, scan=workspace + ENCODER.itemsize,
+            escapes=workspace + self._escapes_at, words=workspace + self._words_at, payload=payload,
+            chunk_count=len(self.rooms), begin=_padded(self.rooms),
             first_tile=_padded(tuple(map(tiles_of, self.rooms))),
         )  # fmt: skip
         return (

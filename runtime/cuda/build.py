@@ -17,7 +17,7 @@ from condic.kernels.device import (
     DeviceTables,
     Launch,
     Prediction,
-    SymbolStream,
+    StreamLayout,
 )
 from condic.kernels.device.chunks import MAX_BOXES
 from condic.kernels.device.rans import MAX_CHUNKS
@@ -217,22 +217,23 @@ class _Build:
         """The device encodes a latent's symbols."""
         symbols, indexes, results = (site.tensor(what) for what in ("symbols", "indexes", "results"))
         payload, coder = site.tensor("payload"), site.tensor("coder")
-        rooms = tuple(chunk.size for chunk in site.chunks)
-        sizes = SymbolStream(rooms, 0, 0, 0)
-        self._clear(coder, sizes.zero_bytes)
-        self._tensor(coder, sizes.workspace_bytes)
-        self._tensor(payload, sizes.payload_bytes)
+        stream = StreamLayout(tuple(chunk.size for chunk in site.chunks))
+        self._clear(coder, stream.zero_bytes)
+        self._tensor(coder, stream.workspace_bytes)
+        self._tensor(payload, stream.payload_bytes)
         self.program.kept.append(payload)
 
         def launches(at: Addresses) -> tuple[Launch, ...]:
-            stream = SymbolStream(rooms, at[symbols], at[indexes], at[results])
-            return stream.encode(tables, workspace=at[coder], payload=at[payload])
+            return stream.encode(
+                tables, symbols=at[symbols], indexes=at[indexes], results=at[results], workspace=at[coder],
+                payload=at[payload],
+            )  # fmt: skip
 
         for k, name in enumerate(("rans_resolve", "rans_push", "rans_pack")):
             uses = (symbols, indexes, results, coder, payload)
             self._kernel(name, uses, lambda at, k=k: launches(at)[k])  # type: ignore[misc]
         self._download(coder, ENCODER_HEAD)
-        self._download(payload, min(site.payload_room, sizes.payload_bytes))
+        self._download(payload, min(site.payload_room, stream.payload_bytes))
 
     def _end(self, spec: TensorSpec) -> None:
         if not self._encoding:

@@ -17,7 +17,7 @@ from condic.kernels.device import (
     DecodeTargets,
     DeviceTables,
     Prediction,
-    SymbolStream,
+    StreamLayout,
     chunk_indexes,
     decode_chunk,
     encode_chunk,
@@ -92,9 +92,11 @@ def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chun
     require(np.array_equal(bench.get(at_indexes, len(indexes), np.uint8), indexes), f"{what}: other indexes")
     require(np.array_equal(bench.get(decoded.latents, chunk.shape, np.int32), latents), f"{what}: other latents")
 
-    stream = SymbolStream((chunk.size,), at_symbols, at_indexes, result)
+    stream = StreamLayout((chunk.size,))
     workspace, at_payload = bench.zeros(stream.workspace_bytes), bench.zeros(stream.payload_bytes)
-    bench.run(*stream.encode(coder, workspace=workspace, payload=at_payload))
+    bench.run(*stream.encode(
+        coder, symbols=at_symbols, indexes=at_indexes, results=result, workspace=workspace, payload=at_payload
+    ))  # fmt: skip
     error, size = bench.get(workspace, 2, np.uint32).tolist()
     require((error, size) == (0, len(payload)), f"{what}: {size} bytes of payload, not {len(payload)}; error {error}")
     require(bench.get(at_payload, size, np.uint8).tobytes() == payload, f"{what}: other payload")
@@ -169,10 +171,12 @@ def measure_coder(
     with Bench(driver) as bench:
         coder = DeviceTables(bench.put(np.frombuffer(tables_image(tables), np.uint8)), tables)
         scales = np.concatenate([each for _, each in chunks])
-        indexes = bench.put(scales)
-        stream = SymbolStream(tuple(results["coded"].tolist()), bench.put(symbols), indexes, bench.put(results))
+        indexes, at_results = bench.put(scales), bench.put(results)
+        stream = StreamLayout(tuple(results["coded"].tolist()))
         workspace, payload = bench.zeros(stream.workspace_bytes), bench.zeros(stream.payload_bytes)
-        launches = stream.encode(coder, workspace=workspace, payload=payload)
+        launches = stream.encode(
+            coder, symbols=bench.put(symbols), indexes=indexes, results=at_results, workspace=workspace, payload=payload
+        )
         encoding = bench.seconds(lambda: bench.clear(workspace, stream.zero_bytes), *launches, runs=runs)
         error, size = bench.get(workspace, 2, np.uint32).tolist()
         require(error == 0 and bench.get(payload, size, np.uint8).tobytes() == expected, "other payload")
@@ -182,7 +186,7 @@ def measure_coder(
         opened = rans_open(payload, at_size, decoder)
         popped = [
             rans_pop(
-                coder, decoder, indexes=indexes + stream.begin(k), result=stream.result(k),
+                coder, decoder, indexes=indexes + stream.begin(k), result=at_results + RESULT.itemsize * k,
                 symbols=target + 2 * stream.begin(k),
             )
             for k in range(len(chunks))

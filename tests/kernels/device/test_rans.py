@@ -23,7 +23,7 @@ from condic.kernels.device import (
     DecodeTargets,
     DeviceTables,
     Prediction,
-    SymbolStream,
+    StreamLayout,
     chunk_indexes,
     decode_chunk,
     rans_close,
@@ -67,7 +67,7 @@ class Coder:
         symbols, indexes = self.memory.allocate(2 * sum(rooms)), self.memory.allocate(sum(rooms), 1)
         results = np.zeros(len(rooms), RESULT)
         results["coded"] = [len(symbols) for symbols, _ in chunks]
-        stream = SymbolStream(rooms, symbols, indexes, self.memory.put(results))
+        stream = StreamLayout(rooms)
         for number, (values, tables) in enumerate(chunks):
             begin = stream.begin(number)
             view(symbols + 2 * begin, len(values), np.int16)[...] = values
@@ -76,7 +76,12 @@ class Coder:
         view(workspace, stream.zero_bytes, np.uint8)[...] = 0
         encoder = view(workspace, 1, ENCODER)[0]
         encoder["error"] = error
-        self._run(*stream.encode(self._tables, workspace=workspace, payload=payload))
+        self._run(
+            *stream.encode(
+                self._tables, symbols=symbols, indexes=indexes, results=self.memory.put(results), workspace=workspace,
+                payload=payload,
+            )
+        )  # fmt: skip
         assert encoder["error"] == error
         return view(payload, int(encoder["size"]), np.uint8).tobytes()
 
@@ -337,10 +342,10 @@ def test_the_payloads_of_a_photograph_are_those_of_the_host(
 
 
 def test_streams_that_no_launch_can_encode_are_refused() -> None:
-    SymbolStream((0,) * 64, 0, 0, 0)
+    StreamLayout((0,) * 64)
     for rooms in ((), (1,) * 65, (-1,), (2**30,)):
         with pytest.raises(ValueError, match=r"chunk|sizes"):
-            SymbolStream(rooms, 0, 0, 0)
+            StreamLayout(rooms)
 
 
 def test_steps_that_take_more_words_than_are_held(emulator: Emulator) -> None:
