@@ -57,7 +57,17 @@ def report(facts: Facts, text: str, as_json: bool, *, aside: bool = False) -> No
     click.echo(json.dumps(facts) if as_json else text, err=aside)
 
 
-source_argument = click.argument("source", type=click.Path(readable=False, path_type=Path), metavar="IN")
+class _FilePath(click.Path):
+    """A `Path`, of which `-` is standard input or output; `./-` is the file of that name, as with other programs."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """As click has it: a `Path` by itself takes `./-` for `-`."""
+        path = Path(super().convert(value, param, ctx))
+        return path.absolute() if str(path) == "-" != value else path
+
+
+file_path = _FilePath(readable=False)  # what cannot be read is said where it is read
+source_argument = click.argument("source", type=file_path, metavar="IN")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 max_pixels_option = click.option(
     "--max-pixels", cls=Rare, type=click.IntRange(min=1), default=2**28, help="Largest image accepted."

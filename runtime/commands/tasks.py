@@ -15,7 +15,7 @@ import click
 from condic.command_line import FAILED
 from condic.errors import CondicError, InputError
 from condic.files import is_standard_output
-from condic.runtime.commands.setup import Facts, Setup
+from condic.runtime.commands.setup import Facts, Setup, file_path
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,12 @@ class Result:
     text: str
 
 
-_PATH = click.Path(readable=False, path_type=Path)  # what cannot be read is said where it is read
-
-
 def in_out_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the arguments `paths` and the options `out_dir` and `force`."""
     for decorate in (
         click.option("--force", is_flag=True, help="Replace files that exist."),
-        click.option("--out-dir", type=_PATH, help="Folder for the results of several IN."),
-        click.argument("paths", type=_PATH, nargs=-1, required=True, metavar="IN... OUT"),
+        click.option("--out-dir", type=file_path, help="Folder for the results of several IN."),
+        click.argument("paths", type=file_path, nargs=-1, required=True, metavar="IN... OUT"),
     ):
         command = decorate(command)
     return command

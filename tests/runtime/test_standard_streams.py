@@ -43,6 +43,13 @@ def test_a_picture_on_standard_output_has_the_format_asked_for(
         assert image.format == {"jpg": "JPEG"}.get(kind, kind.upper())
 
 
+def test_a_file_that_is_called_so_has_its_folder_in_front(program: Program, pictures: list[Path], codec: Codec) -> None:
+    file = pictures[0].parent / "-"
+    file.write_bytes(codec.encode(pictures[2], 5))
+    assert program("info", "./-").out.startswith(f"{file}: 50x40 grey".encode())
+    assert program("encode", pictures[0], "./-").err == f"condic-run: {file}: unknown suffix ''; use .cdic\n"
+
+
 def test_facts_about_bytes_on_standard_output_go_to_standard_error(program: Program, pictures: list[Path]) -> None:
     done = program("encode", pictures[0], "-", "--json")
     assert done.out.startswith(b"CDIC")
