@@ -60,13 +60,13 @@ def report(facts: Facts, text: str, as_json: bool, *, aside: bool = False) -> No
 class _FilePath(click.Path):
     """A `Path`, of which `-` is standard input or output; `./-` is the file of that name, as with other programs."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click has it: a `Path` by itself takes `./-` for `-`."""
-        path = Path(super().convert(value, param, ctx))
+        path: Any = super().convert(value, param, ctx)
         return path.absolute() if str(path) == "-" != value else path
 
 
-file_path = _FilePath(readable=False)  # what cannot be read is said where it is read
+file_path = _FilePath(readable=False, path_type=Path)  # what cannot be read is said where it is read
 source_argument = click.argument("source", type=file_path, metavar="IN")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 max_pixels_option = click.option(
