@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CondicError(Exception):
     """Base of all errors that input can cause. The message is one line: what, which value, which limit, the way out."""
@@ -50,6 +53,23 @@ class SizeError(BackendError):
 
 class CondicWarning(UserWarning):
     """Something of an image that a file or a format cannot hold, and what became of it."""
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Within it, memory that is missing is an OutOfMemoryError."""
+    try:
+        yield
+    except CondicError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError("not enough memory") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message that says more than where it was; the kind of error where there is none."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return next((line for line in lines if not line.endswith(":")), lines[0])
 
 
 def install_hint(extras: str) -> str:

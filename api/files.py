@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from condic.errors import CondicError, InputError
+from condic.errors import CondicError, InputError, within_memory
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """What is read from: a path, bytes, or an open file (from where it stands to its end)."""
@@ -117,9 +117,13 @@ def name_of(source: Source) -> str:
 
 @contextmanager
 def named(source: Source) -> Iterator[None]:
-    """Within it, condic's errors get the source's name in front, unless the source is bytes."""
+    """Within it, condic's errors get the source's name in front, unless the source is bytes.
+
+    Missing memory is one of them.
+    """
     try:
-        yield
+        with within_memory():
+            yield
     except CondicError as error:
         if isinstance(source, bytes | bytearray | memoryview):
             raise

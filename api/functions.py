@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +17,11 @@ from condic.errors import InputError
 from condic.files import Source, named, read_source
 from condic.runtime.backends import LOADING, BackendOptions
 from condic.runtime.bitstream import MAGIC, Limits, read_header
+from condic.runtime.bundle import version_of
 from condic.runtime.codec import Codec, load_codec
 from condic.runtime.pictures import as_picture
 from condic.runtime.rate_control import DEFAULT_QUALITY, encode_for
-from condic.runtime.shipped import DEFAULT_MODEL, model_of
+from condic.runtime.shipped import DEFAULT_MODEL, find_bundle, model_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -110,7 +112,7 @@ def decode_many(
     first = next(files, None)
     if first is None:
         return
-    data = read_source(first, MAGIC)
+    data = bytes(read_source(first, MAGIC))  # a copy of what can change, as of those that follow
     with named(first):
         codec = open_codec(model or model_of(read_header(data, limits).bundle_id), backend)
         results = codec.decode_many(chain([data], files), limits)
@@ -120,8 +122,15 @@ def decode_many(
         yield decoded.image
 
 
+_MOST_CODECS = 4
+_codecs: OrderedDict[tuple[object, ...], Codec] = OrderedDict()
+"""Those that were used last, by bundle, backend and threads."""
+
+
 def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads: int = 0) -> Codec:
-    """A codec that keeps its sessions; safe to share between threads. The last four that were opened are kept.
+    """A codec that keeps its sessions; safe to share between threads. The four that were used last are kept.
+
+    A bundle that has changed since, or another one of the same name in another folder, is another codec.
 
     `threads`: of the backend, at most 256; 0 lets it choose. `codec.backend` says which backend `auto` has found.
     Raises BundleError, BackendError, and InputError for other arguments than these.
@@ -129,10 +138,14 @@ def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads
     if not isinstance(backend, str):
         raise InputError(f"backend is a {type(backend).__name__}; give its name")
     BackendOptions(threads=threads)  # which says what is wrong with them
-    with LOADING:  # or threads that come at once would each open one
-        return _open(str(model), backend, threads)
-
-
-@lru_cache(maxsize=4)
-def _open(model: str, backend: str, threads: int) -> Codec:
-    return load_codec(model, backend, threads)
+    key = (version_of(find_bundle(str(model))), backend, threads)
+    codec = _codecs.get(key)  # without the lock, which others may hold for seconds
+    if codec is None:
+        with LOADING:  # or threads that come at once would each open one
+            codec = _codecs.get(key) or load_codec(str(model), backend, threads)
+            _codecs[key] = codec
+            while len(_codecs) > _MOST_CODECS:
+                _codecs.popitem(last=False)
+    with suppress(KeyError):  # another thread has just let go of it
+        _codecs.move_to_end(key)
+    return codec

@@ -177,11 +177,11 @@ class _Work:
         return Engine(self.key, plan.data, notes)
 
     def _plan(self, data: bytes, timings: bytes, progress: ReportProgress) -> Plan:
-        turing = self.key.target.flavour == "tensorrt-rtx" and bool(self.key.target.gpu)
+        for_one_gpu = self.key.target.flavour == "tensorrt-rtx" and bool(self.key.target.gpu)
         return build_plan(
             self.trt, data, _shapes(self.graph, self.key.profile), self.key.precision, self.key.options,
             optimization_level=self.order.optimization_level,
-            capability=self.key.target.compute_capability if turing else None,
+            capability=self.key.target.compute_capability if for_one_gpu else None,
             inspect=self.key.target.flavour == "tensorrt",  # RTX makes its kernels only when an engine is loaded
             timing_cache=timings, progress=progress,
         )  # fmt: skip

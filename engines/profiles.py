@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from condic.errors import InputError
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.graph import size_of
-from condic.runtime.engine_cache import PROFILES, Profile, Size
+from condic.runtime.engine_cache import PROFILES, Profile
 from condic.runtime.known_answer import known_inputs
+from condic.runtime.manifest import Size
 
 _LARGEST_SIDE = 65535
 
@@ -60,9 +61,10 @@ def check_profiles(bundle: Bundle, profiles: Sequence[Profile]) -> None:
         if graph.precision != "exact":
             continue
         height, width = size = size_of(graph, known_inputs(bundle, graph))
+        unit = bundle.manifest.alignment
         for profile in profiles:
-            if not aligned(profile, bundle.manifest.alignment).takes(size):
+            if not aligned(profile, unit).takes(size):
                 raise InputError(
                     f"profile {profile} does not take {height}x{width}, the size of the known answers that every "
-                    f"engine of {graph.role} has to give before it is used; begin with 128x128"
+                    f"engine of {graph.role} has to give before it is used; give --shapes that begin with {unit}x{unit}"
                 )

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import torch
 
-from condic.errors import InputError
+from condic.errors import InputError, first_line
 from condic.export.checks import check_source, try_network
 from condic.export.identity import bundle_id
 from condic.export.known_answers import known_answer
@@ -20,7 +20,6 @@ from condic.export.receptive_field import halo
 from condic.export.source import SourceCodec, SourceGraph
 from condic.runtime.bundle import Bundle, check_bundle
 from condic.runtime.consistency import CODER_BITS
-from condic.runtime.known_answer import first_line
 from condic.runtime.manifest import Graph, Manifest
 
 SIZES = ((1, 1), (1, 2), (3, 1))

@@ -68,8 +68,8 @@ def guarded(bundle: Bundle, begin: Callable[[str], None] = lambda _: None, *, si
     `side` is how high the images are at least, in pixels: on small ones there are too few values to meet the rare large
     differences. Raises InputError where backends are too far apart.
     """
-    alignment = bundle.manifest.alignment
-    differences = largest_differences(bundle, random_images(side + -side % alignment), begin)
+    padded, _ = bundle.manifest.padded(side, side)
+    differences = largest_differences(bundle, random_images(padded), begin)
     latents = tuple(replace(x, guard=_measured(x.guard, differences[x.name])) if x.guard else x
                     for x in bundle.manifest.latents)  # fmt: skip
     bundle = replace(bundle, manifest=replace(bundle.manifest, latents=latents))
@@ -132,8 +132,14 @@ def _encode(
     coded = []
     for image in images:
         for level in levels:
-            record = Record()
-            coded.append((level, record, codec.pack(codec.host.quantise(image, level, rounding=record))))
+            records: list[Record] = []
+
+            def begin() -> Record:
+                records.append(Record())  # noqa: B023 is called at once
+                return records[-1]  # noqa: B023
+
+            data = codec.pack(codec.host.quantise(image, level, begin_rounding=begin))
+            coded.append((level, records[-1], data))
     return coded
 
 

@@ -13,11 +13,10 @@ import onnx
 import torch
 
 import condic.models.blocks  # noqa: F401  (registers the operator of attention)
-from condic.errors import InputError
+from condic.errors import InputError, first_line
 from condic.export.attention import attention_decomposed, attention_fused
 from condic.export.parts import compute_in_parts
 from condic.export.source import SourceGraph
-from condic.runtime.known_answer import first_line
 
 OPSET, FUSED_OPSET = 20, 23
 """Opset of graphs with decomposed attention, and of those with `Attention` nodes."""

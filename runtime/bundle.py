@@ -72,6 +72,19 @@ def read_bundle(path: Path) -> Bundle:
     return bundle
 
 
+def version_of(path: Path) -> tuple[str, int, int]:
+    """What tells a bundle from another, or a newer one, without reading it: place, time and size of its file.
+
+    That of a folder is its manifest. Zeros where there is none.
+    """
+    place = str(path.resolve())
+    try:
+        found = (path / MANIFEST if path.is_dir() else path).stat()
+    except OSError:
+        return place, 0, 0
+    return place, found.st_mtime_ns, found.st_size
+
+
 def write_bundle(bundle: Bundle, path: Path) -> None:
     """Writes a bundle as a zip file with fixed time stamps: the same content gives the same bytes."""
     path.write_bytes(_zip(bundle_files(bundle)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from condic.errors import InputError
-from condic.runtime.arrays import Pixels, Tensor
+from condic.runtime.arrays import Pixels, Tensor, is_whole
 from condic.runtime.bitstream import Flags
 from condic.runtime.pictures import grey_of
 from condic.runtime.pixels import as_pixels
@@ -32,14 +32,14 @@ class Rectangle:
         """What is wanted, (left, top, width, height), of an image; None is all of it. Raises InputError."""
         if wanted is None:
             return cls(0, 0, width, height)
-        numbers = wanted if np.ndim(wanted) == 1 else ()
-        if len(numbers) != 4 or not all(isinstance(x, (int, np.integer)) for x in numbers):
+        numbers = tuple(wanted) if isinstance(wanted, Sequence) or getattr(wanted, "ndim", 0) == 1 else ()
+        if len(numbers) != 4 or not all(map(is_whole, numbers)):
             raise InputError(f"region {wanted!r} is not left, top, width, height in pixels")
-        result = cls(*(int(x) for x in wanted))
+        result = cls(*map(int, numbers))
         if not (0 <= result.left < result.left + result.width <= width
                 and 0 <= result.top < result.top + result.height <= height):  # fmt: skip
             raise InputError(
-                f"region {','.join(map(str, wanted))} (left, top, width, height) does not lie within the image of "
+                f"region {','.join(map(str, numbers))} (left, top, width, height) does not lie within the image of "
                 f"{width}x{height}"
             )
         return result

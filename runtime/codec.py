@@ -12,17 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from condic import kernels
-from condic.errors import BackendError, BundleError, DeviceMemoryError, InputError, SizeError, StreamError
+from condic.errors import (
+    BackendError,
+    BundleError,
+    DeviceMemoryError,
+    InputError,
+    SizeError,
+    StreamError,
+    within_memory,
+)
 from condic.files import Source, named, read_source
-from condic.runtime.arrays import Pixels
-from condic.runtime.backends import BackendOptions, LoadedGraphs, is_whole, open_graphs
+from condic.runtime.arrays import Pixels, is_whole
+from condic.runtime.backends import BackendOptions, LoadedGraphs, open_graphs
 from condic.runtime.bitstream import GUARD, MAGIC, Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.canvas import REDUCTIONS, Canvas, Rectangle, reduced
 from condic.runtime.guard import Rounding
 from condic.runtime.host import HostPipeline, Latents, Quantised, check_quality
 from condic.runtime.latents import EntropyTables
-from condic.runtime.manifest import Kind
+from condic.runtime.manifest import Kind, is_first_table
 from condic.runtime.many import in_order
 from condic.runtime.metadata import Metadata
 from condic.runtime.pictures import Picture, as_picture, kinds_of, stored_without_loss
@@ -74,7 +82,7 @@ class Codec:
             coder = kernels.Tables(tables["cdf"], tables["radius"])
         except (ValueError, TypeError) as error:
             raise BundleError(f"{bundle.source}: unusable entropy tables: {error}") from error
-        first = {name: tables[name].astype(np.float32) for name in tables if name.startswith("first.")}
+        first = {name: tables[name].astype(np.float32) for name in filter(is_first_table, tables)}
         self._entropy = EntropyTables(coder, bundle.manifest.scales, first)
         self.host = HostPipeline(bundle, self.graphs, self._entropy, tile)
         """What there is for measurements, and for searches by size: the parts of coding one after the other."""
@@ -131,6 +139,7 @@ class Codec:
 
         return in_order(begin, images, self._workers)
 
+    @within_memory()
     def begin_encoding(
         self, image: Any, quality: int, timings: Timings | None = None, limits: Limits | None = None
     ) -> Callable[[], bytes]:
@@ -144,17 +153,17 @@ class Codec:
             with suppress(DeviceMemoryError, SizeError):
                 finish = self._device.begin_encoding(picture.colours(), quality, timings)
                 return lambda: self._file(picture, quality, finish())
-        quantised = self.host.with_smaller_tiles(
-            lambda tile: self.host.quantise(picture, quality, timings, limits, tile=tile)
-        )
+        quantised = self.host.quantise(picture, quality, timings)
         return lambda: self.pack(quantised, timings)
 
+    @within_memory()
     def pack(self, quantised: Quantised, timings: Timings | None = None) -> bytes:
         """The second half of `encode`: symbols to bytes."""
         with (timings or Timings()).stage("coder"):
             payloads = [latent.section(self._entropy) for latent in quantised.latents]
         return self._file(quantised.picture, quantised.quality, payloads, quantised.guard)
 
+    @within_memory()
     def _file(self, picture: Picture, quality: int, payloads: Sequence[bytes], guard: bytes | None = None) -> bytes:
         sections = [Section(k, payload) for k, payload in enumerate(payloads)]
         if guard is not None:
@@ -265,6 +274,11 @@ class Codec:
         """What a file is drawn on by steps that make an image `smaller` times smaller, and reduced further."""
         if reduction != 1 and reduction % smaller:
             raise InputError(f"reduction {reduction}: this model's preview is {smaller} times smaller by itself")
+        if self.bundle.manifest.alignment % reduction:
+            unit = self.bundle.manifest.alignment
+            raise InputError(
+                f"reduction {reduction}: this model computes in blocks of {unit} pixels, which it does not divide"
+            )
         wanted = Rectangle.within(region, header.width, header.height).reduced(smaller)
         return Canvas(wanted, header.flags, self.bundle.manifest.alignment // smaller, max(1, reduction // smaller))
 

@@ -10,7 +10,17 @@ import numpy.typing as npt
 
 from condic.runtime.bitstream import ALPHA
 from condic.runtime.guard import LARGEST_DELTA
-from condic.runtime.manifest import QUALITY_LEVELS, Chunk, Guard, Latent, Manifest, Step, TensorSpec
+from condic.runtime.manifest import (
+    QUALITY_LEVELS,
+    Chunk,
+    Guard,
+    Latent,
+    Manifest,
+    Step,
+    TensorSpec,
+    is_first_table,
+    is_quality_table,
+)
 
 CODER_BITS = 15
 """Precision of the entropy coder's probabilities."""
@@ -36,7 +46,7 @@ def _problems(manifest: Manifest, tables: Tables) -> Iterator[str]:
         yield f"{manifest.scales} scales, but {len(manifest.scale_table)} deviations and {tables['radius'].size} tables"
     if manifest.coder_bits != CODER_BITS:
         yield f"entropy tables of {manifest.coder_bits} bits; this condic codes with {CODER_BITS}"
-    quality = {f"quality.{name[8:]}" for name in tables if name.startswith("quality.")}
+    quality = set(filter(is_quality_table, tables))
     for name in sorted(quality):
         if tables[name].ndim != 2 or tables[name].shape[0] != QUALITY_LEVELS:
             yield f"table {name} has shape {tables[name].shape}, not ({QUALITY_LEVELS}, channels)"
@@ -109,7 +119,7 @@ def _chunk_problems(latent: Latent, chunk: Chunk, manifest: Manifest, tables: Ta
         table = tables.get(chunk.table)
         if table is None or table.shape != (QUALITY_LEVELS, 2 * latent.channels):
             yield f"latent {latent.name}: no table {chunk.table} of shape ({QUALITY_LEVELS}, {2 * latent.channels})"
-        if not chunk.table.startswith("first."):
+        if not is_first_table(chunk.table):
             yield f"latent {latent.name}: table {chunk.table} is not called first.NAME, as those of latents are"
     else:
         yield from _graph_problems(latent, chunk.graph or "", chunk.inputs, (2 * width, stride), manifest)
@@ -182,7 +192,7 @@ def _step_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, quali
 
 def _shape_problems(kind: str, steps: tuple[Step, ...], manifest: Manifest, tables: Tables) -> Iterator[str]:
     """Tensors whose channels or strides are not those that their readers take; all names are known to be there."""
-    found = {name: (table.shape[1], 0) for name, table in tables.items() if name.startswith("quality.")}
+    found = {name: (table.shape[1], 0) for name, table in tables.items() if is_quality_table(name)}
     found["image"] = (3, 1)
 
     def misfits(reader: str, names: tuple[str, ...], wanted: tuple[TensorSpec, ...]) -> Iterator[str]:

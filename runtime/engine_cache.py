@@ -21,15 +21,13 @@ from typing import Any, Literal
 from condic.errors import BackendError
 from condic.files import reason, replace_whole
 from condic.runtime.cache import cache_folder
-from condic.runtime.manifest import Graph
+from condic.runtime.manifest import Graph, Size
 from condic.runtime.typed_json import typed
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 Precision = Literal["exact", "guarded", "fp16", "fp32"]
 """`exact`: float32 with TF32 allowed; `guarded`: float32 without; the others are for float graphs."""
 Option = Literal["version-compatible", "hardware-compatible", "weight-stripped"]
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 SUFFIX = ".engine"
 _VARIABLE = "CONDIC_ENGINES"

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from condic.errors import CondicError, InputError, OutOfMemoryError
-from condic.runtime.arrays import Integers, Pixels, Tensor
-from condic.runtime.backends import LoadedGraphs, is_whole
-from condic.runtime.bitstream import GUARD, Flags, Limits, Stream
+from condic.runtime.arrays import Integers, Pixels, Tensor, is_whole
+from condic.runtime.backends import LoadedGraphs
+from condic.runtime.bitstream import GUARD, Flags, Stream
 from condic.runtime.bundle import Bundle
 from condic.runtime.canvas import Canvas, Rectangle
 from condic.runtime.guard import GuardReader, GuardWriter, Rounding
 from condic.runtime.latents import Coded, EntropyTables, decode_latent, encode_latent, give_hat
-from condic.runtime.manifest import QUALITY_LEVELS, Kind, Manifest, Step
+from condic.runtime.manifest import QUALITY_LEVELS, Kind, Manifest, Step, is_quality_table
 from condic.runtime.pictures import Picture, as_picture
 from condic.runtime.pixels import PixelSource
 from condic.runtime.tiles import Evaluation, Region
@@ -28,7 +27,7 @@ Latents = dict[str, Integers]
 T = TypeVar("T")
 
 _SMALLER_TILES = (1024, 512)
-"""Sides in pixels, where there is no memory for more."""
+"""Sides in pixels, for where there is no memory for more."""
 
 
 @dataclass(frozen=True)
@@ -53,79 +52,97 @@ class HostPipeline:
         image: Any,
         quality: int,
         timings: Timings | None = None,
-        limits: Limits | None = None,
         known: Mapping[str, Tensor] | None = None,
-        rounding: GuardWriter | None = None,
-        tile: int | None = None,
+        begin_rounding: Callable[[], GuardWriter] = GuardWriter,
     ) -> Quantised:
-        """An image as integers, computed on arrays of the host.
+        """An image (see `as_picture`) as integers, computed on arrays of the host.
 
-        `known` are tensors that need no computing; `rounding` sees what guarded latents round; `tile` overrides the
-        codec's.
+        `known` are whole tensors that need no computing. What `begin_rounding` makes sees what guarded latents round;
+        another one does where memory runs out and all is done again by smaller tiles. Raises InputError for what is
+        no image and no level, OutOfMemoryError and other BackendErrors.
         """
         check_quality(quality)
-        picture = as_picture(image, limits)
-        evaluation = self.evaluation(picture, quality, timings or Timings(), tile)
-        evaluation.kept.update(known or {})
-        latents: list[Coded] = []
-        rounding = rounding or GuardWriter()
-        for step in self._bundle.manifest.encode:
-            if step.op == "run":
-                evaluation.note(step)
-            else:
-                latent = self._bundle.manifest.latent(step.target)
-                latents.append(encode_latent(latent, evaluation, self._entropy, quality, rounding))
-        guard = rounding.payload() if self._bundle.manifest.guarded else None
-        return Quantised(picture, quality, tuple(latents), guard)
+        picture, manifest = as_picture(image), self._bundle.manifest
 
-    def reconstruct(self, quantised: Quantised, timings: Timings | None = None, tile: int | None = None) -> Pixels:
-        """What decoding will give, uint8 [H, W, 3], without coding anything; `tile` as in `quantise`."""
+        def work(tile: int | None) -> Quantised:
+            evaluation = self._evaluation_of(picture, quality, timings or Timings(), tile)
+            evaluation.kept.update(known or {})
+            latents, rounding = list[Coded](), begin_rounding()
+            for step in manifest.encode:
+                if step.op == "run":
+                    evaluation.note(step)
+                else:
+                    latent = manifest.latent(step.target)
+                    latents.append(encode_latent(latent, evaluation, self._entropy, quality, rounding))
+            return Quantised(picture, quality, tuple(latents), rounding.payload() if manifest.guarded else None)
+
+        return self._within_memory(work)
+
+    def reconstruct(self, quantised: Quantised, timings: Timings | None = None) -> Pixels:
+        """What decoding will give, uint8 [H, W, 3], without coding anything. Raises BackendError."""
         height, width = quantised.picture.rgb.shape[:2]
-        evaluation = self._evaluation(height, width, quantised.quality, timings or Timings(), tile)
-        for latent in quantised.latents:
-            give_hat(latent.name, latent.integers, evaluation)
-        for step in self._bundle.manifest.decode:
-            if step.op == "run":
-                evaluation.note(step)
-        canvas = Canvas(Rectangle(0, 0, width, height), Flags.NONE, evaluation.alignment)
-        self._draw(evaluation, canvas, self._bundle.manifest.decode)
-        return canvas.image()
+        steps = self._bundle.manifest.decode
+
+        def work(tile: int | None) -> Pixels:
+            evaluation = self._evaluation(height, width, quantised.quality, timings or Timings(), tile)
+            for latent in quantised.latents:
+                give_hat(latent.name, latent.integers, evaluation)
+            for step in steps:
+                if step.op == "run":
+                    evaluation.note(step)
+            canvas = Canvas(Rectangle(0, 0, width, height), Flags.NONE, evaluation.alignment)
+            self._draw(evaluation, canvas, steps)
+            return canvas.image()
+
+        return self._within_memory(work)
+
+    def output_of(
+        self, step: Step, picture: Picture, given: Mapping[str, Tensor], timings: Timings | None = None
+    ) -> Tensor:
+        """The first output of a step over a whole picture, float32 [1, C, H, W], from the image and tensors `given`.
+
+        These have no extent, as rows of tables. Raises BackendError.
+        """
+
+        def work(tile: int | None) -> Tensor:
+            evaluation = self._evaluation_of(picture, 0, timings or Timings(), tile)
+            for name, values in given.items():
+                evaluation.give(name, values)
+            evaluation.note(step)
+            return evaluation.keep(step.outputs[0])
+
+        return self._within_memory(work)
 
     def begin_decoding(
         self, stream: Stream, kind: Kind, canvas: Canvas, timings: Timings, rounding: Rounding | None = None
     ) -> Callable[[], Latents]:
         """Decodes the latents that the steps of a kind need; gives a function that draws the image, for any thread.
 
-        It must be called once at most, and gives the latents. `rounding` takes the place of the file's guard.
+        It must be called once at most, and gives the latents. `rounding` takes the place of the file's guard. Both
+        raise StreamError, IntegrityError and BackendError.
         """
         header, steps = stream.header, self._bundle.manifest.steps(kind)
 
-        def begin(tile: int | None) -> Callable[[], Latents]:
+        def begin(tile: int | None) -> tuple[Evaluation, Latents]:
             evaluation = self._evaluation(header.height, header.width, header.quality, timings, tile)
-            integers = self._decode_latents(stream, kind, evaluation, rounding)
+            return evaluation, self._decode_latents(stream, kind, evaluation, rounding)
 
-            def draw() -> Latents:
-                self._draw(evaluation, canvas, steps)
-                return integers
+        begun = [self._within_memory(begin)]
 
-            return draw
+        def draw(tile: int | None) -> Latents:
+            evaluation, integers = begun.pop() if begun else begin(tile)  # what the first try held is gone
+            self._draw(evaluation, canvas, steps)
+            return integers
 
-        begun = [self.with_smaller_tiles(begin)]
+        return lambda: self._within_memory(draw)
 
-        def draw() -> Latents:
-            if not self._bundle.manifest.tiled:
-                return self.with_smaller_tiles(lambda _: begun.pop()())
-            with suppress(MemoryError):
-                return begun.pop()()  # what it holds goes with it
-            return self.with_smaller_tiles(lambda tile: begin(tile)(), _SMALLER_TILES)
+    def _within_memory(self, work: Callable[[int | None], T]) -> T:
+        """What `work` gives with the usual tiles (None) or, where memory runs out, smaller ones.
 
-        return draw
-
-    def with_smaller_tiles(
-        self, work: Callable[[int | None], T], tiles: Sequence[int | None] = (None, *_SMALLER_TILES)
-    ) -> T:
-        """What `work` gives with the usual tiles or, where memory runs out, smaller ones. Raises OutOfMemoryError."""
-        tiles = tiles if self._bundle.manifest.tiled else tiles[:1]
+        Raises OutOfMemoryError.
+        """
+        smaller = [side for side in _SMALLER_TILES if side < (self._tile or math.inf)]
+        tiles = [None, *smaller] if self._bundle.manifest.tiled else [None]
         for tile in tiles:
             try:
                 return work(tile)
@@ -134,11 +151,12 @@ class HostPipeline:
                     continue
                 if isinstance(error, CondicError):
                     raise
-                tried = f", not even in tiles of {tile} pixels a side" if tile else "; this model has no tiles"
+                side = tile or self._tile
+                tried = f", not even in tiles of {side} pixels a side" if side else "; this model has no tiles"
                 raise OutOfMemoryError(f"not enough memory{tried}") from error
         raise AssertionError
 
-    def evaluation(self, picture: Picture, quality: int, timings: Timings, tile: int | None = None) -> Evaluation:
+    def _evaluation_of(self, picture: Picture, quality: int, timings: Timings, tile: int | None) -> Evaluation:
         """The tensors of a picture at a level, before any step of encoding."""
         height, width = picture.rgb.shape[:2]
         evaluation = self._evaluation(height, width, quality, timings, tile)
@@ -175,26 +193,28 @@ class HostPipeline:
             with evaluation.timings.stage("pixels"):
                 canvas.draw(tensor, tile)
 
-    def _evaluation(
-        self, height: int, width: int, quality: int, timings: Timings, tile: int | None = None
-    ) -> Evaluation:
+    def _evaluation(self, height: int, width: int, quality: int, timings: Timings, tile: int | None) -> Evaluation:
         def run(role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
             with timings.stage(role):
                 return self._graphs.run(role, inputs)
 
         manifest = self._bundle.manifest
-        rows, columns = (side + -side % manifest.alignment for side in (height, width))
+        rows, columns = size = manifest.padded(height, width)
         tile = tile or self._tile
         if self._graphs.backend.driver is not None:
             from condic.runtime.cuda.tiling import fitting_tile
 
-            fitting = fitting_tile(manifest, (rows, columns), self._graphs.load)
+            fitting = fitting_tile(manifest, size, self._graphs.load)
             tile = min(filter(None, (tile, fitting)), default=None)
         evaluation = Evaluation(manifest, run, rows, columns, tile, timings)
-        for name, table in self._bundle.tables.items():
-            if name.startswith("quality."):
-                evaluation.give(name, table[quality].astype(np.float32).reshape(1, -1, 1, 1))
+        for name in filter(is_quality_table, self._bundle.tables):
+            evaluation.give(name, self.quality_row(name, quality))
         return evaluation
+
+    def quality_row(self, name: str, quality: int) -> Tensor:
+        """A quality table's row for a level, as graphs take it: float32 [1, C, 1, 1]."""
+        row: Tensor = self._bundle.tables[name][quality].astype(np.float32).reshape(1, -1, 1, 1)
+        return row
 
 
 def check_quality(quality: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from condic.errors import BackendError, DeviceLostError, OutOfMemoryError
+from condic.errors import BackendError, DeviceLostError, OutOfMemoryError, first_line
 from condic.runtime.arrays import Tensor
 from condic.runtime.bundle import Bundle
 from condic.runtime.manifest import Graph
@@ -45,9 +45,3 @@ def check_known_answer(
             f"backend {backend} refused: graph {graph.role} does not give its known answer, so files would not decode "
             "elsewhere; use another backend (condic-run doctor lists them)"
         )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a library's message that says more than where it was; the kind of error where there is none."""
-    lines = (str(error).strip() or type(error).__name__).splitlines()
-    return next((line for line in lines if not line.endswith(":")), lines[0])

@@ -18,6 +18,8 @@ FORMAT_VERSION = 0
 WHOLE = 2**16
 """A halo that reaches beyond every edge: there are no tiles."""
 QUALITY_LEVELS = 64
+Size = tuple[int, int]
+"""Height and width in pixels."""
 Kind = Literal["encode", "decode", "preview", "large_preview"]
 """Step lists."""
 
@@ -226,6 +228,10 @@ class Manifest:
         """Whether files have a guard (see `condic.runtime.guard`)."""
         return any(x.guard for x in self.latents)
 
+    def padded(self, height: int, width: int) -> Size:
+        """An image's height and width as graphs take it, rounded up to the alignment."""
+        return height + -height % self.alignment, width + -width % self.alignment
+
     def image_spec(self, steps: tuple[Step, ...]) -> TensorSpec:
         """The output that makes the tensor `image`; its stride is not 1 where that is smaller."""
         return next(
@@ -237,6 +243,16 @@ class Manifest:
     def to_json(self) -> str:
         """The text of manifest.json."""
         return json.dumps(asdict(self), indent=1)
+
+
+def is_quality_table(name: str) -> bool:
+    """Whether a table has a row for each level that is a tensor of that name."""
+    return name.startswith("quality.")
+
+
+def is_first_table(name: str) -> bool:
+    """Whether a table has the distribution of chunks without context, a row for each level."""
+    return name.startswith("first.")
 
 
 def parse_manifest(data: dict[str, Any]) -> Manifest:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
+from condic.errors import SizeError
 from condic.runtime.arrays import Tensor
 from condic.runtime.codec import Codec
-from condic.runtime.manifest import QUALITY_LEVELS, Step
+from condic.runtime.manifest import QUALITY_LEVELS, Step, is_quality_table
 from condic.runtime.pictures import Picture
 from condic.runtime.timings import Timings
 
@@ -26,37 +26,34 @@ class LevelIndependent:
         self._unscaled: dict[str, tuple[Tensor, str]] = {}
         for step in _candidates(codec):
             if _scales(codec, step):
-                unscaled = codec.host.with_smaller_tiles(partial(_unscaled, codec, picture, step, timings or Timings()))
-                self._unscaled[step.outputs[0]] = unscaled, step.inputs[1]
+                gain = step.inputs[1]
+                ones = np.ones_like(codec.host.quality_row(gain, 0))
+                self._unscaled[step.outputs[0]] = codec.host.output_of(step, picture, {gain: ones}, timings), gain
 
     def tensors(self, level: int) -> dict[str, Tensor]:
         """Latents at a level, ready to be coded, by name (`prior.y`)."""
-        return {name: y * _row(self._codec, gain, level) for name, (y, gain) in self._unscaled.items()}
+        return {name: y * self._codec.host.quality_row(gain, level) for name, (y, gain) in self._unscaled.items()}
 
 
 def _candidates(codec: Codec) -> Iterator[Step]:
     """Steps that make a latent from the image and a row of a quality table alone."""
     for step in codec.bundle.manifest.encode:
         match step.op, step.inputs, step.outputs:
-            case "run", ("image", gain), (latent,) if gain.startswith("quality.") and latent.endswith(".y"):
+            case "run", ("image", gain), (latent,) if is_quality_table(gain) and latent.endswith(".y"):
                 yield step
 
 
 def _scales(codec: Codec, step: Step) -> bool:
     side = codec.bundle.manifest.alignment
     noise = np.random.default_rng(0).random((1, 3, side, side), np.float32)
-    gains = [_row(codec, step.inputs[1], level) for level in (0, QUALITY_LEVELS - 1)]
-    (unscaled,) = codec.graphs.run(step.target, [noise, np.ones_like(gains[0])])
-    return all(np.array_equal(codec.graphs.run(step.target, [noise, gain])[0], unscaled * gain) for gain in gains)
+    gains = [codec.host.quality_row(step.inputs[1], level) for level in (0, QUALITY_LEVELS - 1)]
 
+    def run(gain: Tensor) -> Tensor:
+        (latent,) = codec.graphs.run(step.target, [noise, gain])
+        return latent
 
-def _unscaled(codec: Codec, picture: Picture, step: Step, timings: Timings, tile: int | None) -> Tensor:
-    evaluation = codec.host.evaluation(picture, 0, timings, tile)
-    evaluation.give(step.inputs[1], np.ones_like(_row(codec, step.inputs[1], 0)))
-    evaluation.note(step)
-    return evaluation.keep(step.outputs[0])
-
-
-def _row(codec: Codec, table: str, level: int) -> Tensor:
-    row: Tensor = codec.bundle.tables[table][level].astype(np.float32).reshape(1, -1, 1, 1)
-    return row
+    try:
+        unscaled = run(np.ones_like(gains[0]))
+        return all(np.array_equal(run(gain), unscaled * gain) for gain in gains)
+    except SizeError:  # no engine takes so small an image
+        return False

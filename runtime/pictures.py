@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from condic.errors import CondicWarning, InputError
+from condic.errors import CondicWarning, InputError, within_memory
 from condic.files import reason
 from condic.runtime.alpha import pack_alpha, unpack_alpha
 from condic.runtime.arrays import Pixels
@@ -60,11 +60,12 @@ class Picture:
         return replace(self, metadata=_NONE)
 
 
+@within_memory()
 def as_picture(image: Any, limits: Limits | None = None) -> Picture:
     """Takes a uint8 array [H, W] or [H, W, 1..4] (grey, grey+alpha, RGB, RGBA), a PIL image, or an image file.
 
     A file is given by path, as bytes, or open for reading; it and a PIL image come with their metadata.
-    The size is checked before pixels are touched. Raises InputError.
+    The size is checked before pixels are touched. Raises InputError, OutOfMemoryError.
     """
     if isinstance(image, Picture):
         return image

@@ -73,10 +73,7 @@ def encode_for(
     once, files, reached = LevelIndependent(codec, picture, timings), dict[int, bytes](), dict[int, float]()
 
     def code(level: int) -> Quantised:
-        known = once.tensors(level)
-        quantised = codec.host.with_smaller_tiles(
-            lambda tile: codec.host.quantise(picture, level, timings, limits, known, tile=tile)
-        )
+        quantised = codec.host.quantise(picture, level, timings, once.tensors(level))
         files[level] = codec.pack(quantised, timings)
         return quantised
 
@@ -86,14 +83,19 @@ def encode_for(
 
     def decibels(level: int) -> float:
         quantised = code(level)
-        pixels = codec.host.with_smaller_tiles(lambda tile: codec.host.reconstruct(quantised, timings, tile))
+        pixels = codec.host.reconstruct(quantised, timings)
         reached[level] = _psnr(replace(picture, rgb=pixels).colours(), picture.colours())
         return reached[level]
 
     if max_bytes is not None:
         level = last_level(octaves, math.log2(max(max_bytes, 1)), _SLOPES["bytes"])
         if level < 0:
-            raise InputError(f"{max_bytes} bytes are too few: level 0 takes {len(files[0])}")
+            given = "" if bpp is None else f" ({bpp} bits per pixel)"
+            smallest = min(files, key=lambda k: len(files[k]))
+            raise InputError(
+                f"{max_bytes} bytes{given} are too few: of those tried, level {smallest} has the fewest, "
+                f"{len(files[smallest])}"
+            )
     else:
         assert psnr is not None
         last_level(decibels, math.nextafter(psnr, -math.inf), _SLOPES["psnr"])

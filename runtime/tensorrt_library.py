@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from condic.errors import BackendError, install_hint
+from condic.errors import BackendError, first_line, install_hint
 from condic.runtime.engine_cache import Flavour
 
 _MODULES: tuple[tuple[str, Flavour], ...] = (
@@ -83,5 +83,6 @@ def adopt(api: Any, flavour: Flavour) -> TensorRt:
 
 
 def _broken(name: str, error: Exception) -> BackendError:
-    reason = str(error).splitlines()[0]
-    return BackendError(f"{name} is installed and does not load: {reason}; reinstall it, or use --backend ort")
+    return BackendError(
+        f"{name} is installed and does not load: {first_line(error)}; reinstall it, or use --backend ort"
+    )

@@ -112,6 +112,8 @@ def _configurations(
     known = backend_names()
     if backends == (AUTO,):
         backends = [name for name in known if name != _REFERENCE]
+    if AUTO in backends:
+        raise InputError(f"--backends {','.join(backends)}: {AUTO} stands alone; give it, or names")
     if unknown := [name for name in backends if name not in known]:
         raise InputError(f"unknown backend {unknown[0]!r}; known: {AUTO}, {', '.join(known)}")
     peers = () if peers == ("none",) else peers

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from condic.errors import BackendError, CondicError, InputError, OutOfMemoryError, install_hint
-from condic.runtime.arrays import Tensor
+from condic.errors import BackendError, CondicError, InputError, OutOfMemoryError, first_line, install_hint
+from condic.runtime.arrays import Tensor, is_whole
 from condic.runtime.bundle import Bundle
-from condic.runtime.known_answer import check_known_answer, first_line
+from condic.runtime.known_answer import check_known_answer
 from condic.runtime.manifest import Graph
 
 if TYPE_CHECKING:
@@ -176,11 +176,6 @@ class LoadedGraphs:
         if graph.precision == "exact":
             check_known_answer(self._bundle, graph, partial(self._call, runner, graph.role), backend.name)
         return runner
-
-
-def is_whole(value: object) -> bool:
-    """Whether a value is an integer, NumPy's included; True and False are none."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def not_finite(what: str, backend: str) -> BackendError:

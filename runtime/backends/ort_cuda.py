@@ -16,8 +16,8 @@ from condic.kernels.device.libraries import wheel_libraries
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
-from condic.runtime.cuda.graph import DeviceGraph, Size
-from condic.runtime.manifest import Graph
+from condic.runtime.cuda.graph import DeviceGraph
+from condic.runtime.manifest import Graph, Size
 
 _PROVIDER, _DEVICE = "CUDAExecutionProvider", "cuda"
 _MOST_PIXELS = 2**26

@@ -10,10 +10,10 @@ from condic.errors import BackendError, SizeError
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
-from condic.runtime.cuda.graph import DeviceGraph, Size
+from condic.runtime.cuda.graph import DeviceGraph
 from condic.runtime.engine_cache import Engine, EngineKey, Search, Target, engine_folder, engine_precisions
 from condic.runtime.known_answer import check_known_answer
-from condic.runtime.manifest import Graph
+from condic.runtime.manifest import Graph, Size
 from condic.runtime.tensorrt_library import TensorRt, find_tensorrt
 
 _STRATEGY = "ExecutionContextAllocationStrategy"

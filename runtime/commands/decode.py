@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from condic.runtime.timings import Timings
 
     Decode = Callable[[Codec, bytes | memoryview, Timings, Limits], Decoded]
-    Size = Callable[[Header], tuple[int, int]]
+    SizeOf = Callable[[Header], tuple[int, int]]
 
 _SCALES = ["1/8", "1/16", "1/32"]
 _format = click.option(
@@ -98,7 +98,7 @@ def _is_transparent(data: bytes | memoryview, limits: Limits) -> bool:
 
 
 def _decode_all(
-    setup: Setup, paths: Sequence[Path], out_dir: Path | None, force: bool, suffix: str, run: Decode, size: Size
+    setup: Setup, paths: Sequence[Path], out_dir: Path | None, force: bool, suffix: str, run: Decode, size: SizeOf
 ) -> None:
     """`size` is what the picture's width and height will be, known before it is decoded."""
 

@@ -88,6 +88,8 @@ def perform(tasks: Sequence[Task], work: Callable[[Task], Result], setup: Setup,
                 done.append({"source": str(task.source), "target": str(task.target)} | facts)
             except CondicError as error:
                 failed.append({"source": str(task.source), "error": str(error)})
+            except MemoryError:  # outside of what names the file
+                failed.append({"source": str(task.source), "error": f"{task.source}: not enough memory"})
     for failure in failed:
         click.echo(f"condic-run: {failure['error']}", err=True)
     size = sum(facts["bytes"] for facts in done)

@@ -72,15 +72,14 @@ class _Build:
 
     def __init__(self, manifest: Manifest, rows: Rows, coder: DeviceTables | None, load: Load, key: ProgramKey) -> None:
         self._manifest, self._load, self._coder = manifest, load, None if key.host_coder else coder
-        unit = manifest.alignment
-        size = tuple(side + -side % unit for side in (key.height, key.width))
+        size = manifest.padded(key.height, key.width)
         if size[0] * size[1] > _MOST_PIXELS:
             raise SizeError(f"{size[1]}x{size[0]} pixels are more than the kernels count")
         self._encoding = key.kind == "encode"
         steps = manifest.steps(key.kind)
         spec = TensorSpec("image", 3, 1) if self._encoding else manifest.image_spec(steps)
         image = (-(-key.height // spec.stride), -(-key.width // spec.stride), key.channels)
-        self.program = Program((size[0], size[1]), image, rows)
+        self.program = Program(size, image, rows)
         self._strands: list[Strand] = []
         self._operations: list[Operation] = []
         """Of the strand that is being made."""

@@ -14,10 +14,8 @@ from condic.errors import BackendError
 from condic.runtime.arrays import Tensor
 from condic.runtime.cuda.arena import ALIGNMENT
 from condic.runtime.cuda.driver import Driver
-from condic.runtime.manifest import Graph, TensorSpec
+from condic.runtime.manifest import Graph, Size, TensorSpec
 
-Size = tuple[int, int]
-"""Height and width of a padded image."""
 SETTING_UP = threading.RLock()
 """Held while graphs are loaded, executions are made, run for the first time and let go, and while a stream is recorded:
 as long as one is, no thread may wait for the whole device, which libraries may do when they set themselves up. It is

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from condic.kernels.device import RESULT, Launch
 from condic.runtime.cuda.arena import ALIGNMENT
-from condic.runtime.cuda.graph import Execution, Size
-from condic.runtime.manifest import Kind
+from condic.runtime.cuda.graph import Execution
+from condic.runtime.manifest import Kind, Size
 
 Addresses = Mapping[str, int]
 

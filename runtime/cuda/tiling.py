@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from condic.errors import SizeError
 from condic.runtime.backends import Runner
-from condic.runtime.cuda.graph import Size, device_graph
-from condic.runtime.manifest import Manifest, Step
+from condic.runtime.cuda.graph import device_graph
+from condic.runtime.manifest import Manifest, Size, Step
 from condic.runtime.tiles import is_kept_whole
 
 _SIDES = (2048, 1024, 512, 256, 128)

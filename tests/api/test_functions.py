@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,11 @@ from PIL import Image
 
 import condic
 from condic.errors import InputError, LimitError
+from condic.runtime.backends import Runner
 from condic.runtime.bitstream import HEADER_BYTES, Limits, read_header
+from condic.runtime.bundle import Bundle, read_bundle, write_bundle
 from condic.runtime.codec import Codec, load_codec
+from condic.runtime.manifest import Graph
 from condic.runtime.timings import Timings
 
 Draw = Callable[..., np.ndarray]
@@ -218,6 +224,60 @@ def test_a_codec_is_opened_once_per_set_of_arguments(bundle_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     assert condic.open_codec(bundle_path) is condic.open_codec(str(bundle_path))
     assert condic.open_codec(bundle_path) is not condic.open_codec(bundle_path, threads=1)
+
+
+def test_a_bundle_that_has_changed_is_opened_anew(
+    bundle_path: Path, shipped_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(bundle_path, tmp_path / folder / "m.condic")
+    monkeypatch.chdir(tmp_path / "a")
+    first = condic.open_codec("m.condic")
+    monkeypatch.chdir(tmp_path / "b")
+    assert condic.open_codec("m.condic") is not first
+    monkeypatch.chdir(tmp_path / "a")
+    assert condic.open_codec("m.condic") is first
+    write_bundle(shipped_bundle, Path("m.condic"))
+    assert condic.open_codec("m.condic").bundle.id == shipped_bundle.id
+
+
+def test_the_codecs_that_were_used_last_are_kept(bundle_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    kept = condic.open_codec(bundle_path, threads=9)
+    others = [condic.open_codec(bundle_path, threads=10 + k) for k in range(3)]
+    assert condic.open_codec(bundle_path, threads=9) is kept
+    condic.open_codec(bundle_path, threads=13)
+    assert condic.open_codec(bundle_path, threads=9) is kept
+    assert condic.open_codec(bundle_path, threads=10) is not others[0]
+
+
+def test_a_codec_that_is_open_does_not_wait_for_another_that_is_loading(
+    bundle_path: Path, drawing: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from condic.runtime.backends.ort import OrtBackend
+
+    data = condic.encode(drawing(40, 30), model=bundle_path, backend="ort")
+    condic.decode(data, bundle_path, "ort")
+    loading, go_on, load = threading.Event(), threading.Event(), OrtBackend.load
+
+    def slowly(self: OrtBackend, graph: Graph, bundle: Bundle) -> Runner:
+        loading.set()
+        assert go_on.wait(60)
+        return load(self, graph, bundle)
+
+    monkeypatch.setattr(OrtBackend, "load", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(Codec(read_bundle(bundle_path), "ort").load)
+        assert loading.wait(60)
+        try:
+            assert pool.submit(condic.decode, data, bundle_path, "ort").result(timeout=60).shape == (40, 30, 3)
+            assert not other.done()
+        finally:
+            go_on.set()
+        other.result()
 
 
 def test_rate_and_quality_rise_together(shipped_codec: Codec, photographs: dict[str, np.ndarray]) -> None:

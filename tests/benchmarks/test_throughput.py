@@ -187,6 +187,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, bundle_path: Path, photograph
     ("arguments", "message"),
     [
         (("--backends", "cuda"), "unknown backend 'cuda'; known: auto, ort, openvino, torch, ort-cuda, tensorrt"),
+        (("--backends", "auto,ort"), "--backends auto,ort: auto stands alone; give it, or names"),
         (("--models", "dcic:x"), "not a shipped one (cic-sr-s, cic-sr-s-ms-ssim, dcic-sgp-s, dcic-sgp-s-ms-ssim)"),
         (("--peers", "gif"), "unknown peer 'gif'; known: jpeg, webp, avif, jxl"),
         (("--resolutions", "8k"), "unknown resolution '8k'; known: 720p, 1080p, 4k"),

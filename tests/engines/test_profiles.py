@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from condic.engines.profiles import check_profiles, named_profiles, profile_of_shapes
@@ -25,6 +27,16 @@ def test_profiles_have_to_take_the_known_answers(bundle: Bundle):
     check_profiles(bundle, [*PROFILES.values(), profile_of_shapes("100x100,120x200,120x200")])
     with pytest.raises(InputError, match=r"profile 512x768\.?.* does not take 128x256, .*begin with 128x128"):
         check_profiles(bundle, [profile_of_shapes("512x768,512x768,512x768")])
+
+
+def test_a_profile_for_them_begins_with_the_model_s_own_blocks(bundle: Bundle):
+    graphs = tuple(
+        replace(x, inputs=tuple(replace(i, stride=i.stride // 4) for i in x.inputs)) for x in bundle.manifest.graphs
+    )
+    fine = replace(bundle, manifest=replace(bundle.manifest, alignment=32, graphs=graphs))
+    with pytest.raises(InputError, match=r"profile 1080p does not take 32x64, .*give --shapes that begin with 32x32$"):
+        check_profiles(fine, [PROFILES["1080p"]])
+    check_profiles(fine, [profile_of_shapes("32x32,1080x1920,1080x1920")])
 
 
 def test_shapes_are_heights_by_widths():

@@ -148,6 +148,16 @@ def test_a_buffer_may_hold_the_next_file_when_it_is_taken(
             buffer[: len(data)] = data
             yield memoryview(buffer)[: len(data)]
 
-    for decoded in (condic.decode_many(taken(), bundle_path), (x.image for x in codec.decode_many(taken()))):
+    def resized() -> Iterator[bytearray]:
+        for data in files:
+            buffer[:] = data  # a BufferError while something holds it
+            yield buffer
+
+    for decoded in (
+        condic.decode_many(taken(), bundle_path),
+        (x.image for x in codec.decode_many(taken())),
+        condic.decode_many(resized(), bundle_path),
+        (x.image for x in codec.decode_many(resized())),
+    ):
         for image, other in zip(decoded, expected, strict=True):
             assert np.array_equal(image, other)

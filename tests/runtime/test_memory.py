@@ -151,6 +151,33 @@ def test_without_memory_for_any_tile_the_error_says_so(
     assert isinstance(refusal.value, MemoryError)
 
 
+def test_tiles_that_are_tried_next_are_no_larger(memory: Memory, bundle: Bundle, image: np.ndarray) -> None:
+    memory.most, memory.error = {"analysis": 0}, MemoryError()
+    with pytest.raises(OutOfMemoryError, match=r"not even in tiles of 256 pixels a side$"):
+        Codec(bundle, "ort", tile=256).encode(image, 40)
+    assert memory.refused == 1
+
+
+def test_missing_memory_for_anything_else_is_an_error_of_condic(
+    codec: Codec, drawing: Drawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    class Vast:
+        __array__ = none
+
+    image = drawing(40, 30)
+    (tmp_path / "a.cdic").write_bytes(codec.encode(image, 5))
+    monkeypatch.setattr("condic.runtime.codec.Canvas", none)
+    with pytest.raises(OutOfMemoryError, match=r"/a\.cdic: not enough memory$"):
+        codec.decode(tmp_path / "a.cdic")
+    monkeypatch.setattr("condic.runtime.latents.kernels.encode", none)
+    for given in (image, Vast()):
+        with pytest.raises(OutOfMemoryError, match=r"^not enough memory$"):
+            codec.encode(given, 5)
+
+
 def test_other_failures_of_a_graph_are_not_taken_for_a_lack_of_memory(
     memory: Memory, bundle: Bundle, image: np.ndarray
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condic.errors import InputError
+from condic.errors import InputError, SizeError
 from condic.runtime import rate_control
+from condic.runtime.arrays import Tensor
 from condic.runtime.codec import Codec
 from condic.runtime.once import LevelIndependent
 from condic.runtime.pictures import as_picture
@@ -55,8 +56,25 @@ def test_shipped_weights_meet_sizes_within_3_percent_or_one_level(
 
 def test_a_size_below_the_smallest_file_names_the_smallest(codec: Codec, picture: np.ndarray) -> None:
     smallest = len(codec.encode(picture, 0))
-    with pytest.raises(InputError, match=f"level 0 takes {smallest}"):
+    few, bpp = f"{smallest - 1} bytes", (smallest - 0.5) * 8 / picture[..., 0].size
+    with pytest.raises(InputError, match=f"^{few} are too few: of those tried, level 0 has the fewest, {smallest}$"):
         encode_for(codec, picture, max_bytes=smallest - 1)
+    with pytest.raises(InputError, match=rf"^{few} \({bpp} bits per pixel\) are too few"):
+        encode_for(codec, picture, bpp=bpp)
+
+
+def test_a_backend_that_does_not_take_a_single_block_codes_each_level_in_full(
+    codec: Codec, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, limit = codec.graphs.run, len(codec.encode(picture, 20))
+
+    def of_larger_images(role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
+        if inputs[0].shape[2:] == (128, 128):
+            raise SizeError("no engine takes 128x128")
+        return run(role, inputs)
+
+    monkeypatch.setattr(codec.graphs, "run", of_larger_images)
+    assert encode_for(codec, picture, max_bytes=limit).data == codec.encode(picture, 20)
 
 
 @pytest.mark.parametrize("grey", [False, True])

@@ -96,10 +96,17 @@ def test_a_region_outside_the_image_is_refused(codec: Codec, files: dict[int, by
     assert ",".join(map(str, region)) in str(caught.value)
 
 
-@pytest.mark.parametrize("region", [(1, 2, 3), (0.5, 0, 1, 1), "1,2,3,4", ()])
+@pytest.mark.parametrize("region", [(1, 2, 3), (0.5, 0, 1, 1), "1,2,3,4", "1234", (), [1, [2, 3], 4, 5]])
 def test_what_is_no_region_is_refused(codec: Codec, files: dict[int, bytes], region: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="is not left, top, width, height"):
         codec.decode(files[3], region=region)
+
+
+def test_a_reduction_that_would_cut_a_model_s_blocks_is_refused(bundle: Bundle, files: dict[int, bytes]) -> None:
+    """Tiles would begin amid the pixels whose mean is taken."""
+    odd = Codec(replace(bundle, manifest=replace(bundle.manifest, alignment=24)), "ort")
+    with pytest.raises(InputError, match="reduction 16: this model computes in blocks of 24 pixels"):
+        odd.preview(files[3], reduction=16)
 
 
 def block_means(image: np.ndarray, side: int) -> np.ndarray:

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from condic.runtime.codec import Codec
+from condic.runtime.commands.setup import Setup
+from condic.runtime.commands.tasks import Result, Task, perform
 
 Program = Callable[..., Any]
 
@@ -109,3 +111,18 @@ def test_a_terminal_shows_a_bar_and_a_pipe_does_not(
     assert done.returncode == 0
     assert "100%" in shown
     assert done.stdout.startswith(b"3 done")
+
+
+def test_a_file_that_memory_runs_out_for_is_one_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(task: Task) -> Result:
+        if task.source.name == "b":
+            raise MemoryError
+        return Result({"bytes": 7}, "")
+
+    tasks = [Task(Path(name), Path(f"{name}.cdic")) for name in "abc"]
+    with pytest.raises(SystemExit) as end:
+        perform(tasks, work, Setup(None, "auto", 0, 1, as_json=False), several=True)
+    assert end.value.code == 1
+    out, err = capsys.readouterr()
+    assert err == "condic-run: b: not enough memory\n"
+    assert out.startswith("2 done, 1 failed; 14 compressed bytes")

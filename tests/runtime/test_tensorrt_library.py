@@ -52,6 +52,12 @@ def test_without_tensorrt_the_line_says_how_to_install_it(packages: Path):
         find_tensorrt()
 
 
+def test_one_that_fails_without_a_word_is_told_by_the_kind_of_error(packages: Path):
+    (packages / "tensorrt.py").write_text("raise ImportError")
+    with pytest.raises(BackendError, match="tensorrt is installed and does not load: ImportError; reinstall it"):
+        find_tensorrt()
+
+
 @pytest.mark.parametrize(
     ("module", "shown"),
     [("tensorrt", "TensorRT 1.2"), ("tensorrt_rtx", "TensorRT-RTX 1.2"), ("tensorrt_rtx_bindings", "TensorRT-RTX 1.2")],
