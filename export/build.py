@@ -71,7 +71,7 @@ def build_bundle(
         begin(f"measuring {graph.role}")
         answer = None
         if graph.exact:
-            bias = torch.from_numpy(tables[f"quality.{graph.role}"])
+            bias = torch.from_numpy(tables[f"quality.{graph.role}"].astype(np.int64))
             arrays, answer, largest_sums[graph.role] = known_answer(
                 graph, unit, bias[int(bias.abs().amax(dim=1).argmax())]
             )

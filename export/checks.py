@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,8 @@ from condic.errors import InputError, first_line
 from condic.export.identity import constants_of, weights_of
 from condic.export.onnx_graphs import example_inputs
 from condic.export.source import SourceCodec, SourceGraph
-from condic.models.exact import ExactConv
+from condic.models.exact import STREAM_LIMIT, SUM_LIMIT, ExactConv
+from condic.runtime.manifest import QUALITY_LEVELS
 
 
 @torch.no_grad()
@@ -84,11 +86,26 @@ def _check_half(name: str, tensor: Tensor) -> None:
 
 def _check_exact(graph: SourceGraph, source: SourceCodec) -> None:
     """Whether a graph in integers is built as the known-answer test needs it."""
-    if not any(isinstance(module, ExactConv) for module in graph.network.modules()):
+    layers = [module for module in graph.network.modules() if isinstance(module, ExactConv)]
+    if not layers:
         raise InputError(f"graph {graph.role} has `limits`, but no layer that computes in integers (ExactConv)")
-    table = f"quality.{graph.role}"
-    if table not in source.tables or graph.inputs[-1].stride or len(graph.limits) != len(graph.inputs) - 1:
+    if not all(layer.frozen for layer in layers):
         raise InputError(
-            f"graph {graph.role} computes in integers: its last input is a row of table {table}, which is added before "
-            "the last rounding, and `limits` has a pair for each other one"
+            f"graph {graph.role} has `limits`, but layers that are not frozen to integers (ExactConv.freeze)"
         )
+    table, bias = f"quality.{graph.role}", graph.inputs[-1]
+    if table not in source.tables or bias.stride or len(graph.limits) != len(graph.inputs) - 1:
+        raise InputError(
+            f"graph {graph.role} computes in integers: its last input is a row of table {table}, integers that a layer "
+            "adds to its sums, and `limits` has a pair for each other one"
+        )
+    if not all(-STREAM_LIMIT <= low <= high <= STREAM_LIMIT for low, high in graph.limits):
+        raise InputError(f"graph {graph.role}: `limits` {graph.limits} do not lie in -{STREAM_LIMIT}..{STREAM_LIMIT}")
+    rows = source.tables[table]
+    if rows.shape != (QUALITY_LEVELS, bias.channels) or not np.issubdtype(rows.dtype, np.integer):
+        raise InputError(
+            f"table {table} is {rows.dtype} of shape {rows.shape}; graph {graph.role} takes integers of shape "
+            f"({QUALITY_LEVELS}, {bias.channels})"
+        )
+    if np.abs(rows.astype(np.int64)).max() >= SUM_LIMIT:
+        raise InputError(f"table {table} has values of 2^24 and more, which float32 does not hold exactly")

@@ -87,7 +87,7 @@ struct alignas(8) Look {
   uint16_t after;
   int16_t symbol;
 };
-constexpr uint32_t kMaxLooks = 6016;  // of all tables: with a word for each table 48 KiB, a block's share on any GPU
+constexpr uint32_t kMaxLooks = 5888;  // of all tables: with two words for each table 48 KiB, a block's share on any GPU
 
 // Where a table's looks are: 16 bits for the number of the first one, 8 for how far to shift a slot to get to the others,
 // 8 for the table's number. Look 0 is of no table: it takes all of [0, 2^15) and changes no state.

@@ -68,6 +68,8 @@ class ExactConv(nn.Module):
     scale: Tensor
     unit: Tensor
     weight_unit: Tensor
+    sums: list[float] | None = None
+    """See `sums_recorded`."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, relu: bool, depthwise: bool = False, limit: int = HIDDEN_LIMIT
@@ -103,6 +105,8 @@ class ExactConv(nn.Module):
         accumulator = F.conv2d(x, weight, bias, padding=self.padding, groups=self.groups)
         if extra is not None:
             accumulator = accumulator + extra
+        if self.sums is not None:
+            self.sums.append(float(accumulator.abs().max()))
         out = accumulator * self.scale
         return floor_straight_through(out) if self.training else torch.floor(out)
 
@@ -229,3 +233,16 @@ def observe(module: nn.Module) -> Iterator[None]:
     finally:
         for observer in observers:
             observer.observing = False
+
+
+@contextmanager
+def sums_recorded(module: nn.Module) -> Iterator[list[float]]:
+    """Within the context, frozen convolutions add the largest magnitude of their sums, biases included, to a list."""
+    layers, sums = [m for m in module.modules() if isinstance(m, ExactConv)], list[float]()
+    for layer in layers:
+        layer.sums = sums
+    try:
+        yield sums
+    finally:
+        for layer in layers:
+            layer.sums = None

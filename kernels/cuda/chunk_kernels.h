@@ -71,9 +71,31 @@ CONDIC_DEVICE void store_decoded(const ChunkTask& task, const Items& items, cons
   if (lane_of_thread() == 0) atomicAdd(&checksum_of_block, checksum);
 }
 
-// For the block's first warp: where the tile's coded elements begin; the last tile knows how many there are.
+// Whether every element is coded: then where a tile begins is known, and none waits for another.
+CONDIC_DEVICE bool codes_all(const ChunkTask& task) { return task.first_coded <= 0; }
+
+// Coded elements in order: for one thread `begin_tile`, for all `share_coded`, for the first warp `find_first`, with a
+// barrier after the first and the last. Then a thread's are at `before_warp` and their ranks.
+CONDIC_DEVICE void begin_tile(const ChunkTask& task, TileCounts& coded) {
+  coded.tile = blockIdx.x;
+  if (!codes_all(task)) take_tile(task.scan, coded);
+}
+
+CONDIC_DEVICE void share_coded(const ChunkTask& task, TileCounts& coded, const Ranks& ranks) {
+  if (!codes_all(task)) {
+    share_counts(task.scan, coded, ranks.of_warp);
+  } else if (lane_of_thread() == 0) {
+    coded.of_warp[warp_of_thread()] = ranks.of_warp;
+  }
+}
+
 CONDIC_DEVICE void find_first(const ChunkTask& task, TileCounts& coded) {
-  const uint32_t up_to = look_back(task.scan, coded);
+  uint32_t up_to = task.size;
+  if (!codes_all(task)) {
+    up_to = look_back(task.scan, coded);
+  } else if (threadIdx.x == 0) {
+    coded.before = coded.tile * kTile;
+  }
   if (threadIdx.x == 0 && coded.tile + 1 == gridDim.x) task.result->coded = up_to;
 }
 
@@ -111,7 +133,7 @@ CONDIC_KERNEL encode_chunk(const __grid_constant__ condic::ChunkTask task) {
   using namespace condic;
   CONDIC_SHARED(ChunkShared, shared);
   if (threadIdx.x == 0) {
-    take_tile(task.scan, shared.coded);
+    begin_tile(task, shared.coded);
     shared.checksum = 0;
   }
   __syncthreads();
@@ -126,7 +148,7 @@ CONDIC_KERNEL encode_chunk(const __grid_constant__ condic::ChunkTask task) {
   }
   if (!finite && task.not_finite != nullptr) atomicOr(task.not_finite, 1u);
   const Ranks ranks(items.coded);
-  share_counts(task.scan, shared.coded, ranks.of_warp);
+  share_coded(task, shared.coded, ranks);
 
   int32_t q[kItems];
 #pragma unroll
@@ -149,11 +171,11 @@ CONDIC_KERNEL encode_chunk(const __grid_constant__ condic::ChunkTask task) {
 CONDIC_KERNEL chunk_indexes(const __grid_constant__ condic::ChunkTask task) {
   using namespace condic;
   CONDIC_SHARED(ChunkShared, shared);
-  if (threadIdx.x == 0) take_tile(task.scan, shared.coded);
+  if (threadIdx.x == 0) begin_tile(task, shared.coded);
   __syncthreads();
   const Items items(task, shared.coded.tile);
   const Ranks ranks(items.coded);
-  share_counts(task.scan, shared.coded, ranks.of_warp);
+  share_coded(task, shared.coded, ranks);
   if (warp_of_thread() == 0) find_first(task, shared.coded);
   __syncthreads();
 
@@ -173,7 +195,8 @@ CONDIC_KERNEL decode_chunk(const __grid_constant__ condic::ChunkTask task) {
   if (threadIdx.x == 0) {
     shared.escapes.tile = blockIdx.x;
     if (has_decoder) take_tile(task.escape_scan, shared.escapes);
-    shared.coded.before = known_before(task.scan, shared.escapes.tile);
+    const uint32_t tile = shared.escapes.tile;
+    shared.coded.before = codes_all(task) ? tile * kTile : known_before(task.scan, tile);
     shared.checksum = 0;
   }
   __syncthreads();

@@ -181,13 +181,15 @@ CONDIC_KERNEL rans_open(const __grid_constant__ condic::RansOpenTask task) {
 // Decodes a chunk's symbols; in place of those that escaped, kEscape. A step, a symbol for each lane, takes as long as
 // what comes from the state and leads to the next one: a look, a ballot, a shuffle. All else is done steps ahead, or
 // afterwards for several: a jump or a store between two steps would cost a lone warp as much as a look does. So steps are
-// taken as if every symbol were in its look and every word were held; the few times that this is wrong, once more.
+// taken as if every symbol were in its look and every word were held; the few times that this is wrong, once more. Where
+// the last steps gave nothing but zeros, as those of much sky do, they are first taken as if the next ones did so too.
 CONDIC_SERIAL_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) {
   using namespace condic;
   constexpr uint32_t kAhead = 4;  // steps whose tables are fetched at once, before they are needed
   struct PopShared {
     alignas(16) Look looks[kMaxLooks];
     TableLooks of_table[kMaxTables];
+    uint32_t zeros[kMaxTables];  // the interval of symbol 0: start, frequency << 16
   };
   CONDIC_SHARED(PopShared, shared);
   RansDecoder& decoder = *task.decoder;
@@ -203,13 +205,17 @@ CONDIC_SERIAL_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) 
     reinterpret_cast<uint4*>(shared.looks)[i] = reinterpret_cast<const uint4*>(task.tables.looks)[i];
   }
   for (uint32_t i = threadIdx.x; i < kMaxTables; i += kThreads) {
-    shared.of_table[i] = task.tables.table_looks[i < task.tables.count ? i : 0];
+    const uint32_t table = i < task.tables.count ? i : 0;
+    shared.of_table[i] = task.tables.table_looks[table];
+    const Interval zero = task.tables.pop.intervals[task.tables.pop.first[table] + task.tables.radius[table]];
+    shared.zeros[i] = zero.start | (uint32_t{zero.end} - zero.start) << 16;
   }
   __syncthreads();
   const uint32_t group = group_of_warp();
   if (group >= groups) return;
 
-  const SharedAddress all_looks = shared_address(shared.looks), of_table = shared_address(shared.of_table);
+  const SharedAddress all_looks = shared_address(shared.looks), of_table = shared_address(shared.of_table),
+                      zeros = shared_address(shared.zeros);
   const uint32_t lane = lane_of_thread(), below = keep((1u << lane) - 1);
   const uint32_t width = 1u << same_in_warp(decoder.log2_lanes), total = width * groups;
   const RansGroup own = decoder.group[group];
@@ -241,12 +247,37 @@ CONDIC_SERIAL_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) 
   fetch_indexes(after);
   fetch_looks(after, coming);
   fetch_indexes(after);
+  bool quiet = false;  // the last steps had zeros alone and took no word: the next ones probably do so too
   for (uint32_t begin = group * width; begin < size; begin += kAhead * total) {
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i) looks[i] = coming[i];
     fetch_looks(after, coming);
     fetch_indexes(after);
     int16_t symbols[kAhead];  // stored together: a store amid the steps would hold up the next one
+    if (quiet) {  // without a look, a ballot or a shuffle
+      uint32_t next = state;
+      bool right = true;
+#pragma unroll
+      for (uint32_t i = 0; i < kAhead; ++i) {
+        const uint32_t zero =
+            looks[i] == kNoTable ? kTotal << 16 : load_shared_4(zeros + sizeof(uint32_t) * table_of(looks[i]));
+        const uint32_t start = zero & 0xFFFF, frequency = zero >> 16;
+        right &= (next & (kTotal - 1)) - start < frequency;
+        next -= (next >> kProbabilityBits) * (kTotal - frequency) + start;
+        right &= !must_read(next);
+      }
+      if (!__any_sync(kAllLanes, !right)) {
+        state = next;
+#pragma unroll
+        for (uint32_t i = 0; i < kAhead; ++i) {
+          if (position < size) *symbol = 0;
+          position += total;
+          symbol += total;
+        }
+        continue;
+      }
+    }
+    bool other = false;  // than 0
     const uint32_t before = state;
     uint32_t taken = 0;
     bool missed = false;
@@ -276,10 +307,12 @@ CONDIC_SERIAL_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) 
     }
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i) {
+      other |= position < size && symbols[i] != 0;
       if (position < size) *symbol = symbols[i];
       position += total;
       symbol += total;
     }
+    quiet = taken == 0 && !__any_sync(kAllLanes, other);
   }
 
   if (lane < width) decoder.states[group * width + lane] = state;

@@ -36,7 +36,7 @@ class Workspace:
         self._staging: npt.NDArray[np.uint8] | None = None
         self._size = 0
         self._streams = [driver.create_stream(urgent=True)]
-        """The first has a program's longest way, which kernels beside it are not to hold up."""
+        """The first has a program's critical path, which kernels beside it are not to hold up."""
 
     def program(self, key: ProgramKey, build: Callable[[ProgramKey], Program]) -> LoadedProgram:
         """The program for a key, ready to run. Raises BackendError; DeviceMemoryError leaves an empty one."""

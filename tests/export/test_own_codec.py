@@ -21,10 +21,12 @@ pytest.importorskip("onnxscript")
 
 from condic.errors import BundleError, InputError  # noqa: E402
 from condic.export.build import build_bundle  # noqa: E402
+from condic.export.checks import check_source  # noqa: E402
 from condic.export.guard import guarded, random_images  # noqa: E402
 from condic.export.identity import bundle_id  # noqa: E402
 from condic.export.source import SourceGraph  # noqa: E402
 from condic.models.entropy import interval_bits  # noqa: E402
+from condic.models.exact import ExactConv  # noqa: E402
 from condic.runtime.backends import BackendOptions  # noqa: E402
 from condic.runtime.bitstream import read_stream  # noqa: E402
 from condic.runtime.bundle import Bundle, read_bundle, write_bundle  # noqa: E402
@@ -248,6 +250,36 @@ def test_a_graph_in_integers_has_layers_in_integers_and_a_bias(net: Any):
     exact = replace(source.graphs[2], guarded=False, limits=((-9, 9),))
     with pytest.raises(InputError, match="graph context has `limits`, but no layer that computes in integers"):
         build_bundle(replace(source, graphs=(*source.graphs[:2], exact, source.graphs[3])), {})
+
+
+@pytest.mark.parametrize(
+    ("limits", "table", "frozen", "message"),
+    [
+        ((-3000, 3000), np.zeros((64, 48), np.int32), True, r"`limits` \(\(-3000, 3000\),\) do not lie in -2047..2047"),
+        ((9, -9), np.zeros((64, 48), np.int32), True, "do not lie in"),
+        (
+            (-9, 9),
+            np.zeros((64, 48), np.float32),
+            True,
+            r"quality.context is float32 of .* takes integers of .*\(64, 48\)",
+        ),
+        ((-9, 9), np.zeros((64, 8), np.int16), True, r"quality.context is int16 of shape \(64, 8\)"),
+        ((-9, 9), np.zeros(64, np.int16), True, r"quality.context is int16 of shape \(64,\)"),
+        ((-9, 9), np.full((64, 48), 2**24, np.int64), True, "quality.context has values of 2.24 and more"),
+        ((-9, 9), np.zeros((64, 48), np.uint16), False, "layers that are not frozen to integers"),
+    ],
+)
+def test_what_a_graph_in_integers_cannot_be_is_told(
+    net: Any, limits: tuple[int, int], table: npt.NDArray[Any], frozen: bool, message: str
+):
+    source, layer = _source(net), ExactConv(24, 48, relu=False)
+    if frozen:
+        layer.freeze(torch.zeros(24).double(), 9, out_exponent=torch.zeros(48).double())
+    inputs = (TensorSpec("latent", 24, 16), TensorSpec("bias", 48, 0))
+    graph = SourceGraph("context", layer, inputs, (TensorSpec("distribution", 48, 16),), (limits,))
+    model = torch.nn.ModuleList([net, layer.half().float()])
+    with pytest.raises(InputError, match=message):
+        check_source(replace(source, model=model, graphs=(graph,), tables={"quality.context": table}))
 
 
 def test_tiles_of_a_network_that_reaches_upwards_give_the_same_file(net: Any):

@@ -153,12 +153,14 @@ def draw_chunks(seed: int, sizes: list[int], tables: int, outliers: float) -> Ch
 @settings(max_examples=40)
 @given(
     st.lists(st.integers(0, 3000), min_size=1, max_size=4), st.integers(0, 2**32 - 1), st.sampled_from(ORDERS),
-    st.sampled_from([0.0, 0.001, 0.3]), st.integers(0, 1500),
+    st.sampled_from([0.0, 0.001, 0.3]), st.integers(0, 1500), st.sampled_from([1, 16, 64]),
 )  # fmt: skip
 def test_any_stream_in_any_order_is_that_of_the_host(
-    emulator: Emulator, gaussians: Tables, sizes: list[int], seed: int, order: Order, outliers: float, spare: int
-) -> None:
-    chunks = draw_chunks(seed, sizes, len(gaussians), outliers)
+    emulator: Emulator, gaussians: Tables, sizes: list[int], seed: int, order: Order, outliers: float, spare: int,
+    scales: int,
+) -> None:  # fmt: skip
+    """Of the first scales alone most symbols are zeros."""
+    chunks = draw_chunks(seed, sizes, scales, outliers)
     assert_same(Coder(emulator, gaussians, order, seed), gaussians, chunks, spare)
 
 
@@ -187,6 +189,19 @@ def test_looks_that_leave_much_out_find_the_same(coder: Callable[..., Coder], ra
     reach = np.array(radii)[indexes] + 2
     symbols = generator.integers(-reach, reach + 1).astype(np.int16)
     assert_same(coder(tables, "random", 1), tables, [(symbols, indexes)])
+
+
+@pytest.mark.parametrize(("size", "lanes"), [(16384, 1), (32768, 2), (65536, 4), (200_000, 4)])
+def test_many_symbols_that_hold_nearly_nothing_have_lanes_and_are_found(
+    coder: Callable[..., Coder], gaussians: Tables, size: int, lanes: int
+) -> None:
+    """Zeros for long, then others: a latent that a model does not use, or much sky."""
+    symbols, indexes = np.zeros(size, np.int16), np.zeros(size, np.uint8)
+    symbols[[5, 900, 901, size // 2, size - 1]] = [1, -1, 2, 3000, 1]
+    indexes[size // 4 : size // 3] = 12
+    chunks = [(symbols[:9000], indexes[:9000]), (symbols[9000:], indexes[9000:])]
+    assert 1 << (kernels.encode(gaussians, chunks)[0] & 7) == lanes
+    assert_same(coder(gaussians, "random", 4), gaussians, chunks)
 
 
 def test_there_is_room_for_a_payload_of_nothing_but_escapes(coder: Callable[..., Coder]) -> None:
