@@ -87,13 +87,13 @@ class Codec:
         self.host = HostPipeline(bundle, self.graphs, self._entropy, tile)
         """What there is for measurements, and for searches by size: the parts of coding one after the other."""
         self._device: DevicePipeline | None = None
-        self._workers = 1  # on the host a thread more, for the coder or the synthesis
+        self._encoders = self._decoders = 1  # on the host a thread more, for the coder or the synthesis
         if self.graphs.backend.driver is not None:
             from condic.runtime.cuda.pipeline import WORKSPACES, open_pipeline
 
             host_coder = options is not None and options.host_coder
             self._device = open_pipeline(bundle, self.graphs, self._entropy, host_coder=host_coder)
-            self._workers = WORKSPACES - 1
+            self._encoders, self._decoders = WORKSPACES - 1, WORKSPACES  # begun in the caller's thread, and not
         self.close = weakref.finalize(self, _close, self._device, self.graphs)
         """Releases what is on a device, at once; nothing can be coded afterwards. On the host it does nothing."""
 
@@ -137,7 +137,7 @@ class Codec:
                 picture = replace(picture, alpha=picture.alpha.copy())
             return self.begin_encoding(picture, quality, None, limits)
 
-        return in_order(begin, images, self._workers)
+        return in_order(begin, images, self._encoders)
 
     @within_memory()
     def begin_encoding(
@@ -215,7 +215,7 @@ class Codec:
                 source, lambda data: self._begin(bytes(data), "decode", Timings(), limits, latents=latents)
             )
 
-        return in_order(begin, sources, self._workers)
+        return in_order(begin, sources, self._decoders)
 
     def preview(
         self, source: Source, timings: Timings | None = None, limits: Limits | None = None, reduction: int = 1,

@@ -47,6 +47,7 @@ TRAINING: dict[str, Facts] = {
 SHIPPED = "dcic-sgp-s"
 """The model that comes with condic."""
 SIZES = {"512": "512x768", "1080p": "1080p", "4k": "4k"}
+CODER_LEVELS = (0, 32, 63)
 SMALL_SIZES = ("512x768", "333x251")
 """Of the photographs that are coded in both directions at every level."""
 _FOUND = 9
@@ -239,8 +240,12 @@ def _kernel_stages(stage: Stage, model: str, sizes: Sequence[str]) -> None:
         stage(f"kernels {size}", lambda: measure_kernels(driver, *image.shape[:2]))  # noqa: B023
 
         def measured() -> Facts:
-            latents = Codec(bundle, "ort").host.quantise(image, 32).latents  # noqa: B023
-            return {x.name: measure_coder(driver, bundle, x.chunks) for x in latents if x.name != "hyper"}
+            codec = Codec(bundle, "ort")
+            return {
+                f"{x.name}, level {level}": measure_coder(driver, bundle, x.chunks)
+                for level in CODER_LEVELS
+                for x in codec.host.quantise(image, level).latents  # noqa: B023
+            }
 
         stage(f"coder {size}", measured)
     driver.close()

@@ -198,7 +198,9 @@ def test_every_stage_of_the_kernels_passes(
     stages = Stages()
     run._kernel_stages(stages, str(bundle_path), ["512"])  # type: ignore[arg-type]
     assert stages.names() == ["open", "kernels", "kernels 512", "coder 512"]
-    assert set(stages.outcomes[-1]["facts"]) == {"prior", "main"}
+    assert set(stages.outcomes[-1]["facts"]) == {
+        f"{name}, level {k}" for name in ("prior", "hyper", "main") for k in (0, 32, 63)
+    }
 
 
 @pytest.mark.parametrize(

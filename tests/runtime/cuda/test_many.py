@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from condic.runtime.codec import Codec
+from condic.runtime.cuda.pipeline import WORKSPACES
 
 from .conftest import Bench
 
@@ -23,3 +27,18 @@ def test_many_images_on_a_device_are_those_of_the_host(
         assert decoded.latents == {}
     of_known_answers = sum(graph.precision == "exact" for graph in codec.bundle.manifest.graphs)
     assert bench.driver.left()["streams"] - of_known_answers > 1, "several images were there at once"
+
+
+def test_all_workspaces_decode_at_a_time(
+    device_codec: Codec, drawing: Callable[..., npt.NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, device = device_codec.encode(drawing(40, 60), 25), device_codec._device
+    assert device is not None
+    decode, together = device.decode, threading.Barrier(WORKSPACES)
+
+    def wait(*given: Any, **options: Any) -> Any:
+        together.wait(60)
+        return decode(*given, **options)
+
+    monkeypatch.setattr(device, "decode", wait)
+    assert len(list(device_codec.decode_many([data] * WORKSPACES))) == WORKSPACES
