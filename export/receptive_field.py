@@ -14,6 +14,7 @@ from condic.export.source import SourceGraph
 from condic.runtime.manifest import TensorSpec
 
 _LENGTHS = (5, 11, 23, 47)
+"""Windows of the alignment in a row that is tried, one after the other until outputs do not reach its ends."""
 _AMPLITUDE = 8
 """Inputs are changed to some that are larger by this: more reaches the next value behind a rounding."""
 

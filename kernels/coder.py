@@ -107,7 +107,8 @@ class Decoder:
 def information_content(tables: Tables, symbols: NDArray[np.int16], indexes: NDArray[np.uint8]) -> float:
     """Bits that an ideal coder needs for `symbols` (int16 [N]) under the tables named by `indexes` (uint8 [N]).
 
-    A symbol beyond its table's radius counts as the escape symbol and 16 bits more.
+    A symbol beyond its table's radius counts as the escape symbol and 16 bits more. Raises IndexError for a table that
+    there is none of, ValueError for arrays of several lengths.
     """
     sizes = 2 * tables.radius.astype(np.int64) + 3
     first = (np.cumsum(sizes) - sizes)[indexes]

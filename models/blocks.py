@@ -69,14 +69,14 @@ class WindowAttention(nn.Module):
 
 
 class Down(nn.Conv2d):
-    """Halves the resolution: one 2x2 convolution with stride 2."""
+    """Halves the resolution: one 2x2 convolution with stride 2, [B, C_in, H, W] to [B, C_out, H/2, W/2]."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 2, stride=2)
 
 
 class Up(nn.Module):
-    """Doubles the resolution: 1x1 convolution, then pixel shuffle."""
+    """Raises the resolution: 1x1 convolution, then pixel shuffle, [B, C_in, H, W] to [B, C_out, f H, f W]."""
 
     def __init__(self, in_channels: int, out_channels: int, factor: int = 2) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def in_float32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
-    """`count` residual blocks in a row."""
+    """`count` residual blocks in a row, on [B, channels, H, W]."""
     return nn.Sequential(*[ResidualBlock(channels) for _ in range(count)])
 
 

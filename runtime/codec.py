@@ -120,15 +120,15 @@ class Codec:
     def encode(self, image: Any, quality: int, timings: Timings | None = None, limits: Limits | None = None) -> bytes:
         """Compresses an image at a quality level 0..63: an array, a PIL image, or an image file (see `as_picture`).
 
-        Raises InputError.
+        Raises InputError, and BackendError, which a lack of memory is too (OutOfMemoryError).
         """
         return self.begin_encoding(image, quality, timings, limits)()
 
     def encode_many(self, images: Iterable[Any], quality: int, limits: Limits | None = None) -> Iterator[bytes]:
         """`encode` for many images, in order: one is entropy coded while the next is analysed.
 
-        Takes an image when there is room for it: a few are in memory, however many there are. An InputError comes in
-        its image's place and is the end.
+        Takes an image when there is room for it: a few are in memory, however many there are. An error comes in its
+        image's place and is the end.
         """
 
         def begin(image: Any) -> Callable[[], bytes]:
@@ -145,7 +145,7 @@ class Codec:
     ) -> Callable[[], bytes]:
         """The first half of `encode`, up to the entropy coder; gives a function for the rest, for any thread.
 
-        It must be called, once: on a GPU, it gives the image's memory back.
+        It must be called, once: on a GPU, it gives the image's memory back. Both raise what `encode` does.
         """
         check_quality(quality)
         timings, picture = timings or Timings(), as_picture(image, limits)
@@ -158,7 +158,7 @@ class Codec:
 
     @within_memory()
     def pack(self, quantised: Quantised, timings: Timings | None = None) -> bytes:
-        """The second half of `encode`: symbols to bytes."""
+        """The second half of `encode`: symbols to bytes. Raises OutOfMemoryError."""
         with (timings or Timings()).stage("coder"):
             payloads = [latent.section(self._entropy) for latent in quantised.latents]
         return self._file(quantised.picture, quantised.quality, payloads, quantised.guard)
@@ -193,7 +193,7 @@ class Codec:
         several times as many bytes as the image.
 
         Raises InputError if the file cannot be read or has no such region, StreamError or IntegrityError for what is
-        wrong with it, BundleError if it was made with another model.
+        wrong with it, BundleError if it was made with another model, BackendError as `encode`.
         """
         timings = timings or Timings()
         return _named_begin(
@@ -226,7 +226,8 @@ class Codec:
         `large` asks for one of full size where the model makes a smaller one; InputError where it does not.
 
         With a `reduction` of n (8, 16 or 32), blocks of n x n pixels become one, their mean: the image has ceil(H / n)
-        rows and ceil(W / n) columns.
+        rows and ceil(W / n) columns. Raises what `decode` does; InputError for another reduction, or one that does not
+        divide the model's alignment.
         """
         if not is_whole(reduction) or reduction not in (1, *REDUCTIONS):
             raise InputError(f"reduction {reduction}: give one of {', '.join(map(str, REDUCTIONS))}")

@@ -118,7 +118,7 @@ class Evaluation:
         return self.whole.bottom * self._manifest.alignment, self.whole.right * self._manifest.alignment
 
     def keep(self, name: str) -> npt.NDArray[Any]:
-        """A step's output over the whole image, computed when first asked for, and kept (see `assemble`).
+        """A step's output over the whole image, [1, C, h, w], computed when first asked for, and kept (see `assemble`).
 
         With an output of a guarded graph all others of it are kept, since later steps read them as well.
         """
@@ -154,11 +154,11 @@ class Evaluation:
         return whole
 
     def get(self, name: str, spec: TensorSpec, region: Region) -> Tensor:
-        """A tensor over a region; `spec` says its stride."""
+        """A tensor over a region, float32 [1, C, h, w]; `spec` says its stride. Raises what running graphs raises."""
         return self._get(name, spec, region, {})
 
     def run(self, step: Step, region: Region) -> Mapping[str, Tensor]:
-        """The outputs of a step over a region."""
+        """The outputs of a step over a region, float32 [1, C, h, w] by name. Raises what running graphs raises."""
         self._read.update(step.inputs)
         return self._run_step(step, region, {}, step.outputs)
 

@@ -17,10 +17,9 @@ from PIL import Image
 
 from condic.errors import CondicWarning, InputError
 from condic.files import exists, named_errors, reason
-from condic.runtime.image_files import read_picture
+from condic.runtime.image_files import SUFFIXES, read_picture
 from condic.runtime.pictures import Picture
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 _PACKS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _MOST_DOWNSCALING = 2.0
 
@@ -79,11 +78,11 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
         try:
             with tarfile.open(path) as archive:
                 for member in archive:
-                    if member.isfile() and Path(member.name).suffix.lower() in _SUFFIXES:
+                    if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
                         yield f"{path.name}/{member.name}", archive.extractfile(member).read()
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(f"{path}: not a readable tar file ({reason(error)})") from error
-    elif path.suffix.lower() in _SUFFIXES:
+    elif path.suffix.lower() in SUFFIXES:
         with named_errors(path):
             data = path.read_bytes()
         yield str(path), data
