@@ -28,15 +28,15 @@ struct Lanes {
 // Information, in bytes, that pays for a lane, and for a group of 32.
 constexpr uint32_t kLaneBytes = 1280;
 constexpr uint32_t kGroupBytes = 30 << 10;
-// Symbols that pay for one of up to 4 lanes, however little they hold.
+// Symbols that pay for one of up to 4 lanes where they hold less than 1/128 bit each.
 constexpr uint32_t kLaneSymbols = 16 << 10;
 
 // A GPU decodes the faster the more lanes there are, one symbol of each at a time; a CPU decodes 32 as fast as more. A
 // lane costs about 3 bytes, and the arithmetic loses about 0.045 %, so lanes are given by information. A payload of up
 // to 8 lanes stays within 0.1 % plus 64 bytes of what its symbols hold, one of 32 within 0.25 % plus 64, one of
 // several groups within 0.4 % plus 64. Sixteen are left out: what pays for them is about where a GPU's time for a
-// latent begins to show beside the networks'. Many symbols that hold nearly nothing get up to 4: one lane would take a
-// step for each, and a GPU some milliseconds for those of a large image.
+// latent begins to show beside the networks'. Many symbols that hold nearly nothing, as of a latent that a model does not
+// use, get up to 4: one lane would take a step for each, and a GPU some milliseconds for those of a large image.
 CONDIC_HD Lanes choose_lanes(uint64_t symbols, uint64_t information_bytes) {
   Lanes lanes;
   const uint64_t least = symbols < information_bytes ? symbols : information_bytes;
@@ -47,6 +47,7 @@ CONDIC_HD Lanes choose_lanes(uint64_t symbols, uint64_t information_bytes) {
   } else {
     while (lanes.log2 < kMaxLog2Lanes && information_bytes >> (lanes.log2 + 1) >= kLaneBytes) ++lanes.log2;
     if (lanes.log2 + 1 == kMaxLog2Lanes) lanes.log2 = kMaxLog2Lanes;
+    if (symbols >> 10 < information_bytes) return lanes;
     while (lanes.log2 < 2 && symbols >> (lanes.log2 + 1) >= kLaneSymbols) ++lanes.log2;
   }
   return lanes;

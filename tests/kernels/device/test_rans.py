@@ -195,10 +195,10 @@ def test_looks_that_leave_much_out_find_the_same(coder: Callable[..., Coder], ra
 def test_many_symbols_that_hold_nearly_nothing_have_lanes_and_are_found(
     coder: Callable[..., Coder], gaussians: Tables, size: int, lanes: int
 ) -> None:
-    """Zeros for long, then others: a latent that a model does not use, or much sky."""
+    """Zeros for long, and a few others: a latent that a model does not use."""
     symbols, indexes = np.zeros(size, np.int16), np.zeros(size, np.uint8)
     symbols[[5, 900, 901, size // 2, size - 1]] = [1, -1, 2, 3000, 1]
-    indexes[size // 4 : size // 3] = 12
+    indexes[size // 4 : size // 3] = 2
     chunks = [(symbols[:9000], indexes[:9000]), (symbols[9000:], indexes[9000:])]
     assert 1 << (kernels.encode(gaussians, chunks)[0] & 7) == lanes
     device = coder(gaussians, "random", 4)
