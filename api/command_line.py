@@ -55,7 +55,7 @@ def run_program(name: str, command: click.Command, extras: str = "") -> None:
     """
     with warnings.catch_warnings(), _ended_by_closed_pipes(), _interruptions() as interruptions:
         warnings.simplefilter("always", CondicWarning)
-        warnings.showwarning = lambda message, *_, **__: _say(name, f"warning: {message}")
+        warnings.showwarning = lambda message, *_, **__: say(name, f"warning: {message}")
         try:
             _prepare_standard_streams()
             code = command.main(prog_name=name, standalone_mode=False) or 0
@@ -152,6 +152,17 @@ def with_setup(kind: type[Any], *options: Callable[[Command], Command]) -> Calla
         return result
 
     return decorate
+
+
+class Number(click.FloatRange):
+    """A number in a range; NaN and infinities, which click takes for numbers in any, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As click has it."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class Rare(click.Option):
@@ -262,11 +273,12 @@ def _ended_by_closed_pipes() -> Iterator[None]:
 
 
 def _fail(name: str, message: str, code: int) -> NoReturn:
-    _say(name, message)
+    say(name, message)
     sys.exit(code)
 
 
-def _say(name: str, message: str) -> None:
+def say(name: str, message: str) -> None:
+    """Prints a message of the program `name`, one line, on standard error."""
     with suppress(OSError):  # what cannot be said changes nothing
         click.echo(f"{name}: {' '.join(message.split())}", err=True)
 

@@ -20,11 +20,12 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 _KILOBYTE = 1024
 _LONGEST_SUFFIX = 16
+_TEXT = "gives text, not bytes; open it with mode 'rb'"
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EACCES: "permission denied; choose another folder, or change its permissions",
-    errno.EPERM: "permission denied; choose another folder, or change its permissions",
+    errno.EACCES: "permission denied; change its permissions, or those of its folder",
+    errno.EPERM: "permission denied; change its permissions, or those of its folder",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EISDIR: "is a folder; give a file name",
 }
@@ -40,8 +41,7 @@ def read_source(source: Source, begin: bytes = b"") -> bytes | memoryview:
         return source
     try:
         if isinstance(source, bytearray | memoryview):
-            view = memoryview(source)
-            return view.cast("B") if view.c_contiguous else view.tobytes()
+            return _bytes_in_a_row(source)
         with _opened(source) as file:
             return _bytes_of(file, begin)
     except (OSError, ValueError, MemoryError) as error:
@@ -63,7 +63,7 @@ def opened(source: Source) -> Iterator[BinaryIO]:
 def _opened(source: Source) -> Iterator[BinaryIO]:
     """As `opened`, from where the source stands, and perhaps without seeking."""
     if isinstance(source, bytes | bytearray | memoryview):
-        yield io.BytesIO(source)
+        yield io.BytesIO(source if isinstance(source, bytes) else _bytes_in_a_row(source))
     elif isinstance(source, str | os.PathLike) and _is_standard_input(source):
         if sys.stdin is None:
             raise InputError("standard input is closed; give a file name")
@@ -72,9 +72,18 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
         with Path(source).open("rb") as file:
             yield file
     elif hasattr(source, "read"):
+        if isinstance(source, io.TextIOBase):
+            raise ValueError(_TEXT)
+        if not getattr(source, "readable", lambda: True)():
+            raise ValueError("is not open for reading")
         yield source
     else:
         raise InputError(f"a {type(source).__name__} is no file; give a path, bytes, or a file open for reading")
+
+
+def _bytes_in_a_row(source: bytearray | memoryview) -> bytes | memoryview:
+    view = memoryview(source)
+    return view.cast("B") if view.c_contiguous else view.tobytes()
 
 
 def _bytes_of(file: BinaryIO, begin: bytes = b"") -> bytes:
@@ -87,7 +96,7 @@ def _bytes_of(file: BinaryIO, begin: bytes = b"") -> bytes:
 def _read(file: BinaryIO, *size: int) -> bytes:
     data = file.read(*size)
     if isinstance(data, str):
-        raise ValueError("gives text, not bytes; open it with mode 'rb'")
+        raise ValueError(_TEXT)
     if data is None:
         raise ValueError("has nothing to read yet and does not wait for it; make it block")
     if not isinstance(data, bytes | bytearray):
@@ -111,7 +120,7 @@ def exists(path: Path) -> bool:
 def name_of(source: Source) -> str:
     """What messages call a source."""
     if isinstance(source, str | os.PathLike):
-        return str(source)
+        return str(source) or "''"
     return str(getattr(source, "name", "")) or "data"
 
 

@@ -13,11 +13,12 @@ group `PIL.plugins` find it there.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from condic.coded_image import CodedImage
 from condic.errors import CondicError, InputError, StreamError
@@ -83,7 +84,7 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     """Writes what `condic.encode` makes of the image and the arguments of `save`.
 
     Metadata of the image is kept; `icc_profile`, `exif` and `xmp` replace it, and None or b"" leaves it out; `strip`
-    leaves out all of it.
+    leaves out all of it. Where EXIF is left out, the image is turned as that says.
     """
     from condic.functions import encode
     from condic.runtime.pictures import as_picture
@@ -91,7 +92,11 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     options = dict(getattr(image, "encoderinfo", {}))
     given = {name: _bytes_of(name, options[name]) for name in ("icc_profile", "exif", "xmp") if name in options}
     if given:
-        image = image.copy()
+        turned = None
+        if given.get("exif") == b"":
+            with suppress(Exception):  # Pillow's reader of broken EXIF raises nearly anything
+                turned = ImageOps.exif_transpose(image)
+        image = turned or image.copy()
         image.info.update(given)
     picture = as_picture(image)
     picture = replace(picture, metadata=picture.metadata.upright())
@@ -103,7 +108,7 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
 def _bytes_of(name: str, value: object) -> bytes:
     """Metadata as `save` is given it. Raises InputError."""
     if isinstance(value, Image.Exif):
-        return value.tobytes()
+        return value.tobytes() if len(value) else b""
     if isinstance(value, str) and name == "xmp":
         return value.encode()
     if not isinstance(value, bytes | bytearray | memoryview | None):

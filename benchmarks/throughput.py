@@ -157,7 +157,7 @@ def _ask(plan: Plan, configuration: Configuration, python: str) -> Answer:
             input=question, capture_output=True, text=True, errors="replace", timeout=patience,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Answer(error=f"not done after {patience:.0f} s")
+        return Answer(error=f"not done after {patience:g} s")
     except OSError as error:
         return Answer(missing=f"{python} cannot be run: {error.strerror}")
     lines = done.stdout.splitlines()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntFlag
 
-from condic.errors import IntegrityError, LimitError, StreamError
+from condic.errors import InputError, IntegrityError, LimitError, StreamError
 from condic.kernels import crc32c
 
 MAGIC = b"CDIC"
@@ -43,6 +43,12 @@ class Limits:
     pixels: int = 2**28
     side: int = 65535
     metadata: int = 2**24
+
+    def __post_init__(self) -> None:
+        """Raises InputError for what is no number of anything."""
+        for name, value in asdict(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"limit of {name} {value!r}: give an integer from 1")
 
     def check(self, width: int, height: int) -> None:
         """Raises LimitError if an image of this size is over the limits."""

@@ -230,7 +230,7 @@ class Codec:
         divide the model's alignment.
         """
         if not is_whole(reduction) or reduction not in (1, *REDUCTIONS):
-            raise InputError(f"reduction {reduction}: give one of {', '.join(map(str, REDUCTIONS))}")
+            raise InputError(f"reduction {reduction!r}: give one of {', '.join(map(str, REDUCTIONS))}")
         if large and not self.bundle.manifest.large_preview:
             raise InputError(f"{self.bundle.source}: this model has one preview only; leave out the super-resolved one")
         kind: Kind = "large_preview" if large else "preview"

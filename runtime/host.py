@@ -220,7 +220,7 @@ class HostPipeline:
 def check_quality(quality: int) -> None:
     """Raises InputError for what is no quality level."""
     if not is_whole(quality) or not 0 <= quality < QUALITY_LEVELS:
-        raise InputError(f"quality {quality} is not a level in 0..{QUALITY_LEVELS - 1}")
+        raise InputError(f"quality {quality!r} is not a level in 0..{QUALITY_LEVELS - 1}")
 
 
 def _guard(stream: Stream, evaluation: Evaluation, manifest: Manifest) -> GuardReader:

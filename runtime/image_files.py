@@ -76,7 +76,8 @@ def _opened_image(file: BinaryIO) -> Image.Image:
     try:
         return Image.open(file)
     except UnidentifiedImageError as error:
-        raise InputError("not an image that Pillow reads") from error
+        file.seek(0)
+        raise InputError("not an image that Pillow reads" if file.read(1) else "the file is empty") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{error}; raise PIL.Image.MAX_IMAGE_PIXELS to accept it") from error
     except (MemoryError, OSError):

@@ -28,9 +28,10 @@ def find_bundle(model: str) -> Path:
     shipped = shipped_bundles()
     if model in shipped:
         return shipped[model]
-    if exists(Path(model)):
+    if model and exists(Path(model)):
         return Path(model)
-    raise BundleError(f"{model}: no such bundle, and not a shipped one ({', '.join(shipped) or 'none here'})")
+    name = model or "''"
+    raise BundleError(f"{name}: no such bundle, and not a shipped one ({', '.join(shipped) or 'none here'})")
 
 
 def model_of(bundle_id: bytes) -> str:

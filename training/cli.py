@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from condic.command_line import INTERRUPTED, run_program
+from condic.command_line import INTERRUPTED, Number, run_program
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -33,20 +32,6 @@ class Duration(click.ParamType):
         return seconds
 
 
-class PositiveFloat(click.FloatRange):
-    """A number above 0; NaN, which click takes for one in any range, is none."""
-
-    def __init__(self, most: float | None = None) -> None:
-        super().__init__(min=0, max=most, min_open=True)
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number."""
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a number above 0", param, ctx)
-        return number
-
-
 @click.command(context_settings={"max_content_width": 100, "show_default": True})
 @click.option("--model", type=click.Choice(["dcic-sgp", "cic-sr"]), default="dcic-sgp", help="Codec to train.")
 @click.option("--preset", type=click.Choice(["t", "s", "b", "l", "paper"]), default="s", help="Size of the model.")
@@ -67,12 +52,12 @@ class PositiveFloat(click.FloatRange):
               help="Fine-tune only the entropy path of --init, in its integer form.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), default=4, help="Crops per step.")
 @click.option("--crop", type=click.IntRange(min=128), default=256, help="Side of a crop, a multiple of 128.")
-@click.option("--learning-rate", type=PositiveFloat(), default=8e-4, help="Peak learning rate.")
+@click.option("--learning-rate", type=Number(min=0, min_open=True), default=8e-4, help="Peak learning rate.")
 @click.option("--evaluate", "validation", type=click.Path(path_type=Path), help="Folder of images to evaluate on.")
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=2000, help="Steps between evaluations.")
 @click.option("--blind", type=click.Choice(["analysis", "synthesis", "condition"]), default=None,
               help="Ablation, not for export: zeros instead of the prior's features there or in cic-sr.")  # fmt: skip
-@click.option("--prior-share", type=PositiveFloat(1), default=None,
+@click.option("--prior-share", type=Number(min=0, max=1, min_open=True), default=None,
               help="Part of a crop's bits beyond which those of dcic-sgp's prior count threefold.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of weights and batches.")
 @click.option("--device", default="auto", help="cpu, cuda, cuda:N or auto.")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from condic.command_line import FAILED
+from condic.command_line import FAILED, Number
 from condic.errors import InputError
 
 
 @click.command()
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@click.option("--threshold", type=click.FloatRange(min=0), default=5, help="Percent by which a time may rise.")
+@click.option("--threshold", type=Number(min=0), default=5, help="Percent by which a time may rise.")
 def compare(before: Path, after: Path, threshold: float) -> None:
     """Says what became faster or slower between two runs of throughput, as --json wrote them.
 

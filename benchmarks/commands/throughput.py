@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from condic.benchmarks.options import html_option, json_option, names_option
 from condic.benchmarks.peers import PEERS, split_level
-from condic.command_line import FAILED, Interruption, threads_option
+from condic.command_line import FAILED, Interruption, Number, threads_option
 from condic.errors import InputError
 from condic.runtime.backends import backend_names
 from condic.runtime.shipped import find_bundle, shipped_bundles
@@ -37,7 +37,7 @@ _REFERENCE = "torch"
 @threads_option
 @click.option("--quality", type=click.IntRange(0, 63), default=32, help="Level of condic's codecs.")
 @click.option("--repeat", type=click.IntRange(min=1), default=10, help="Timed runs, after two that warm up.")
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=60,
+@click.option("--time-limit", type=Number(min=0, min_open=True, max=86400), default=60,
               help="Seconds after which a direction's runs end; after four times as many, the process.")  # fmt: skip
 @click.option("--compressai", type=click.Path(path_type=Path), help="Python of an environment that has CompressAI; "
               "default: this one.")  # fmt: skip

@@ -63,6 +63,9 @@ class OrtBackend:
         )
         names = [x.name for x in graph.inputs]
         outputs = [x.name for x in graph.outputs]
+        found = [x.name for x in session.get_inputs()], [x.name for x in session.get_outputs()]
+        if {*names} != {*found[0]} or not {*outputs} <= {*found[1]}:
+            raise ValueError("its tensors do not have the manifest's names")
 
         def run(inputs: Sequence[Tensor]) -> list[Tensor]:
             result: list[Tensor] = session.run(outputs, dict(zip(names, inputs, strict=True)))

@@ -47,7 +47,7 @@ def _region(context: click.Context, option: click.Parameter, value: str | None) 
 @_format
 @with_setup
 def decode(
-    setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool,
+    setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, skip: bool,
     region: tuple[int, ...] | None, scale: str | None, suffix: str,
 ) -> None:  # fmt: skip
     """Decompresses a file.
@@ -66,11 +66,14 @@ def decode(
 
     def size(header: Header) -> tuple[int, int]:
         if region:
-            return region[2], region[3]
+            from condic.runtime.canvas import Rectangle
+
+            wanted = Rectangle.within(region, header.width, header.height)
+            return wanted.width, wanted.height
         reduction = int(scale.removeprefix("1/")) if scale else 1
         return -(-header.width // reduction), -(-header.height // reduction)
 
-    _decode_all(setup, paths, out_dir, force, suffix, run, size)
+    _decode_all(setup, paths, out_dir, suffix, run, size, force=force, skip=skip)
 
 
 @click.command(cls=TieredCommand)
@@ -78,14 +81,17 @@ def decode(
 @_format
 @click.option("--sr", is_flag=True, help="Super-resolved to full size, by models that code a smaller image first.")
 @with_setup
-def preview(setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, suffix: str, sr: bool) -> None:
+def preview(
+    setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, skip: bool, suffix: str, sr: bool
+) -> None:
     """Decompresses the first stream alone, a rough image.
 
     IN and OUT are as those of decode. With cic-sr it is the low-resolution image, a quarter as wide and high.
     """
     _decode_all(
-        setup, paths, out_dir, force, suffix, lambda codec, *arguments: codec.preview(*arguments, large=sr),
+        setup, paths, out_dir, suffix, lambda codec, *arguments: codec.preview(*arguments, large=sr),
         lambda header: (1, 1),  # at least; the model knows more
+        force=force, skip=skip,
     )  # fmt: skip
 
 
@@ -98,8 +104,9 @@ def _is_transparent(data: bytes | memoryview, limits: Limits) -> bool:
 
 
 def _decode_all(
-    setup: Setup, paths: Sequence[Path], out_dir: Path | None, force: bool, suffix: str, run: Decode, size: SizeOf
-) -> None:
+    setup: Setup, paths: Sequence[Path], out_dir: Path | None, suffix: str, run: Decode, size: SizeOf, *,
+    force: bool, skip: bool,
+) -> None:  # fmt: skip
     """`size` is what the picture's width and height will be, known before it is decoded."""
 
     def work(task: Task) -> Result:
@@ -113,7 +120,8 @@ def _decode_all(
             header = read_header(data, setup.limits)
             model = setup.model_for(header)
             alpha = bool(header.flags & Flags.ALPHA) and _is_transparent(data, setup.limits)
-        check_format(task.target, f".{suffix}", *size(header), alpha=alpha)
+            width, height = size(header)
+        check_format(task.target, f".{suffix}", width, height, alpha=alpha)
         with timings.stage("load"):
             codec = setup.open(model)
         with named(task.source):
@@ -125,4 +133,4 @@ def _decode_all(
         height, width = decoded.image.shape[:2]
         return Result(facts, f"{task.target}: {width}x{height}, {seconds:.2f} s, {codec.backend}")
 
-    perform(plan(paths, out_dir, f".{suffix}"), work, setup, several=out_dir is not None)
+    perform(plan(paths, out_dir, f".{suffix}", force=force, skip=skip), work, setup)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from condic.command_line import TieredCommand
+from condic.command_line import Number, TieredCommand
 from condic.files import check_target, named, write_file
 from condic.runtime.commands.setup import Setup, coding_facts, with_setup
 from condic.runtime.commands.tasks import Result, Task, in_out_arguments, perform, plan
-from condic.runtime.shipped import DEFAULT_MODEL
 
 SUFFIX = ".cdic"
 
@@ -20,12 +19,12 @@ SUFFIX = ".cdic"
 @in_out_arguments
 @click.option("-q", "--quality", type=click.IntRange(0, 63), help="Level: 0 smallest, 63 best; default 32.")
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Best level whose file is no larger; instead of -q.")
-@click.option("--bpp", type=click.FloatRange(min=0, min_open=True), help="The same limit in bits per pixel.")
-@click.option("--psnr", type=float, help="Smallest level whose picture has so many dB; instead of -q.")
+@click.option("--bpp", type=Number(min=0, min_open=True), help="The same limit in bits per pixel.")
+@click.option("--psnr", type=Number(), help="Smallest level whose picture has so many dB; instead of -q.")
 @click.option("--strip", is_flag=True, help="Leave out ICC profile, EXIF and XMP.")
 @with_setup
 def encode(
-    setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, quality: int | None,
+    setup: Setup, paths: tuple[Path, ...], out_dir: Path | None, force: bool, skip: bool, quality: int | None,
     max_bytes: int | None, bpp: float | None, psnr: float | None, strip: bool,
 ) -> None:  # fmt: skip
     """Compresses an image.
@@ -53,7 +52,7 @@ def encode(
             picture = picture.without_metadata()
         timings = Timings()
         with timings.stage("load"):
-            codec = setup.open(setup.model or DEFAULT_MODEL)
+            codec = setup.open(setup.model_to_encode)
         start = time.perf_counter()
         with named(task.source):
             chosen = encode_for(
@@ -69,4 +68,4 @@ def encode(
             text += f", {chosen.passes} passes"
         return Result(facts, f"{task.target}: {text}")
 
-    perform(plan(paths, out_dir, SUFFIX), work, setup, several=out_dir is not None)
+    perform(plan(paths, out_dir, SUFFIX, force=force, skip=skip), work, setup)

@@ -41,7 +41,12 @@ class Setup:
 
     def model_for(self, header: Header) -> str:
         """The model that was asked for, else the one that a file's header names. Raises BundleError."""
-        return self.model or model_of(header.bundle_id)
+        return model_of(header.bundle_id) if self.model is None else self.model
+
+    @property
+    def model_to_encode(self) -> str:
+        """The model that was asked for, else the default one."""
+        return DEFAULT_MODEL if self.model is None else self.model
 
     def open(self, model: str) -> Codec:
         """A model on the backend, opened once."""
@@ -62,6 +67,8 @@ class _FilePath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click has it: a `Path` by itself takes `./-` for `-`."""
+        if not str(value):
+            self.fail("an empty name", param, ctx)
         path: Any = super().convert(value, param, ctx)
         return path.absolute() if str(path) == "-" != value else path
 

@@ -144,10 +144,26 @@ def test_files_that_cannot_be_read_are_input_errors(bundle_path: Path, tmp_path:
     text.write_bytes(b"\xff\xfe")
     with pytest.raises(condic.InputError, match="closed file"):
         condic.decode(closed)
-    with text.open(encoding="utf-8") as file, pytest.raises(condic.InputError, match="can't decode byte"):
+    with text.open(encoding="utf-8") as file, pytest.raises(condic.InputError, match="gives text, not bytes; open it"):
         condic.decode(file)  # type: ignore[arg-type]
     with pytest.raises(condic.InputError, match="closed file"):
         condic.encode(closed, 3, bundle_path)
+    with text.open("wb") as file, pytest.raises(condic.InputError, match="text: is not open for reading"):
+        condic.decode(file)
+    for empty in (b"", io.BytesIO()):
+        with pytest.raises(condic.InputError, match="the file is empty"):
+            condic.encode(empty, 3, bundle_path)
+
+
+def test_limits_are_numbers() -> None:
+    for wrong in (0, -5, "5", 2.5, None):
+        with pytest.raises(condic.InputError, match=f"limit of side {wrong!r}: give an integer from 1"):
+            Limits(side=wrong)  # type: ignore[arg-type]
+
+
+def test_a_model_has_a_name() -> None:
+    with pytest.raises(condic.BundleError, match=r"^'': no such bundle"):
+        condic.open_codec("")
 
 
 def test_an_open_file_is_read_from_where_it_stands(bundle_path: Path, drawing: Callable[..., np.ndarray]) -> None:
@@ -162,6 +178,8 @@ def test_an_open_file_is_read_from_where_it_stands(bundle_path: Path, drawing: C
     assert condic.decode(file, bundle_path).shape == (20, 30, 3)
     spread = memoryview(b"".join(bytes([x, 0]) for x in expected))[::2]
     assert condic.decode(spread, bundle_path).shape == (20, 30, 3)
+    spread = memoryview(b"".join(bytes([x, 0]) for x in picture.getvalue()))[::2]
+    assert condic.encode(spread, 3, bundle_path) == expected
 
 
 @pytest.mark.parametrize(

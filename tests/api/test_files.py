@@ -157,7 +157,8 @@ def test_an_existing_file_is_kept_if_asked_even_if_it_came_meanwhile(tmp_path: P
     ("number", "words"),
     [
         (errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"),
-        (errno.EACCES, "permission denied; choose another folder"), (errno.EROFS, "the file system is read-only"),
+        (errno.EACCES, "permission denied; change its permissions, or those of its folder"),
+        (errno.EROFS, "the file system is read-only"),
         (errno.EIO, "Input/output error"),
     ],
 )  # fmt: skip

@@ -142,6 +142,19 @@ def test_files_are_upright(bundle_path: Path) -> None:
         assert image.getexif()[0x0112] == 1
 
 
+@pytest.mark.parametrize("options", [{"exif": None}, {"exif": b""}, {"exif": Image.Exif()}, {"strip": True}])
+def test_an_image_whose_exif_is_left_out_is_upright_too(bundle_path: Path, options: dict[str, Any]) -> None:
+    exif, photo, buffer = Image.Exif(), io.BytesIO(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(photo, "JPEG", exif=exif)
+    with Image.open(photo) as image:
+        image.save(buffer, "CDIC", model=bundle_path, **options)
+        assert image.size == (40, 20)
+    with Image.open(buffer) as saved:
+        assert saved.size == (20, 40)
+        assert "exif" not in saved.info
+
+
 def test_a_limit_of_size_can_be_given(drawing: Draw, bundle_path: Path) -> None:
     buffer = io.BytesIO()
     most = len(condic.encode(drawing(60, 70), 20, bundle_path))

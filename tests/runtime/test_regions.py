@@ -176,6 +176,7 @@ def test_condic_run_writes_parts(program: Callable[..., Any], tmp_path: Path, fi
             ["--region", "0,0,391,1"],
             "a.cdic: region 0,0,391,1 (left, top, width, height) does not lie within the image",
         ),
+        (["--region", f"0,0,{10**20},1"], "does not lie within the image of 390x301"),
         (["--scale", "1/2"], "'1/2' is not one of '1/8', '1/16', '1/32'"),
         (["--scale", "1/8", "--region", "0,0,1,1"], "--region and --scale exclude each other"),
     ],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from condic.errors import CondicWarning, InputError
+from condic.files import named_errors
 from condic.runtime.codec import Codec
 from condic.runtime.commands.setup import Setup
-from condic.runtime.commands.tasks import Result, Task, perform
+from condic.runtime.commands.tasks import Plan, Result, Task, perform
 
 Program = Callable[..., Any]
 
@@ -79,7 +83,11 @@ def test_a_damaged_file_does_not_stop_the_others(
     [
         (["a.png", "b.png", "c.png"], "3 paths: give IN and OUT, or any number of IN and --out-dir"),
         (["a.png"], "one path: give IN and OUT"), (["a.png", "-", "--out-dir", "out"], "standard input has no name"),
-        (["a.png", "sub/a.png", "--out-dir", "out"], "would both become"),
+        (["a.png", "sub/a.png", "--out-dir", "out"], "a.png and sub/a.png would both become out/a.cdic; use two"),
+        ([f"{k % 2}/{k // 2}.png" for k in range(10)] + ["--out-dir", "out"], "out/2.cdic (and 2 more); use two"),
+        (["a.png", "a.cdic", "--skip"], "--skip goes with --out-dir, and without --force"),
+        (["a.png", "--out-dir", "out", "--skip", "--force"], "--skip goes with --out-dir, and without --force"),
+        (["a.png", ""], "an empty name"),
         (["a.png", "b.png", "--out-dir", "c.png"], "c.png: cannot be made a folder"),
     ],
 )  # fmt: skip
@@ -113,16 +121,53 @@ def test_a_terminal_shows_a_bar_and_a_pipe_does_not(
     assert done.stdout.startswith(b"3 done")
 
 
-def test_a_file_that_memory_runs_out_for_is_one_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_goes_on_where_it_was_interrupted(program: Program, pictures: list[Path], tmp_path: Path) -> None:
+    assert program("encode", pictures[1], "--out-dir", "out").code == 0
+    before = (tmp_path / "out" / "b.cdic").stat().st_mtime_ns
+    done = program("encode", *pictures, "--out-dir", "out", "--skip")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(b"2 done, 0 failed, 1 skipped; ")
+    assert (tmp_path / "out" / "b.cdic").stat().st_mtime_ns == before
+    assert json.loads(program("encode", *pictures, "--out-dir", "out", "--skip", "--json").out)["skipped"] == 3
+
+
+SETUP = Setup(None, "auto", 0, 1, as_json=False)
+PLAN = Plan(tuple(Task(Path(name), Path(f"{name}.cdic")) for name in ("a", "b\nb", "c")), several=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "summary"),
+    [
+        (MemoryError(), "b b: not enough memory", "2 done, 1 failed; 14 compressed bytes"),
+        (InputError("b\nb: broken"), "b b: broken", "2 done, 1 failed; 14 compressed bytes"),
+        (OSError(errno.ENOSPC, ""), "x.cdic: the disk is full", "1 done, 1 failed, 1 not tried; 7 compressed bytes"),
+    ],
+)
+def test_what_fails_of_several_is_a_line_and_a_full_disk_the_end(
+    capsys: pytest.CaptureFixture[str], error: Exception, message: str, summary: str
+) -> None:
     def work(task: Task) -> Result:
-        if task.source.name == "b":
-            raise MemoryError
+        if task is PLAN.tasks[1]:
+            with named_errors(Path("x.cdic")):
+                raise error
         return Result({"bytes": 7}, "")
 
-    tasks = [Task(Path(name), Path(f"{name}.cdic")) for name in "abc"]
     with pytest.raises(SystemExit) as end:
-        perform(tasks, work, Setup(None, "auto", 0, 1, as_json=False), several=True)
+        perform(PLAN, work, SETUP)
     assert end.value.code == 1
     out, err = capsys.readouterr()
-    assert err == "condic-run: b: not enough memory\n"
-    assert out.startswith("2 done, 1 failed; 14 compressed bytes")
+    assert err == f"condic-run: {message}\n"
+    assert out.startswith(summary)
+
+
+def test_warnings_name_the_file_of_several_that_they_are_about() -> None:
+    def work(task: Task) -> Result:
+        warnings.warn("of Pillow", UserWarning, stacklevel=1)
+        warnings.warn(CondicWarning(f"{task.source}: of condic"), stacklevel=1)
+        return Result({"bytes": 7}, "")
+
+    shown: list[str] = []
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: shown.append(str(message))
+        perform(PLAN, work, SETUP)
+    assert shown == [f"{name}: of {whose}" for name in ("a", "b\nb", "c") for whose in ("Pillow", "condic")]

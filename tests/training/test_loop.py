@@ -495,9 +495,9 @@ def test_the_command_trains_evaluates_and_calibrates(tmp_path: Path, photographs
         (["--time-budget", "soon"], "write it like 90s"),
         (["--steps", "1", "--crop", "200"], "multiple of 128"),
         (["--steps", "1", "--integers"], "give them with --init"),
-        (["--steps", "1", "--learning-rate", "nan"], "'nan' is not a number above 0"),
-        (["--steps", "1", "--learning-rate", "inf"], "'inf' is not a number above 0"),
-        (["--steps", "1", "--prior-share", "nan"], "'nan' is not a number above 0"),
+        (["--steps", "1", "--learning-rate", "nan"], "'nan' is not a finite number"),
+        (["--steps", "1", "--learning-rate", "inf"], "'inf' is not a finite number"),
+        (["--steps", "1", "--prior-share", "nan"], "'nan' is not a finite number"),
         (["--steps", "1", "--seed", "99999999999999999999999"], "is not in the range"),
     ],
 )
