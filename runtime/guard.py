@@ -121,7 +121,7 @@ def pack(positions: Sequence[int], sides: Sequence[bool]) -> bytes:
 def unpack(data: bytes | memoryview) -> Iterator[tuple[int, bool]]:
     """The inverse of `pack`: positions with their sides, one after the other, so that a long list takes no memory.
 
-    Raises StreamError, where it comes to it, for anything that `pack` does not give.
+    Raises StreamError, where it comes to it, for what is no such list, as docs/bitstream.md has it.
     """
     count, position = _read_count(data)
     if not count:

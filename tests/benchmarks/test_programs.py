@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from condic.benchmarks.commands.matrix import matrix
+from condic.benchmarks.commands.rd import rd
 from condic.benchmarks.matrix import Cell, Matrix
-from condic.errors import BackendError
+from condic.errors import BackendError, InputError
 from condic.runtime.codec import Codec
 
 pytest.importorskip("scipy")
@@ -57,6 +58,16 @@ def test_rd_measures_real_files_and_writes_a_report(bench: Run, folder: Path, bu
     assert "b.png" in page
     assert "not Kodak's" in done.stdout
     assert "nowhere.json" in bench("report", "rd.json", "nowhere.json", "--html", "all.html").stderr
+
+
+def test_an_image_too_small_to_measure_is_named_before_any_is_coded(
+    folder: Path, bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("condic.benchmarks.rate_distortion.measure", lambda *_: pytest.fail("an image was coded"))
+    Image.new("RGB", (200, 160)).save(tmp_path / "small.png")
+    done = CliRunner().invoke(rd, [str(folder / "a.png"), str(tmp_path / "small.png"), "--model", str(bundle_path)])
+    assert isinstance(done.exception, InputError)
+    assert "small.png: MS-SSIM needs" in str(done.exception)
 
 
 def test_size_finds_files_little_larger_than_their_information(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,9 +13,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from condic.errors import InputError  # noqa: E402
+from condic.export import guard  # noqa: E402
 from condic.export.build import Row, build_bundle  # noqa: E402
 from condic.export.cic_sr_graphs import describe  # noqa: E402
-from condic.export.guard import _measured, guarded, random_images  # noqa: E402
+from condic.export.guard import Record, Replay, _measured, guarded, largest_differences, random_images  # noqa: E402
 from condic.export.identity import bundle_id  # noqa: E402
 from condic.models import cic_sr  # noqa: E402
 from condic.models.cic_sr import CicSr  # noqa: E402
@@ -128,6 +129,39 @@ def test_the_guard_is_measured_at_every_kind_of_level(data_folder: Path) -> None
         guards = [latent.guard for latent in bundle.manifest.latents if latent.guard]
         assert [guard.levels for guard in guards] == [levels, levels]
         assert len(set(guards[1].deltas)) == len(levels)  # numbers grow with the level, and their last bits with them
+
+
+def test_differences_are_the_largest_of_all_images_and_backends(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, settings = read_bundle(data_folder / "cic-sr-t.condic"), guard._BACKENDS
+
+    def measured(images: list[np.ndarray], *others: str) -> np.ndarray:
+        chosen = {name: settings[name] for name in ("ort, 1 thread, as written", *others)}
+        monkeypatch.setattr(guard, "_BACKENDS", chosen)
+        found = largest_differences(bundle, images, lambda _: None, (32,))
+        return np.array([astuple(deltas) for levels in found.values() for deltas in levels.values()])
+
+    images, others = random_images(128)[1:3], ("ort, 1 thread", "torch")
+    each = [measured([image], other) for image in images for other in others]
+    np.testing.assert_array_equal(measured(images, *others), np.max(each, axis=0))
+
+
+def test_a_backend_that_fails_at_an_operator_is_left_out(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard.TorchBackend, "load", lambda *_: {}["Celu"])
+    begun: list[str] = []
+    bundle = read_bundle(data_folder / "cic-sr-t.condic")
+    largest_differences(bundle, random_images(128)[:1], begun.append, (32,))
+    assert begun
+    assert not any("torch" in x for x in begun)
+
+
+def test_a_difference_counts_in_either_direction() -> None:
+    record = Record()
+    codes = record.round(np.zeros(3), 0.1)
+    replay = Replay(record)
+    assert replay.round(np.array([0.5, 0.0, -0.7]), 0.1) is codes
+    assert replay.differences == [0.7]
 
 
 def test_images_to_measure_on_are_strong_and_have_the_spectrum_of_photographs() -> None:

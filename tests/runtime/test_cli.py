@@ -500,6 +500,7 @@ def test_a_picture_that_a_format_cannot_hold_is_refused_before_it_is_decoded(
     }
     for name, (target, message) in refused.items():
         assert_refused(run("decode", tmp_path / f"{name}.cdic", tmp_path / target), target, message)
+    assert run("decode", tmp_path / "wide.cdic", tmp_path / "small.webp", "--scale", "1/8").code == 0
     part = ("--region", "0,0,16384,1")
     assert_refused(run("decode", tmp_path / "wide.cdic", tmp_path / "a.webp", *part), refused["wide"][1])
     monkeypatch.undo()

@@ -101,12 +101,27 @@ def test_positions_beyond_any_file_are_refused():
         list(unpack(bytes([1, 39]) + b"\xff" * 2**21 + bytes(8)))
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(bytes([1, 40]) + bytes(7), "ends early", id="a remainder of 40 bits"),
+        pytest.param(b"\x80" * 9 + b"\0", "is not a list", id="a number of 10 bytes"),
+        pytest.param(bytes([17, 0]), "is not a list", id="more values than bits"),
+        pytest.param(bytes([0, 1]), "after its end", id="more than an empty list"),
+        pytest.param(bytes([1, 0, 1]), "after its end", id="padding that is not zero"),
+    ],
+)
+def test_what_the_format_does_not_have_is_refused(data, message):
+    with pytest.raises(StreamError, match=message):
+        list(unpack(data))
+
+
 def test_a_list_longer_than_the_image_takes_no_memory(at_most_allocated):
     entries = 2**22
     payload = pack(range(entries), [True] * entries)
     assert count_noted(payload) == entries
     with at_most_allocated(2**20):
-        decoding = GuardReader(payload)
+        decoding = GuardReader(payload, entries)
         decoding.round(np.zeros(10), 0.1)
     with pytest.raises(StreamError, match="values that the file does not have"):
         GuardReader(payload, entries - 1)

@@ -152,7 +152,7 @@ def test_the_python_functions_give_parts_too(bundle_path: Path, files: dict[int,
     whole = condic.decode(files[3], bundle_path, "ort")
     coded = condic.open(files[3], bundle_path, "ort")
     assert np.array_equal(condic.decode(files[3], bundle_path, "ort", region=(5, 6, 7, 8)), whole[6:14, 5:12])
-    assert np.array_equal(coded.decode((5, 6, 7, 8)).image, whole[6:14, 5:12])
+    assert np.array_equal(coded.decode(tuple(np.array([5, 6, 7, 8]))).image, whole[6:14, 5:12])
     assert coded.preview(8).image.shape == (38, 49, 3)
 
 

@@ -11,7 +11,7 @@ import pytest
 from condic.errors import BundleError
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
-from condic.runtime.manifest import TensorSpec
+from condic.runtime.manifest import WHOLE, TensorSpec
 from condic.runtime.tiles import Evaluation, Region, _as_int16
 
 Drawing = Callable[..., np.ndarray]
@@ -67,7 +67,16 @@ def test_the_tiles_that_meet_a_region_cover_it_once(bundle: Bundle) -> None:
         assert times.max() == 1
         assert (times[within.top : within.bottom, within.left : within.right] == 1).all()
     assert len(list(evaluation.tiles(Region(3, 6, 0, 3)))) == 1
-    assert list(evaluation.tiles(Region(7, 8, 9, 10))) == [Region(6, 8, 9, 10)]
+    assert list(evaluation.tiles(Region(7, 8, 8, 10))) == [Region(6, 8, 6, 9), Region(6, 8, 9, 10)]
+
+
+@pytest.mark.parametrize(("halo", "tile", "tiles"), [(0, 64, 12), (WHOLE, 128, 1)])
+def test_a_tile_is_no_smaller_than_the_alignment_and_whole_for_graphs_that_need_it(
+    bundle: Bundle, halo: int, tile: int, tiles: int
+) -> None:
+    manifest = replace(bundle.manifest, graphs=tuple(replace(x, halo=halo) for x in bundle.manifest.graphs))
+    evaluation = Evaluation(manifest, lambda role, inputs: [], 384, 512, tile=tile)
+    assert len(list(evaluation.tiles(evaluation.whole))) == tiles
 
 
 @pytest.mark.parametrize("tile", [None, 128, 256])
@@ -87,6 +96,20 @@ def test_tiles_are_put_together_and_a_single_one_is_not_copied(bundle: Bundle, t
     evaluation.note(step)
     assert np.array_equal(evaluation.keep("prior.y"), image[:, :1, ::32, ::32].repeat(latent.channels, axis=1))
     assert any(evaluation.keep("prior.y") is x for x in made) == (tile is None)
+
+
+def test_what_has_no_extent_is_the_same_in_every_tile(bundle: Bundle) -> None:
+    (step,) = (x for x in bundle.manifest.encode if "prior.y" in x.outputs)
+    row = TensorSpec("prior.y", 5, 0)
+    graphs = tuple(replace(x, outputs=(row,)) if x.role == step.target else x for x in bundle.manifest.graphs)
+    row_of_ones = np.ones((1, 5, 1, 1), np.float32)
+    evaluation = Evaluation(
+        replace(bundle.manifest, graphs=graphs), lambda role, inputs: [row_of_ones], 256, 128, tile=128
+    )
+    for name in step.inputs:
+        evaluation.give(name, row_of_ones)
+    evaluation.note(step)
+    assert evaluation.keep("prior.y") is row_of_ones
 
 
 def test_cutting_respects_strides_and_origins() -> None:

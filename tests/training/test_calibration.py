@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_symbols_of_a_gaussian_keep_its_tables() -> None:
 
 
 def test_a_few_symbols_change_little() -> None:
-    fitted = fit_mixture(_counts({30: np.array([40])}))
+    fitted = fit_mixture(_counts({30: np.zeros(10, np.int64)}))
     symbols = _drawn(30, (0.0, 1.0, 1.0), 3)
     assert _bits(fitted, 30, symbols) < 1.01 * _bits(plain_gaussians(SCALES), 30, symbols)
 
@@ -81,9 +82,15 @@ def test_few_symbols_that_lead_the_search_astray_still_give_numbers() -> None:
     assert (fitted[21] != plain_gaussians(1)[0]).all()
 
 
+def test_symbols_of_which_the_search_finds_no_numbers_keep_their_gaussian(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_FIRST_GUESS", (0.2, math.nan, 1.5))
+    fitted = fit_mixture(_counts({20: np.array([1, 0, 2]), 30: np.array([40])}))
+    assert torch.equal(fitted, plain_gaussians(SCALES))
+
+
 def test_outliers_are_left_to_the_escape() -> None:
     symbols = _drawn(10, (0.0, 1.0, 1.0), 4)
-    fitted = fit_mixture(_counts({10: np.append(symbols, [900, -900])}))
+    fitted = fit_mixture(_counts({10: np.append(symbols, [6, -6] * 20)}))
     assert _bits(fitted, 10, symbols) < 1.001 * _bits(plain_gaussians(SCALES), 10, symbols)
 
 
@@ -121,6 +128,15 @@ def test_weights_that_give_no_numbers_are_refused(photographs: Path, part: str, 
     sampler = CropSampler(load_photographs([photographs], 128).images, 128, 2, 64, 0)
     with pytest.raises(InputError, match="infinity or NaN: the training has diverged"):
         calibrate(model, sampler, torch.device("cpu"), batches=2)
+
+
+def test_weights_of_levels_that_no_crop_had_are_looked_at_too(photographs: Path) -> None:
+    model = build_codec("dcic-sgp", "t")
+    with torch.no_grad():
+        model.main_gain.log_gain.anchors[3] = math.nan
+    sampler = CropSampler(load_photographs([photographs], 128).images, 128, 1, 64, 0)
+    with pytest.raises(InputError, match=r"main_gain\.log_gain.* infinity or NaN"):
+        calibrate(model, sampler, torch.device("cpu"), batches=2)  # the lowest level and the highest
 
 
 @pytest.mark.parametrize("codec", ["dcic-sgp", "cic-sr"])

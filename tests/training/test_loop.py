@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import json
 import math
@@ -10,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import save_file
 
 from condic.errors import InputError
@@ -30,6 +33,7 @@ from condic.training.checkpoint import CHECKPOINT_VERSION, load_checkpoint, save
 from condic.training.cli import train
 from condic.training.data import CropSampler, load_photographs
 from condic.training.evaluation import evaluate
+from condic.training.session import _report_freezing
 
 _CPU = torch.device("cpu")
 
@@ -85,7 +89,14 @@ def test_a_stopped_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path
 def test_learning_rates_warm_up_and_fall_in_each_part_of_a_run(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path, steps=1000)
     trainer.settings = replace(trainer.settings, entropy_fraction=0.2)
-    for done, share, entropy in ((0, 0.1, 3), (100, 0.505, 3), (200, 0.1, 1), (600, 0.505, 1), (1000, 0.01, 1)):
+    for done, share, entropy in (
+        (0, 0.1, 3),
+        (5, 0.5990844, 3),
+        (100, 0.505, 3),
+        (200, 0.1, 1),
+        (600, 0.505, 1),
+        (1000, 0.01, 1),
+    ):
         trainer.step = done
         assert trainer._learning_rates() == pytest.approx((3e-3 * share, entropy * 1e-3 * share, 1e-3 * share))
     tables, entropy_path, transforms = ({id(p) for p in g["params"]} for g in trainer.optimiser.param_groups)
@@ -103,12 +114,51 @@ def test_a_run_ends_by_its_steps_or_its_time_whichever_comes_first(tmp_path: Pat
         assert trainer.fraction() == done
 
 
-def test_the_average_follows_fast_at_first(tmp_path: Path, photographs: Path) -> None:
+@pytest.mark.parametrize(("done", "share"), [(0, 0.9), (10**6, 0.001)])
+def test_the_average_follows_fast_at_first(tmp_path: Path, photographs: Path, done: int, share: float) -> None:
     trainer = _trainer(tmp_path)
+    trainer.step = done
     before = {name: tensor.clone() for name, tensor in trainer.ema.items()}
     trainer._take_step(*_sampler(photographs).at(0))
     for name, tensor in trainer.model.state_dict().items():
-        assert torch.allclose(trainer.ema[name], torch.lerp(before[name], tensor, 0.9), atol=1e-6), name
+        assert torch.allclose(trainer.ema[name], torch.lerp(before[name], tensor, share), atol=1e-6), name
+
+
+def test_bases_are_renewed_once_there_is_more_than_their_gradient_and_every_20_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, renewed = _trainer(tmp_path), list[int]()
+    monkeypatch.setattr(trainer._training_step, "run", lambda *_, **__: None)
+    monkeypatch.setattr(trainer.optimiser, "renew_bases", lambda: renewed.append(trainer.step))
+    for _ in range(45):
+        trainer._take_step(None, None)
+    assert renewed == [2, 22, 42]
+
+
+def test_a_run_that_fails_leaves_no_threads_at_work(tmp_path: Path, photographs: Path) -> None:
+    broken = SimpleNamespace(step=lambda progress: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:  # what it holds lives on
+        _trainer(tmp_path).run(_sampler(photographs), 1, [broken])
+    assert caught
+    assert not [x.name for x in threading.enumerate() if x.name.startswith("crops")]
+
+
+def test_while_the_entropy_path_learns_alone_nothing_else_changes(tmp_path: Path, photographs: Path) -> None:
+    trainer, sampler = _trainer(tmp_path), _sampler(photographs)
+    trainer.settings = replace(trainer.settings, entropy_fraction=1.0)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    for k in range(2):
+        trainer._take_step(*sampler.at(k))
+    changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed
+    assert changed <= dict(trainer.model.entropy_path_parameters()).keys()
+
+
+def test_the_average_is_what_is_calibrated_and_written(tmp_path: Path, photographs: Path) -> None:
+    trainer = _trainer(tmp_path)
+    average = trainer.ema["synthesis.head.conv.weight"].mul_(0.5).clone()
+    trainer.calibrate(_sampler(photographs))
+    assert torch.equal(_loaded(trainer.settings.weights_path).synthesis.head.conv.weight, average.half().float())
 
 
 def test_the_share_of_the_prior_reaches_the_loss(
@@ -276,6 +326,18 @@ def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(tmp_path: Path, ph
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 
+def test_steps_skipped_since_the_last_report_count_at_the_end(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(loop.REPORT_EVERY, "cpu", 3)
+    trainer = _trainer(tmp_path, steps=4)
+    monkeypatch.setattr(trainer, "save", lambda: None)
+    with torch.no_grad():
+        trainer.model.synthesis.head.conv.bias.fill_(float("nan"))
+    trainer.run(_sampler(photographs), 1, [])
+    assert trainer.skipped == 4
+
+
 def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
     _trainer(tmp_path / "run").save()
     with pytest.raises(InputError, match="preset t, asked for dcic-sgp preset s"):
@@ -329,6 +391,15 @@ def test_a_run_is_not_replaced_unless_that_is_asked_for(tmp_path: Path, photogra
     assert CliRunner().invoke(train, [*words, "--steps", "1", "--force"], catch_exceptions=False).exit_code == 0
     assert not rows.exists() or first not in rows.read_text()
     assert load_checkpoint(checkpoint, "dcic-sgp", "t").step == 1
+
+
+def test_a_run_that_goes_on_elsewhere_does_not_replace_one_either(tmp_path: Path, photographs: Path) -> None:
+    for name in ("here", "there"):
+        _trainer(tmp_path / name).save()
+    words = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 9 --out {tmp_path / 'here'}".split()
+    done = CliRunner().invoke(train, [*words, "--resume", str(tmp_path / "there" / "checkpoint.pt")])
+    assert isinstance(done.exception, InputError)
+    assert "holds a run" in str(done.exception)
 
 
 def test_weights_come_back_from_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,22 +520,23 @@ def test_weights_of_another_preset_name_the_tensor(tmp_path: Path) -> None:
         load_weights(DcicSgp("s"), tmp_path / "t.safetensors")
 
 
+@pytest.mark.parametrize(("lowest", "highest", "said"), [(0.0016, 0.09, False), (0.002, 0.05, True)])
 def test_weights_of_a_former_range_of_lambda_start_where_its_levels_lie_today(
-    tmp_path: Path, photographs: Path
+    tmp_path: Path, photographs: Path, lowest: float, highest: float, said: bool
 ) -> None:
     former = DcicSgp("t")
     before = former.main_gain.log_gain.rows()[:, 0].detach()  # a line over the levels
-    save_weights(former.state_dict(), tmp_path / "former.safetensors", {"loss": "mse"})
+    lambdas = {"lowest_lambda": str(lowest), "highest_lambda": str(highest)} if said else {}
+    save_weights(former.state_dict(), tmp_path / "former.safetensors", {"loss": "mse", **lambdas})
     arguments = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 0".split()
     line = [*arguments, "--init", str(tmp_path / "former.safetensors"), "--out", str(tmp_path)]
     assert CliRunner().invoke(train, line, catch_exceptions=False).exit_code == 0
     today = DcicSgp("t")
     load_weights(today, tmp_path / "dcic-sgp-t.safetensors")
     after = today.main_gain.log_gain.rows()[:, 0].detach()
-    low, high = LAMBDA_RANGE["mse"]
-    stretch = math.log(high / low) / math.log(0.09 / 0.0016)
-    assert float(after[63]) == pytest.approx(float(before[63]), abs=2e-3)  # float16
-    assert float(after[63] - after[0]) == pytest.approx(stretch * float(before[63] - before[0]), abs=4e-3)
+    for level, x in zip((0, 63), LAMBDA_RANGE["mse"], strict=True):
+        share = math.log(x / lowest) / math.log(highest / lowest)
+        assert float(after[level]) == pytest.approx(float(before[0] + share * (before[63] - before[0])), abs=4e-3)
 
 
 def test_the_command_trains_evaluates_and_calibrates(tmp_path: Path, photographs: Path) -> None:
@@ -558,10 +630,42 @@ def test_a_run_of_integers_goes_on_as_if_it_had_not_stopped(tmp_path: Path, phot
         assert torch.equal(tensor, rest.model.state_dict()[name]), name
 
 
+def test_an_evaluation_of_integers_is_of_those_of_the_average(tmp_path: Path, photographs: Path) -> None:
+    sampler, trainer = _sampler(photographs), _trainer(tmp_path)
+    trainer.calibrate(sampler)
+    trainer.model.freeze()
+    average = DcicSgp("t")
+    average.load_state_dict({name: tensor * 3 for name, tensor in trainer.ema.items()})
+    trainer.ema = {name: tensor.clone() for name, tensor in average.state_dict().items()}
+    average.freeze()
+    assert trainer.evaluate(sampler.images[:1]) == evaluate(average, sampler.images[:1], _CPU)
+
+
 def test_the_cost_of_freezing_is_reported(tmp_path: Path, photographs: Path) -> None:
     arguments = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 5 --evaluate {photographs}".split()
     result = CliRunner().invoke(train, [*arguments, "--out", str(tmp_path / "o")], catch_exceptions=False)
     assert "integers on the entropy path change the rate by" in result.stderr
+
+
+@pytest.mark.parametrize(("change", "told"), [(0.004, False), (0.006, True)])
+def test_integers_that_cost_more_than_half_a_percent_are_to_be_fine_tuned(
+    tmp_path: Path, change: float, told: bool
+) -> None:
+    console = Console(file=io.StringIO(), width=500)
+    _report_freezing(console, [change] * 5, _trainer(tmp_path).settings)
+    assert ("--integers --out NEW" in console.file.getvalue()) == told
+
+
+def test_runs_of_one_seed_have_the_same_weights(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("condic.training.session._PIXELS_TO_START_FROM", 2**15)
+    monkeypatch.setattr(loop, "calibrate", lambda *_: None)
+    words = f"--preset t --data {photographs} --crop 128 --batch 2 --steps 1 --seed 7 --out".split()
+    for name in "ab":
+        assert CliRunner().invoke(train, [*words, str(tmp_path / name)], catch_exceptions=False).exit_code == 0
+    first, second = (_loaded(tmp_path / name / "dcic-sgp-t.safetensors").state_dict() for name in "ab")
+    assert all(map(torch.equal, first.values(), second.values()))
 
 
 def test_an_ablation_is_not_exported(tmp_path: Path, photographs: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from condic.models.dcic_sgp import DcicSgp
+from condic.training import session
 from condic.training.data import CropSampler, load_photographs
 from condic.training.evaluation import evaluate, to_batch
 from condic.training.start import start_from_photographs, start_from_principal_components
@@ -24,6 +26,12 @@ def test_the_first_step_already_codes_pictures(photographs: Path) -> None:
     before, after = (evaluate(model, images[:2], _CPU, [63])[0] for model in (random, started))
     assert after.psnr > before.psnr + 6
     assert after.preview_psnr > before.preview_psnr + 6
+
+
+def test_a_start_is_from_so_many_pixels_at_least(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_PIXELS_TO_START_FROM", 5 * 128**2)
+    sampler = CropSampler(load_photographs([photographs], 128).images, 128, 2, 64, 0)
+    assert session._first_crops(sampler).shape == (6, 3, 128, 128)
 
 
 def test_scales_start_at_those_of_the_latents(photographs: Path) -> None:

@@ -176,6 +176,25 @@ def test_a_step_whose_gradients_are_not_finite_changes_nothing(capture: Traced |
     assert not all(map(torch.equal, before, _lasting(steps)))
 
 
+def test_the_pictures_of_steps_of_the_entropy_path_are_previews() -> None:
+    assert 0 < Steps(dcic_sgp()).report(0, entropy_only=True).means["psnr"] < 30
+
+
+def test_a_batch_beyond_all_others_moves_no_further_than_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, norms = Steps(_fragile()), list[float]()
+    parameters, step = list(steps.model.parameters()), steps.optimiser.step
+
+    def note() -> None:
+        norms.append(float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])))
+        step()
+
+    monkeypatch.setattr(steps.optimiser, "step", note)
+    for k, spoilt in enumerate((1.0, 1e3)):
+        steps.model.spoilt.fill_(spoilt)
+        assert steps.report(k).skipped == 0
+    assert norms == pytest.approx([1, 1], rel=1e-3)
+
+
 def test_steps_that_are_skipped_at_the_very_start_harm_nothing() -> None:
     capture = Counted()
     steps = Steps(_fragile(), capture)
