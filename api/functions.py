@@ -15,10 +15,11 @@ import numpy.typing as npt
 from condic.coded_image import CodedImage
 from condic.errors import InputError
 from condic.files import Source, named, read_source
-from condic.runtime.backends import LOADING, BackendOptions
+from condic.runtime.backends import BackendOptions
 from condic.runtime.bitstream import MAGIC, Limits, read_header
 from condic.runtime.bundle import version_of
 from condic.runtime.codec import Codec, load_codec
+from condic.runtime.forks import LOADING
 from condic.runtime.pictures import as_picture
 from condic.runtime.rate_control import DEFAULT_QUALITY, encode_for
 from condic.runtime.shipped import DEFAULT_MODEL, find_bundle, model_of

@@ -5,10 +5,6 @@ A backend registers itself in the entry-point group `condic.backends`; nothing h
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +17,7 @@ import numpy as np
 from condic.errors import BackendError, CondicError, InputError, OutOfMemoryError, first_line, install_hint
 from condic.runtime.arrays import Tensor, is_whole
 from condic.runtime.bundle import Bundle
+from condic.runtime.forks import LOADING, let_forks_end
 from condic.runtime.known_answer import check_known_answer
 from condic.runtime.manifest import Graph
 
@@ -84,32 +81,6 @@ class Backend(Protocol):
         ...
 
 
-LOADING = threading.RLock()
-"""Held while a codec is opened or a graph is loaded on the host; free in a forked process, whoever held it before."""
-_ON_HOST: weakref.WeakSet[LoadedGraphs] = weakref.WeakSet()
-
-
-@cache
-def _let_forked_processes_end() -> None:
-    """A forked process has no threads but one, and whatever joins the others waits for ever.
-
-    Libraries do when graphs are let go of, so there those are kept that came from the parent; and ONNX Runtime since
-    1.29 and OpenVINO do when the C library runs what was left to do at exit, so there that is nothing.
-    """
-    if not hasattr(os, "register_at_fork"):
-        return
-    libc = ctypes.CDLL(None)
-
-    def in_child() -> None:
-        LOADING._at_fork_reinit()  # type: ignore[attr-defined]
-        for graphs in _ON_HOST:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(graphs))
-        if hasattr(libc, "on_exit"):  # of glibc
-            libc.on_exit(libc._exit, None)  # is called first, with the exit code
-
-    os.register_at_fork(after_in_child=in_child)
-
-
 class LoadedGraphs:
     """The graphs of a bundle on one backend, each loaded when first run; exact ones pass their known-answer test then.
 
@@ -125,8 +96,7 @@ class LoadedGraphs:
 
             self._lock = SETTING_UP  # programs are built under it, and load what they run
         else:
-            _ON_HOST.add(self)
-            _let_forked_processes_end()
+            let_forks_end(self)
 
     def load(self, role: str) -> Runner:
         """The graph's runner. Raises BackendError if the backend cannot load it or fails its known-answer test."""

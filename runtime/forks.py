@@ -1,0 +1,44 @@
+"""Processes that are forked once a model is open, as `gunicorn --preload` does: they code, open others, and end.
+
+A forked process has no threads but one, and whatever waits for another waits for ever: for a lock that it held, or for
+its end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from functools import cache
+
+LOADING = threading.RLock()
+"""Held while a codec is opened or a graph is loaded on the host; free in a forked process, whoever held it before."""
+_sessions: weakref.WeakSet[object] = weakref.WeakSet()
+
+
+def let_forks_end(sessions: object) -> None:
+    """Lets processes end that are forked while an object has sessions of a library with threads of its own.
+
+    Libraries join these when they let go of sessions, so a forked process keeps those that came from its parent; and
+    ONNX Runtime since 1.29 and OpenVINO do when the C library runs what was left to do at exit, so there that is
+    nothing.
+    """
+    _sessions.add(sessions)
+    _watch()
+
+
+@cache
+def _watch() -> None:
+    if not hasattr(os, "register_at_fork"):
+        return
+    libc = ctypes.CDLL(None)
+
+    def in_child() -> None:
+        LOADING._at_fork_reinit()  # type: ignore[attr-defined]
+        for each in _sessions:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+        if hasattr(libc, "on_exit"):  # of glibc
+            libc.on_exit(libc._exit, None)  # is called first, with the exit code
+
+    os.register_at_fork(after_in_child=in_child)
