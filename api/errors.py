@@ -1,9 +1,10 @@
-"""Everything that condic raises because of its input. Anything else that escapes is a bug."""
+"""Everything that condic raises because of its input, and helpers for it. Anything else that escapes is a bug."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 
 
 class CondicError(Exception):
@@ -64,6 +65,11 @@ def within_memory() -> Iterator[None]:
         raise
     except MemoryError as error:
         raise OutOfMemoryError("not enough memory") from error
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer, NumPy's included; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def first_line(error: Exception) -> str:

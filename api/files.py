@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from condic.errors import CondicError, InputError, within_memory
+from condic.errors import CondicError, InputError, OutOfMemoryError, within_memory
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """What is read from: a path, bytes, or an open file (from where it stands to its end)."""
@@ -32,7 +32,7 @@ _REASONS = {
 
 
 def read_source(source: Source, begin: bytes = b"") -> bytes | memoryview:
-    """All bytes of a source; for the path `-`, of standard input. Raises InputError, which names it.
+    """All bytes of a source; for the path `-`, of standard input. Raises InputError, OutOfMemoryError, which name it.
 
     Of a file that does not begin with `begin`, only the first kilobyte, whose reader will say what is wrong with it:
     the rest, which may be a film or have no end, is not waited for.
@@ -44,7 +44,9 @@ def read_source(source: Source, begin: bytes = b"") -> bytes | memoryview:
             return _bytes_in_a_row(source)
         with _opened(source) as file:
             return _bytes_of(file, begin)
-    except (OSError, ValueError, MemoryError) as error:
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{name_of(source)}: not enough memory") from error
+    except (OSError, ValueError) as error:
         raise InputError(f"{name_of(source)}: {reason(error)}") from error
 
 
@@ -245,6 +247,15 @@ def replace_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def is_of_no_room(error: BaseException | None) -> bool:
+    """Whether an error comes from a disk, or a quota, that is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
+
+
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
     """Within it, what the system refuses is an InputError that names the path."""
@@ -256,8 +267,6 @@ def named_errors(path: Path) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """Why the system, or a library, refused something: one line."""
-    if isinstance(error, MemoryError):
-        return "too large for this machine's memory"
     known = _REASONS.get(error.errno or 0) if isinstance(error, OSError) else None
     return known or (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 

@@ -19,7 +19,7 @@ from condic.runtime.backends import BackendOptions
 from condic.runtime.bitstream import MAGIC, Limits, read_header
 from condic.runtime.bundle import version_of
 from condic.runtime.codec import Codec, load_codec
-from condic.runtime.forks import LOADING
+from condic.runtime.forks import loading
 from condic.runtime.pictures import as_picture
 from condic.runtime.rate_control import DEFAULT_QUALITY, encode_for
 from condic.runtime.shipped import DEFAULT_MODEL, find_bundle, model_of
@@ -131,7 +131,8 @@ _codecs: OrderedDict[tuple[object, ...], Codec] = OrderedDict()
 def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads: int = 0) -> Codec:
     """A codec that keeps its sessions; safe to share between threads. The four that were used last are kept.
 
-    A bundle that has changed since, or another one of the same name in another folder, is another codec.
+    A bundle that has changed since, or another one of the same name in another folder, is another codec; its file has
+    to stay.
 
     `threads`: of the backend, at most 256; 0 lets it choose. `codec.backend` says which backend `auto` has found.
     Raises BundleError, BackendError, and InputError for other arguments than these.
@@ -142,7 +143,7 @@ def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads
     key = (version_of(find_bundle(str(model))), backend, threads)
     codec = _codecs.get(key)  # without the lock, which others may hold for seconds
     if codec is None:
-        with LOADING:  # or threads that come at once would each open one
+        with loading():  # or threads that come at once would each open one
             codec = _codecs.get(key) or load_codec(str(model), backend, threads)
             _codecs[key] = codec
             while len(_codecs) > _MOST_CODECS:

@@ -108,7 +108,9 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
 def _bytes_of(name: str, value: object) -> bytes:
     """Metadata as `save` is given it. Raises InputError."""
     if isinstance(value, Image.Exif):
-        return value.tobytes() if len(value) else b""
+        data, held = value.tobytes(), Image.Exif()
+        held.load(data)  # `len` of the one that is given counts no directory within it
+        return data if len(held) else b""
     if isinstance(value, str) and name == "xmp":
         return value.encode()
     if not isinstance(value, bytes | bytearray | memoryview | None):

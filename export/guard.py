@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +16,10 @@ from condic.export.torch_backend import TorchBackend
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle, check_bundle
 from condic.runtime.codec import Codec
-from condic.runtime.guard import LARGEST_DELTA, Codes, GuardWriter
-from condic.runtime.manifest import Deltas, Guard, Manifest
+from condic.runtime.guard import LARGEST_DELTA, Codes, GuardWriter, Rounding
+from condic.runtime.manifest import Deltas, Guard, Manifest, is_first_table, is_quality_table
+
+R = TypeVar("R", bound=Rounding)
 
 SAFETY = 4
 """Deltas are this multiple of the largest difference."""
@@ -103,7 +107,7 @@ def largest_differences(
 def _rows(bundle: Bundle, level: int) -> bytes:
     """What a level is: a published model has the same rows at all of them."""
     tables = sorted(bundle.tables.items())
-    return b"".join(table[level].tobytes() for name, table in tables if name.startswith(("quality.", "first.")))
+    return b"".join(table[level].tobytes() for name, table in tables if is_quality_table(name) or is_first_table(name))
 
 
 def _can_run(setting: tuple[str, BackendOptions, str], bundle: Bundle) -> bool:
@@ -122,6 +126,17 @@ def _torch_runs(bundle: Bundle, options: BackendOptions) -> bool:
     return True
 
 
+class _Kept(Generic[R]):
+    """Makes roundings, and keeps the last one: where memory runs out, coding begins again."""
+
+    def __init__(self, make: Callable[[], R]) -> None:
+        self._make = make
+
+    def __call__(self) -> R:
+        self.last = self._make()
+        return self.last
+
+
 def _open(bundle: Bundle, setting: tuple[str, BackendOptions, str]) -> Codec:
     return Codec(bundle, setting[0], setting[1])
 
@@ -132,14 +147,9 @@ def _encode(
     coded = []
     for image in images:
         for level in levels:
-            records: list[Record] = []
-
-            def begin() -> Record:
-                records.append(Record())  # noqa: B023 is called at once
-                return records[-1]  # noqa: B023
-
-            data = codec.pack(codec.host.quantise(image, level, begin_rounding=begin))
-            coded.append((level, records[-1], data))
+            record = _Kept(Record)
+            data = codec.pack(codec.host.quantise(image, level, begin_rounding=record))
+            coded.append((level, record.last, data))
     return coded
 
 
@@ -148,9 +158,9 @@ def _compare(
 ) -> None:
     """Widens `largest` to how far a codec's numbers are from those recorded."""
     for level, record, data in coded:
-        replay = Replay(record)
-        codec.decode(data, rounding=replay)
-        for (name, kind), difference in zip(_rounded(codec.bundle.manifest), replay.differences, strict=True):
+        replay = _Kept(partial(Replay, record))
+        codec.decode(data, begin_rounding=replay)
+        for (name, kind), difference in zip(_rounded(codec.bundle.manifest), replay.last.differences, strict=True):
             known = largest[name][level]
             largest[name][level] = replace(known, **{kind: max(difference, getattr(known, kind))})
 

@@ -33,6 +33,8 @@ def known_answer(
     source.network.double()
     double = source.run([x.double() for x in inputs])
     source.network.float()
+    if not sums:
+        raise InputError(f"graph {source.role} has `limits`, but runs no layer that computes in integers (ExactConv)")
     largest = max(sums) / SUM_LIMIT
     if largest >= 1:
         raise InputError(f"graph {source.role}: sums of up to {max(sums):.0f} are not exact in float32 (2^24 and more)")

@@ -1,4 +1,4 @@
-"""What arrays hold, by name, and what counts as an integer."""
+"""What arrays hold, by name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,3 @@ Tensor = npt.NDArray[np.float32]
 """What graphs take and give, [1, C, H, W]."""
 Integers = npt.NDArray[np.int32]
 """A latent [C, H, W] in 1/16."""
-
-
-def is_whole(value: object) -> bool:
-    """Whether a value is an integer, NumPy's included; True and False are none."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

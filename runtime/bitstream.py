@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import IntFlag
 
-from condic.errors import InputError, IntegrityError, LimitError, StreamError
+from condic.errors import InputError, IntegrityError, LimitError, StreamError, is_whole
 from condic.kernels import crc32c
 
 MAGIC = b"CDIC"
@@ -47,7 +47,7 @@ class Limits:
     def __post_init__(self) -> None:
         """Raises InputError for what is no number of anything."""
         for name, value in asdict(self).items():
-            if not isinstance(value, int) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise InputError(f"limit of {name} {value!r}: give an integer from 1")
 
     def check(self, width: int, height: int) -> None:

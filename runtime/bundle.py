@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condic.errors import BundleError
+from condic.files import write_file
 from condic.runtime.consistency import first_problem
 from condic.runtime.manifest import Manifest, parse_manifest
 
@@ -86,8 +87,11 @@ def version_of(path: Path) -> tuple[str, int, int]:
 
 
 def write_bundle(bundle: Bundle, path: Path) -> None:
-    """Writes a bundle as a zip file with fixed time stamps: the same content gives the same bytes."""
-    path.write_bytes(_zip(bundle_files(bundle)))
+    """Writes a bundle as a zip file with fixed time stamps: the same content gives the same bytes.
+
+    It takes its place when it is whole. Raises InputError.
+    """
+    write_file(path, _zip(bundle_files(bundle)))
 
 
 def bundle_files(bundle: Bundle) -> dict[str, bytes]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from condic.errors import InputError
-from condic.runtime.arrays import Pixels, Tensor, is_whole
+from condic.errors import InputError, is_whole
+from condic.runtime.arrays import Pixels, Tensor
 from condic.runtime.bitstream import Flags
 from condic.runtime.pictures import grey_of
 from condic.runtime.pixels import as_pixels

@@ -19,10 +19,11 @@ from condic.errors import (
     InputError,
     SizeError,
     StreamError,
+    is_whole,
     within_memory,
 )
 from condic.files import Source, named, read_source
-from condic.runtime.arrays import Pixels, is_whole
+from condic.runtime.arrays import Pixels
 from condic.runtime.backends import BackendOptions, LoadedGraphs, open_graphs
 from condic.runtime.bitstream import GUARD, MAGIC, Header, Limits, Section, Stream, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
@@ -131,6 +132,7 @@ class Codec:
         image's place and is the end.
         """
 
+        @within_memory()
         def begin(image: Any) -> Callable[[], bytes]:
             picture = as_picture(image, limits)
             if picture.alpha is not None:  # read again in the second half, when the caller's array may hold the next
@@ -152,7 +154,7 @@ class Codec:
         if self._device is not None:
             with suppress(DeviceMemoryError, SizeError):
                 finish = self._device.begin_encoding(picture.colours(), quality, timings)
-                return lambda: self._file(picture, quality, finish())
+                return within_memory()(lambda: self._file(picture, quality, finish()))
         quantised = self.host.quantise(picture, quality, timings)
         return lambda: self.pack(quantised, timings)
 
@@ -179,7 +181,7 @@ class Codec:
         timings: Timings | None = None,
         limits: Limits | None = None,
         region: Sequence[int] | None = None,
-        rounding: Rounding | None = None,
+        begin_rounding: Callable[[], Rounding] | None = None,
         *,
         latents: bool = False,
     ) -> Decoded:
@@ -189,8 +191,8 @@ class Codec:
         pixels that decoding everything gives there. The latents are decoded whole whatever it is, since the entropy
         coder knows no places; the synthesis runs for the tiles that have a share in it.
 
-        `rounding` takes the place of the file's guard: for measurements. `latents` asks for the integer latents too,
-        several times as many bytes as the image.
+        What `begin_rounding` makes takes the place of the file's guard: for measurements. `latents` asks for the
+        integer latents too, several times as many bytes as the image.
 
         Raises InputError if the file cannot be read or has no such region, StreamError or IntegrityError for what is
         wrong with it, BundleError if it was made with another model, BackendError as `encode`.
@@ -198,7 +200,9 @@ class Codec:
         timings = timings or Timings()
         return _named_begin(
             source,
-            lambda data: self._begin(data, "decode", timings, limits, region, rounding=rounding, latents=latents),
+            lambda data: self._begin(
+                data, "decode", timings, limits, region, begin_rounding=begin_rounding, latents=latents
+            ),
         )()
 
     def decode_many(
@@ -241,8 +245,8 @@ class Codec:
 
     def _begin(
         self, data: bytes | memoryview, kind: Kind, timings: Timings, limits: Limits | None,
-        region: Sequence[int] | None = None, reduction: int = 1, rounding: Rounding | None = None, *,
-        latents: bool,
+        region: Sequence[int] | None = None, reduction: int = 1, *,
+        begin_rounding: Callable[[], Rounding] | None = None, latents: bool,
     ) -> Callable[[], Decoded]:  # fmt: skip
         """Reads a file and, on the host, decodes its latents; gives a function for the rest, for any thread.
 
@@ -260,14 +264,14 @@ class Codec:
             return Decoded(canvas.image(), metadata, integers if latents else {})
 
         if self.graphs.backend.driver is None:
-            draw = self.host.begin_decoding(stream, kind, canvas, timings, rounding)
+            draw = self.host.begin_decoding(stream, kind, canvas, timings, begin_rounding)
             return lambda: finish(draw())
 
         def on_device() -> Latents:
             if self._device is not None:
                 with suppress(DeviceMemoryError, SizeError):
                     return self._device.decode(kind, stream, canvas.draw_pixels, timings, latents=latents)
-            return self.host.begin_decoding(stream, kind, canvas, timings, rounding)()
+            return self.host.begin_decoding(stream, kind, canvas, timings, begin_rounding)()
 
         return lambda: finish(on_device())
 

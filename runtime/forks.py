@@ -12,8 +12,7 @@ import threading
 import weakref
 from functools import cache
 
-LOADING = threading.RLock()
-"""Held while a codec is opened or a graph is loaded on the host; free in a forked process, whoever held it before."""
+_loading = threading.RLock()
 _sessions: weakref.WeakSet[object] = weakref.WeakSet()
 
 
@@ -28,6 +27,15 @@ def let_forks_end(sessions: object) -> None:
     _watch()
 
 
+def loading() -> threading.RLock:
+    """The lock to hold while a codec is opened or a graph is loaded on the host.
+
+    It is free in a forked process, whoever held it before.
+    """
+    _watch()
+    return _loading
+
+
 @cache
 def _watch() -> None:
     if not hasattr(os, "register_at_fork"):
@@ -35,7 +43,7 @@ def _watch() -> None:
     libc = ctypes.CDLL(None)
 
     def in_child() -> None:
-        LOADING._at_fork_reinit()  # type: ignore[attr-defined]
+        _loading._at_fork_reinit()  # type: ignore[attr-defined]
         for each in _sessions:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
         if hasattr(libc, "on_exit"):  # of glibc

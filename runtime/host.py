@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from condic.errors import CondicError, InputError, OutOfMemoryError
-from condic.runtime.arrays import Integers, Pixels, Tensor, is_whole
+from condic.errors import CondicError, InputError, OutOfMemoryError, is_whole
+from condic.runtime.arrays import Integers, Pixels, Tensor
 from condic.runtime.backends import LoadedGraphs
 from condic.runtime.bitstream import GUARD, Flags, Stream
 from condic.runtime.bundle import Bundle
@@ -114,18 +114,19 @@ class HostPipeline:
         return self._within_memory(work)
 
     def begin_decoding(
-        self, stream: Stream, kind: Kind, canvas: Canvas, timings: Timings, rounding: Rounding | None = None
-    ) -> Callable[[], Latents]:
+        self, stream: Stream, kind: Kind, canvas: Canvas, timings: Timings,
+        begin_rounding: Callable[[], Rounding] | None = None,
+    ) -> Callable[[], Latents]:  # fmt: skip
         """Decodes the latents that the steps of a kind need; gives a function that draws the image, for any thread.
 
-        It must be called once at most, and gives the latents. `rounding` takes the place of the file's guard. Both
-        raise StreamError, IntegrityError and BackendError.
+        It must be called once at most, and gives the latents. What `begin_rounding` makes takes the place of the file's
+        guard, as in `quantise`. Both raise StreamError, IntegrityError and BackendError.
         """
         header, steps = stream.header, self._bundle.manifest.steps(kind)
 
         def begin(tile: int | None) -> tuple[Evaluation, Latents]:
             evaluation = self._evaluation(header.height, header.width, header.quality, timings, tile)
-            return evaluation, self._decode_latents(stream, kind, evaluation, rounding)
+            return evaluation, self._decode_latents(stream, kind, evaluation, begin_rounding and begin_rounding())
 
         begun = [self._within_memory(begin)]
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from condic.errors import CondicWarning, InputError
+from condic.errors import CondicError, CondicWarning, InputError, within_memory
 from condic.files import Source, name_of, opened, reason, writing
 from condic.runtime.arrays import Pixels
 from condic.runtime.bitstream import Limits
@@ -59,16 +59,16 @@ _XML_STARTS = {
 def read_picture(source: Source, limits: Limits | None = None) -> Picture:
     """An image file that Pillow reads, given by path, as bytes or as an open file, or for `-` on standard input.
 
-    It is turned as its EXIF says. The size is checked before pixels are read. Raises InputError, which names the file;
-    warns (CondicWarning) about what is lost.
+    It is turned as its EXIF says. The size is checked before pixels are read. Raises InputError and OutOfMemoryError,
+    which name the file; warns (CondicWarning) about what is lost.
     """
     try:
-        with opened(source) as file, _opened_image(file) as image:
+        with within_memory(), opened(source) as file, _opened_image(file) as image:
             image.filename = str(source) if isinstance(source, Path | str) else ""
             return as_picture(image, limits)
-    except InputError as error:
+    except CondicError as error:
         raise type(error)(f"{name_of(source)}: {error}") from error
-    except (OSError, ValueError, MemoryError) as error:  # no file, a closed one, or a vast one
+    except (OSError, ValueError) as error:  # no file, or a closed one
         raise InputError(f"{name_of(source)}: {reason(error)}") from error
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from condic.errors import InputError
+from condic.errors import InputError, within_memory
 from condic.runtime.arrays import Pixels
 from condic.runtime.bitstream import Limits
 from condic.runtime.codec import Codec
@@ -42,6 +42,7 @@ class Chosen:
     passes: int
 
 
+@within_memory()
 def encode_for(
     codec: Codec,
     image: Any,
@@ -57,7 +58,8 @@ def encode_for(
 
     `max_bytes`: the largest level whose file has no more bytes. `bpp`: the same in bits per pixel. `psnr`: the smallest
     level whose picture has at least so many dB over RGB. Where sizes and PSNR do not rise with every level, as of a few
-    pixels or one colour, it is the best of the levels tried. Raises InputError, also where none meets the limit.
+    pixels or one colour, it is the best of the levels tried. Raises InputError, also where none meets the limit, and
+    BackendError.
     """
     if sum(x is not None for x in (quality, max_bytes, bpp, psnr)) > 1:
         raise InputError("quality, max_bytes, bpp and psnr exclude each other: give one")

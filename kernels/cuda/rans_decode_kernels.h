@@ -290,6 +290,7 @@ CONDIC_SERIAL_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) 
     }
     if (__any_sync(kAllLanes, missed) || !words.holds(taken)) {
       state = before;
+      taken = 0;
 #pragma unroll
       for (uint32_t i = 0; i < kAhead; ++i) {
         Popped popped = pop_by_look(all_looks, looks[i], state);
@@ -298,9 +299,10 @@ CONDIC_SERIAL_KERNEL rans_pop(const __grid_constant__ condic::RansPopTask task) 
           popped = {pop(state, found), found.symbol, false};
         }
         symbols[i] = popped.symbol;
-        taken = 0;
-        state = renormalised(popped.state, words, below, taken);
-        words.skip(taken);
+        uint32_t read = 0;
+        state = renormalised(popped.state, words, below, read);
+        words.skip(read);
+        taken += read;
       }
     } else {
       words.skip(taken);

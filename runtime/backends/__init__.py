@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from condic.errors import BackendError, CondicError, InputError, OutOfMemoryError, first_line, install_hint
-from condic.runtime.arrays import Tensor, is_whole
+from condic.errors import BackendError, CondicError, InputError, OutOfMemoryError, first_line, install_hint, is_whole
+from condic.runtime.arrays import Tensor
 from condic.runtime.bundle import Bundle
-from condic.runtime.forks import LOADING, let_forks_end
+from condic.runtime.forks import let_forks_end, loading
 from condic.runtime.known_answer import check_known_answer
 from condic.runtime.manifest import Graph
 
@@ -90,7 +90,7 @@ class LoadedGraphs:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self._bundle, self.backend = bundle, backend
         self._runners: dict[str, Runner] = {}
-        self._lock: AbstractContextManager[object] = LOADING
+        self._lock: AbstractContextManager[object] = loading()
         if backend.driver is not None:
             from condic.runtime.cuda.graph import SETTING_UP
 

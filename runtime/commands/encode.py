@@ -20,7 +20,7 @@ SUFFIX = ".cdic"
 @click.option("-q", "--quality", type=click.IntRange(0, 63), help="Level: 0 smallest, 63 best; default 32.")
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Best level whose file is no larger; instead of -q.")
 @click.option("--bpp", type=Number(min=0, min_open=True), help="The same limit in bits per pixel.")
-@click.option("--psnr", type=Number(), help="Smallest level whose picture has so many dB; instead of -q.")
+@click.option("--psnr", type=Number(min=0), help="Smallest level whose picture has so many dB; instead of -q.")
 @click.option("--strip", is_flag=True, help="Leave out ICC profile, EXIF and XMP.")
 @with_setup
 def encode(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 import warnings
@@ -16,11 +15,10 @@ import click
 
 from condic.command_line import FAILED, say
 from condic.errors import CondicError, InputError
-from condic.files import exists, is_standard_output
+from condic.files import exists, is_of_no_room, is_standard_output
 from condic.runtime.commands.setup import Facts, Setup, file_path
 
 _MOST_CLASHES = 3
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def perform(plan: Plan, work: Callable[[Task], Result], setup: Setup) -> None:
                 done.append({"source": str(task.source), "target": str(task.target)} | facts)
             except CondicError as error:
                 failed.append({"source": str(task.source), "error": str(error)})
-                if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM:
+                if is_of_no_room(error):
                     break
             except MemoryError:  # outside of what names the file
                 failed.append({"source": str(task.source), "error": f"{task.source}: not enough memory"})
@@ -133,12 +131,13 @@ def perform(plan: Plan, work: Callable[[Task], Result], setup: Setup) -> None:
 
 @contextmanager
 def _warnings_named(task: Task) -> Iterator[None]:
-    """Within it, warnings that do not name a file of the task name its source."""
+    """Within it, warnings that do not begin with a file of the task do so with its source."""
     show = warnings.showwarning
 
     def named(message: Warning | str, *given: Any) -> None:
         text = str(message)
-        show(text if any(str(x) in text for x in (task.source, task.target)) else f"{task.source}: {text}", *given)
+        is_named = text.startswith((f"{task.source}: ", f"{task.target}: "))
+        show(text if is_named else f"{task.source}: {text}", *given)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

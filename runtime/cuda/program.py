@@ -17,7 +17,7 @@ import numpy.typing as npt
 from condic.kernels.device import RESULT, Launch
 from condic.runtime.cuda.arena import ALIGNMENT
 from condic.runtime.cuda.graph import Execution
-from condic.runtime.manifest import Kind, Size
+from condic.runtime.manifest import Kind, Size, is_first_table, is_quality_table
 
 Addresses = Mapping[str, int]
 
@@ -153,7 +153,7 @@ class Rows:
         """Those of a bundle."""
         offsets, parts, end = {}, [], 0
         for name in sorted(tables):
-            if name.startswith(("quality.", "first.")):
+            if is_quality_table(name) or is_first_table(name):
                 padding = -tables[name].shape[1] % (ALIGNMENT // 4)
                 parts.append(np.pad(tables[name].astype(np.float32), ((0, 0), (0, padding))))
                 offsets[name] = end

@@ -156,7 +156,8 @@ def test_files_that_cannot_be_read_are_input_errors(bundle_path: Path, tmp_path:
 
 
 def test_limits_are_numbers() -> None:
-    for wrong in (0, -5, "5", 2.5, None):
+    assert Limits(side=np.int64(5)).side == 5
+    for wrong in (0, -5, "5", 2.5, None, True):
         with pytest.raises(condic.InputError, match=f"limit of side {wrong!r}: give an integer from 1"):
             Limits(side=wrong)  # type: ignore[arg-type]
 

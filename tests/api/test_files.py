@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from condic.errors import InputError
+from condic.errors import InputError, OutOfMemoryError
 from condic.files import check_target, name_of, opened, read_source, replace_whole, write_file, writing
 
 
@@ -229,7 +229,7 @@ def test_what_does_not_fit_into_memory_is_one_line() -> None:
         def read(self, size: int = -1) -> bytes:
             raise MemoryError
 
-    with pytest.raises(InputError, match="too large for this machine's memory"):
+    with pytest.raises(OutOfMemoryError, match=r"^data: not enough memory$"):
         read_source(Vast(b""))
 
 

@@ -32,6 +32,29 @@ def child(work):
 def code():
     assert codec.encode(image, 9) == data
 """
+_WHILE_THE_FIRST_IS_OPENED = """
+import condic.functions
+
+load, begun, go_on = condic.functions.load_codec, threading.Event(), threading.Event()
+
+def slowly(*arguments):
+    begun.set()
+    go_on.wait()
+    return load(*arguments)
+
+def open_another():
+    condic.functions.load_codec = load
+    condic.open_codec(model, backend).encode(image, 9)
+
+condic.functions.load_codec = slowly
+opening = threading.Thread(target=condic.open_codec, args=(model, backend))
+opening.start()
+begun.wait()
+code = child(open_another)
+go_on.set()
+opening.join()
+assert code == 7
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="programs that fork do so on Linux")
@@ -51,6 +74,17 @@ def code():
 def test_a_forked_process_codes_and_ends(work: str, backend: str, bundle_path: Path) -> None:
     if find_spec({"ort": "onnxruntime", "openvino": "openvino"}[backend]) is None:
         pytest.skip(f"{backend} is not installed")
-    program = [sys.executable, "-c", _BEGIN + work, str(bundle_path), backend]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert _run(_BEGIN + work, bundle_path, backend) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="programs that fork do so on Linux")
+def test_a_process_that_is_forked_while_the_first_codec_is_opened_opens_one_too(bundle_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    begin = "".join(x for x in _BEGIN.splitlines(keepends=True) if not x.startswith(("codec =", "data =")))
+    assert _run(begin + _WHILE_THE_FIRST_IS_OPENED, bundle_path, "ort") == (0, "")
+
+
+def _run(program: str, bundle_path: Path, backend: str) -> tuple[int, str]:
+    command = [sys.executable, "-c", program, str(bundle_path), backend]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stderr

@@ -142,6 +142,14 @@ def test_files_are_upright(bundle_path: Path) -> None:
         assert image.getexif()[0x0112] == 1
 
 
+def test_exif_of_places_alone_is_kept(bundle_path: Path) -> None:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif.get_ifd(0x8825)[1] = "N"
+    Image.new("RGB", (40, 20)).save(buffer, "CDIC", model=bundle_path, exif=exif)
+    with Image.open(buffer) as saved:
+        assert saved.getexif().get_ifd(0x8825)[1] == "N"
+
+
 @pytest.mark.parametrize("options", [{"exif": None}, {"exif": b""}, {"exif": Image.Exif()}, {"strip": True}])
 def test_an_image_whose_exif_is_left_out_is_upright_too(bundle_path: Path, options: dict[str, Any]) -> None:
     exif, photo, buffer = Image.Exif(), io.BytesIO(), io.BytesIO()

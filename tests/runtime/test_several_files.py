@@ -132,7 +132,7 @@ def test_a_run_goes_on_where_it_was_interrupted(program: Program, pictures: list
 
 
 SETUP = Setup(None, "auto", 0, 1, as_json=False)
-PLAN = Plan(tuple(Task(Path(name), Path(f"{name}.cdic")) for name in ("a", "b\nb", "c")), several=True)
+PLAN = Plan(tuple(Task(Path(name), Path(f"{name}.cdic")) for name in ("a", "b\nb", "i")), several=True)
 
 
 @pytest.mark.parametrize(
@@ -170,4 +170,4 @@ def test_warnings_name_the_file_of_several_that_they_are_about() -> None:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: shown.append(str(message))
         perform(PLAN, work, SETUP)
-    assert shown == [f"{name}: of {whose}" for name in ("a", "b\nb", "c") for whose in ("Pillow", "condic")]
+    assert shown == [f"{name}: of {whose}" for name in ("a", "b\nb", "i") for whose in ("Pillow", "condic")]
