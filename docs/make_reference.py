@@ -74,7 +74,7 @@ def python_reference() -> str:
     lines += ["### Errors and warnings", "", "| name | is a | for |", "|---|---|---|"]
     for name, kind in vars(errors).items():
         if name in condic.__all__ and isinstance(kind, type):
-            parent = kind.__bases__[0].__name__
+            parent = "`, `".join(base.__name__ for base in kind.__bases__)
             lines.append(f"| `condic.{name}` | `{parent}` | {' '.join(inspect.cleandoc(kind.__doc__ or '').split())} |")
     lines += ["", *_function("condic.pillow.register", condic.pillow.register)]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from condic.errors import IntegrityError, StreamError
+from condic.errors import StreamError
 from condic.runtime.arrays import Pixels
 
 
@@ -25,7 +25,7 @@ def pack_alpha(alpha: Pixels) -> bytes:
 def unpack_alpha(data: bytes | memoryview, height: int, width: int) -> Pixels:
     """Reads what `pack_alpha` wrote.
 
-    Raises IntegrityError if it is not a plane of this size, StreamError if it is no such PNG.
+    Raises StreamError if it is no such PNG, of this size.
 
     All of it is looked at before Pillow sees it, whose readers of some chunks crash or warn on damaged ones, and which
     takes rows that are missing for zeros.
@@ -46,7 +46,7 @@ def _check(png: bytes, height: int, width: int) -> None:
         raise StreamError("alpha plane is no PNG of a header, image data and an end alone")
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     if chunks[0][1] != header or chunks[-1][1]:
-        raise IntegrityError(f"alpha plane is not one of 8-bit grey, {width}x{height}, not interlaced")
+        raise StreamError(f"alpha plane is not one of 8-bit grey, {width}x{height}, not interlaced")
     size, inflater = height * (width + 1), zlib.decompressobj()
     try:
         rows = inflater.decompress(b"".join(data for _, data in chunks[1:-1]), size + 1)

@@ -151,4 +151,12 @@ def read_stream(data: bytes | memoryview, limits: Limits | None = None) -> Strea
         position = end + _CRC.size
     if position != len(view):
         raise StreamError(f"{len(view) - position} bytes follow the last section")
+    beside_latents = {x.kind for x in sections if x.kind >= ALPHA} - {GUARD}
+    if beside_latents != kinds_of(header.flags):
+        raise StreamError("the file does not have the sections that its header calls for, and these alone")
     return Stream(header, tuple(sections))
+
+
+def kinds_of(flags: Flags) -> set[int]:
+    """Kinds of the sections, besides latents and their guard, that a header's flags call for."""
+    return {kind for flag, kind in ((Flags.ALPHA, ALPHA), (Flags.METADATA, METADATA)) if flags & flag}

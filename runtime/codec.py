@@ -25,7 +25,7 @@ from condic.errors import (
 from condic.files import Source, named, read_source
 from condic.runtime.arrays import Pixels
 from condic.runtime.backends import BackendOptions, LoadedGraphs, open_graphs
-from condic.runtime.bitstream import GUARD, MAGIC, Header, Limits, Section, Stream, read_stream, write_stream
+from condic.runtime.bitstream import GUARD, MAGIC, Header, Limits, Section, Stream, kinds_of, read_stream, write_stream
 from condic.runtime.bundle import Bundle, read_bundle
 from condic.runtime.canvas import REDUCTIONS, Canvas, Rectangle, reduced
 from condic.runtime.guard import Rounding
@@ -34,7 +34,7 @@ from condic.runtime.latents import EntropyTables
 from condic.runtime.manifest import Kind, is_first_table
 from condic.runtime.many import in_order
 from condic.runtime.metadata import Metadata
-from condic.runtime.pictures import Picture, as_picture, kinds_of, stored_without_loss
+from condic.runtime.pictures import Picture, as_picture, stored_without_loss
 from condic.runtime.shipped import find_bundle
 from condic.runtime.timings import Timings
 
@@ -293,11 +293,9 @@ class Codec:
                 f"the file was made with model {stream.header.bundle_id.hex()}, this is {self.bundle.id.hex()} "
                 f"({self.bundle.manifest.name}); give its bundle as model (--model)"
             )
-        expected = set(range(len(self.bundle.manifest.latents))) | kinds_of(stream.header.flags)
-        if self.bundle.manifest.guarded:
-            expected.add(GUARD)
-        if {s.kind for s in stream.sections} != expected:
-            raise StreamError("the file does not have the sections that its header and model call for")
+        expected = set(range(len(self.bundle.manifest.latents))) | ({GUARD} if self.bundle.manifest.guarded else set())
+        if {s.kind for s in stream.sections} - kinds_of(stream.header.flags) != expected:
+            raise StreamError("the file does not have the sections that its model calls for, and these alone")
 
 
 def _named_begin(source: Source, begin: Callable[[bytes | memoryview], Callable[[], Decoded]]) -> Callable[[], Decoded]:

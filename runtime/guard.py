@@ -129,10 +129,12 @@ def unpack(data: bytes | memoryview) -> Iterator[tuple[int, bool]]:
             raise StreamError("the guard goes on after its end")
         return
     digits, last = _Digits(memoryview(data)[position + 1 :]), -1
-    k = data[position] if position < len(data) else _MOST_REMAINDER_BITS
+    k = data[position] if position < len(data) else 0
+    if position == len(data):
+        raise StreamError("the guard ends early")
+    if k >= _MOST_REMAINDER_BITS:
+        raise StreamError(f"the guard has gaps with {k} bits; {_MOST_REMAINDER_BITS - 1} are possible")
     for _ in range(count):
-        if k >= _MOST_REMAINDER_BITS:
-            raise StreamError("the guard ends early")
         last += 1 + (digits.ones() << k) + int(digits.take(k) or b"0", 2)
         if last >= _LARGEST_POSITION:
             raise StreamError("the guard names values that no file has")

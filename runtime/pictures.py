@@ -118,8 +118,3 @@ def stored_without_loss(stream: Stream, limits: Limits | None = None) -> tuple[P
     if header.flags & Flags.METADATA:
         metadata = unpack_metadata(stream.section(METADATA).payload, limits)
     return alpha, metadata
-
-
-def kinds_of(flags: Flags) -> set[int]:
-    """Kinds of the sections, besides latents, that a header's flags call for."""
-    return {kind for flag, kind in ((Flags.ALPHA, ALPHA), (Flags.METADATA, METADATA)) if flags & flag}

@@ -21,7 +21,7 @@ def verify(setup: Setup, source: Path) -> None:
     """Decodes a file and checks every checksum.
 
     Prints the SHA-256 of the decoded latents, which is the same on all backends. Exit code 1 if the file is
-    damaged or no condic file.
+    damaged or no condic file, 2 if it is over the limits.
     """
     from condic.runtime.bitstream import MAGIC, read_header
     from condic.runtime.timings import Timings

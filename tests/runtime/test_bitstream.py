@@ -14,13 +14,16 @@ from condic.errors import IntegrityError, LimitError, StreamError
 from condic.kernels import crc32c
 from condic.runtime.bitstream import (
     ALPHA,
+    GUARD,
     HEADER_BYTES,
+    METADATA,
     SECTION_BYTES,
     Flags,
     Header,
     Limits,
     Section,
     Stream,
+    kinds_of,
     read_header,
     read_stream,
     write_stream,
@@ -41,8 +44,9 @@ headers = st.builds(
     st.binary(min_size=8, max_size=8), st.just(0),
 )  # fmt: skip
 section_lists = st.lists(
-    st.builds(Section, st.integers(0, 255), st.binary(max_size=60)), max_size=8, unique_by=lambda s: s.kind
-)
+    st.builds(Section, st.integers(0, ALPHA - 1) | st.just(GUARD), st.binary(max_size=60)), max_size=8,
+    unique_by=lambda s: s.kind,
+)  # fmt: skip
 
 
 def sealed(head: bytes) -> bytes:
@@ -65,11 +69,21 @@ def test_these_very_bytes_are_read() -> None:
 
 @given(headers, section_lists)
 def test_what_is_written_is_read(header: Header, sections: list[Section]) -> None:
+    sections = sections + [Section(kind, b"what its flag calls for") for kind in kinds_of(header.flags)]
     header = replace(header, sections=len(sections))
     data = write_stream(header, sections)
     assert len(data) == HEADER_BYTES + sum(SECTION_BYTES + len(s.payload) for s in sections)
     assert plain(read_stream(data)) == (header, [(s.kind, s.payload) for s in sections])
     assert plain(read_stream(memoryview(data))) == plain(read_stream(data))
+
+
+@pytest.mark.parametrize("kinds", [(), (METADATA,), (ALPHA, METADATA), (ALPHA, 66), (ALPHA, 255)])
+def test_sections_beside_latents_are_those_that_the_flags_call_for(kinds: tuple[int, ...]) -> None:
+    sections = [Section(kind, b"x") for kind in (0, GUARD, ALPHA)]
+    read_stream(write_stream(replace(HEADER, sections=3), sections))
+    sections = [Section(kind, b"x") for kind in (0, *kinds)]
+    with pytest.raises(StreamError, match="does not have the sections that its header calls for, and these alone"):
+        read_stream(write_stream(replace(HEADER, sections=len(sections)), sections))
 
 
 @given(st.integers(0, len(BYTES) - 1), st.integers(1, 255))

@@ -250,7 +250,7 @@ def test_an_alpha_plane_of_another_size_is_refused(data: bytes, decode: Decode, 
     header, sections = parts(data)
     other = codec.encode(np.zeros((51, 60, 2), np.uint8), 0)
     sections[3] = parts(other)[1][3]
-    with pytest.raises(IntegrityError, match="alpha plane is not one of 8-bit grey, 60x50, not interlaced"):
+    with pytest.raises(StreamError, match="alpha plane is not one of 8-bit grey, 60x50, not interlaced"):
         decode(resealed(header, sections))
 
 

@@ -104,7 +104,7 @@ def test_positions_beyond_any_file_are_refused():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(bytes([1, 40]) + bytes(7), "ends early", id="a remainder of 40 bits"),
+        pytest.param(bytes([1, 40]) + bytes(7), "gaps with 40 bits; 39 are", id="a remainder of 40 bits"),
         pytest.param(b"\x80" * 9 + b"\0", "is not a list", id="a number of 10 bytes"),
         pytest.param(bytes([17, 0]), "is not a list", id="more values than bits"),
         pytest.param(bytes([0, 1]), "after its end", id="more than an empty list"),
