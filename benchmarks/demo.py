@@ -74,7 +74,8 @@ def demo(image: Path, quality: int, model: str, backend: str, threads: int, out:
     ])  # fmt: skip
     picture = picture or out / f"{image.stem}-side-by-side.png"
     files = [out / f"{image.stem}.cdic", out / f"{image.stem}.png", out / f"{image.stem}-preview.png", picture]
-    out.mkdir(parents=True, exist_ok=True)
+    with named_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     write_file(files[0], data)
     write_image(files[1], decoded)
     write_image(files[2], preview)

@@ -70,12 +70,18 @@ def _memory() -> int:
         return 0
 
 
+_PATIENCE = 20  # seconds
+
+
 def _gpu() -> str | None:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
     query = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True)
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE)
+    except (OSError, subprocess.SubprocessError):  # a driver that hangs
+        return None
     lines = [", driver ".join(part.strip() for part in line.split(",")) for line in done.stdout.splitlines() if line]
     return "; ".join(lines) if done.returncode == 0 and lines else None
 

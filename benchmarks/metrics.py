@@ -56,8 +56,8 @@ def check_size(image: Pixels) -> None:
 def gradient_similarity(image: Pixels, reference: Pixels) -> float:
     """Gradient magnitude similarity (Xue et al., IEEE TIP 2014), mean over the image, 1 if equal: edges kept in shape.
 
-    Both uint8 [H, W, 3] of one shape, sides of at least 6; InputError otherwise. Luma, halved by averaging 2x2 pixels,
-    Prewitt gradients, c = 170 on the scale 0..255.
+    Both uint8 [H, W, 3] of one shape, sides of at least 6; InputError otherwise. Luma, halved by averaging 2x2 pixels
+    (an odd side gets a zero in front), Prewitt gradients, c = 170 on the scale 0..255.
     """
     _check(image, reference)
     if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 6:

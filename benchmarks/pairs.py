@@ -13,7 +13,9 @@ from PIL import Image
 from condic.benchmarks.images import read_rgb
 from condic.benchmarks.metrics import psnr
 from condic.benchmarks.peers import ImageCodec
+from condic.errors import InputError
 from condic.runtime.arrays import Pixels
+from condic.runtime.image_files import FORMATS
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,18 @@ def make_pair(
         pictures.append(_picture(peer, *highest_within(peer, pixels, len(data)), pixels))
     height, width = pixels.shape[:2]
     return Pair(path.name, width, height, tuple(pictures))
+
+
+def check_sides(images: Sequence[Path]) -> None:
+    """Raises InputError, before anything takes time, for a photograph too large for the page, whose pictures are WebP,
+    or none.
+    """
+    most = FORMATS[".webp"].side
+    for path in images:
+        if max(read_rgb(path).shape) > most:
+            raise InputError(
+                f"{path}: more than {most} pixels a side, and the page has WebP pictures; give a smaller one"
+            )
 
 
 def highest_within(peer: ImageCodec, pixels: Pixels, limit: int) -> tuple[int, bytes]:

@@ -39,7 +39,7 @@ def parse_resolution(text: str) -> Resolution:
     """`720p`, `1080p`, `4k`, or width x height as in `512x768`. Raises InputError."""
     if text.lower() in NAMED:
         return Resolution(text.lower(), *NAMED[text.lower()])
-    numbers = re.fullmatch(r"([0-9]+)x([0-9]+)", text.lower())
+    numbers = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text.lower())
     if not numbers:
         raise InputError(f"unknown resolution {text!r}; known: {', '.join(NAMED)}, or WIDTHxHEIGHT such as 512x768")
     width, height = int(numbers[1]), int(numbers[2])

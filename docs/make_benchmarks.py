@@ -47,7 +47,7 @@ def main() -> None:
     pictures = [kodak / name for name in ("kodim04.png", "kodim19.png", "kodim23.png")]
     names = {
         "KODAK": [str(kodak)],
-        "PYTHON": [sys.argv[2] if len(sys.argv) > 2 else sys.executable],
+        "PYTHON": [str(Path(sys.argv[2]).absolute()) if len(sys.argv) > 2 else sys.executable],
         "PICTURES": [str(path) for path in pictures if path.exists()] or [str(kodak)],
     }
     OUT.mkdir(parents=True, exist_ok=True)

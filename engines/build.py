@@ -106,7 +106,10 @@ def build_engines(
     check_options(trt, order.options)
     target = target_of(trt, gpu)
     for graph in bundle.manifest.graphs:
-        data = for_tensorrt(bundle.graphs[graph.role], attention=knows_attention(trt))
+        try:
+            data = for_tensorrt(bundle.graphs[graph.role], attention=knows_attention(trt))
+        except BackendError as error:
+            raise BackendError(f"{graph.role}: {error}") from error
         for profile in order.profiles:
             precision = graph.precision if graph.precision != "float" else _float_precision(bundle)
             rounded = aligned(profile, bundle.manifest.alignment)

@@ -14,10 +14,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from condic.errors import BackendError, first_line
+
 OLD_OPSET, OLD_IR = 17, 8
 """What is written for parsers without `Attention`: the opset, and the version of the file format that goes with it."""
 _LATER_ATTRIBUTES = {"Cast": ("saturate", "round_mode"), "Split": ("num_outputs",)}
 """Attributes that opset 17 does not have, and that say what it does without them."""
+_AXES_ARE_INPUTS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSumSquare",
+)  # fmt: skip
+"""Operators whose axes are an attribute in opset 17, and an input later."""
+_BETWEEN = ("Add", "Cast", "Div", "Mul", "Reshape", "Sub", "Where")
+"""What may stand between the scores of attention and their Softmax."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ def for_tensorrt(graph: bytes, *, attention: bool) -> bytes:
     """The graph with float32 weights, blocks of attention named `attention_0`, and as old an opset as needed.
 
     `attention` says that the parser knows opset 23. If not, each `Attention` becomes MatMul, Softmax and MatMul
-    (`attention_0.scores`, `.softmax`, `.values`), and the opset 17.
+    (`attention_0.scores`, `.softmax`, `.values`), and the opset 17. Raises BackendError for what that does not have.
     """
     model = onnx.load_from_string(graph)
     _unpack_weights(model.graph)
@@ -41,15 +50,21 @@ def for_tensorrt(graph: bytes, *, attention: bool) -> bytes:
     else:
         _lower(model)
     _name_blocks(model.graph)
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # onnx has errors of several kinds
+        opset = model.opset_import[0].version
+        raise BackendError(
+            f"it cannot be written in opset {opset}, which this TensorRT reads: {first_line(error)}"
+        ) from error
     result: bytes = model.SerializeToString(deterministic=True)
     return result
 
 
 def blocks_of(graph: bytes) -> Blocks:
-    """Blocks of attention in a graph: every `Attention` is one, and so is every Softmax."""
-    operators = [node.op_type for node in onnx.load_from_string(graph).graph.node]
-    return Blocks(operators.count("Attention"), operators.count("Softmax"))
+    """Blocks of attention in a graph: every `Attention` is one, and so is every Softmax between two MatMuls."""
+    blocks = [len(nodes) for nodes in _blocks(onnx.load_from_string(graph).graph)]
+    return Blocks(blocks.count(1), blocks.count(3))
 
 
 def _unpack_weights(graph: onnx.GraphProto) -> None:
@@ -92,6 +107,7 @@ def _swap(source: str, target: str) -> onnx.NodeProto:
 def _lower(model: onnx.ModelProto) -> None:
     """To opset 17; what it does not have is written with what it has."""
     halves = {name for name, x in _types(model).items() if x.elem_type == TensorProto.FLOAT16}
+    constants = _constants(model.graph)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         dtype = np.dtype(np.float16 if node.input and node.input[0] in halves else np.float32)
@@ -103,6 +119,8 @@ def _lower(model: onnx.ModelProto) -> None:
             later = _LATER_ATTRIBUTES.get(node.op_type, ())
             for attribute in [x for x in node.attribute if x.name in later]:
                 node.attribute.remove(attribute)
+            if node.op_type in _AXES_ARE_INPUTS and len(node.input) == 2 and node.input[1] in constants:
+                node.attribute.append(helper.make_attribute("axes", constants[node.input.pop()].tolist()))
             nodes.append(node)
     _replace_nodes(model.graph, nodes)
     del model.opset_import[:]
@@ -148,27 +166,46 @@ def _gelu(node: onnx.NodeProto, dtype: np.dtype) -> Iterator[onnx.NodeProto]:
     yield helper.make_node("Mul", [f"{x}halved", f"{x}gate"], [target], node.name)
 
 
+def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """What initializers and Constant nodes hold."""
+    values = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                values[node.output[0]] = numpy_helper.to_array(attribute.t)
+    return values
+
+
 def _constant(name: str, number: float, dtype: np.dtype) -> onnx.NodeProto:
     return helper.make_node("Constant", [], [name], name, value=numpy_helper.from_array(np.array(number, dtype)))
 
 
 def _name_blocks(graph: onnx.GraphProto) -> None:
     """Names the nodes of each block of attention after its number."""
+    for count, nodes in enumerate(_blocks(graph)):
+        names = [""] if len(nodes) == 1 else [".scores", ".softmax", ".values"]
+        for node, name in zip(nodes, names, strict=True):
+            node.name = f"attention_{count}{name}"
+
+
+def _blocks(graph: onnx.GraphProto) -> list[list[onnx.NodeProto]]:
+    """The nodes of each block of attention: an `Attention`, or MatMul, Softmax and MatMul.
+
+    Other Softmaxes, such as one over channels, are in no block.
+    """
     producers = {name: node for node in graph.node for name in node.output}
-    count = 0
+    blocks = []
     for node in graph.node:
         if node.op_type == "Attention":
-            node.name = f"attention_{count}"
+            blocks.append([node])
         elif node.op_type == "Softmax":
-            scores = producers[node.input[0]]
-            while scores.op_type != "MatMul":
-                scores = producers[scores.input[0]]
-            (values,) = (x for x in graph.node if node.output[0] in x.input)
-            for part, name in ((scores, "scores"), (node, "softmax"), (values, "values")):
-                part.name = f"attention_{count}.{name}"
-        else:
-            continue
-        count += 1
+            scores = producers.get(node.input[0])
+            while scores is not None and scores.op_type in _BETWEEN:
+                scores = producers.get(scores.input[0])
+            readers = [x for x in graph.node if node.output[0] in x.input]
+            if scores is not None and [x.op_type for x in (scores, *readers)] == ["MatMul", "MatMul"]:
+                blocks.append([scores, node, *readers])
+    return blocks
 
 
 def _types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:

@@ -69,7 +69,7 @@ def encode(tables: Tables, chunks: Sequence[tuple[NDArray[np.int16], NDArray[np.
 class Decoder:
     """Decodes one payload, chunk by chunk.
 
-    A damaged payload gives wrong symbols or a ValueError, nothing worse. After an error, every further call fails.
+    A damaged payload gives wrong symbols or a ValueError, nothing worse. Once damage is found, all further calls fail.
     """
 
     def __init__(self, tables: Tables, payload: Buffer) -> None:
@@ -110,6 +110,8 @@ def information_content(tables: Tables, symbols: NDArray[np.int16], indexes: NDA
     A symbol beyond its table's radius counts as the escape symbol and 16 bits more. Raises IndexError for a table that
     there is none of, ValueError for arrays of several lengths.
     """
+    if symbols.shape != indexes.shape:
+        raise ValueError(f"{symbols.shape} symbols and {indexes.shape} indexes")
     sizes = 2 * tables.radius.astype(np.int64) + 3
     first = (np.cumsum(sizes) - sizes)[indexes]
     radius = tables.radius.astype(np.int64)[indexes]

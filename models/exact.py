@@ -1,7 +1,7 @@
 """Layers of the exact entropy path: trained in float, frozen to integers held in float32 (DESIGN section 4).
 
-A frozen tensor holds, per channel c, the integers `round(real * 2**exponent[c])`, of magnitude at most 2047. A frozen
-convolution computes
+A frozen tensor holds, per channel c, the integers `round(real * 2**exponent[c])`, of magnitude at most 2047
+(but the means that heads give, of 16 bits). A frozen convolution computes
 
     out = clip(floor((conv(x, w) + b) * 2**-s), low, high)
 
@@ -30,7 +30,7 @@ WEIGHT_LIMIT = 2047
 STREAM_LIMIT = 2047
 """Magnitude of the residual stream, which only depthwise layers and the head read."""
 HIDDEN_LIMIT = 1023
-"""Magnitude of everything that a long 1x1 sum reads."""
+"""Magnitude of everything that a long 1x1 sum reads, but for heads, which read the stream."""
 
 _EXPONENT_RANGE = (-12, 20)
 

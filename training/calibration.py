@@ -42,8 +42,8 @@ def calibrate(model: Codec, sampler: CropSampler, device: torch.device, batches:
     """Runs the model on crops at all levels, and records in it what it saw.
 
     That is the largest magnitude of every channel on an entropy path that becomes integers, and the mixture of
-    Gaussians that the symbols of each scale index are like. At most 1,536 crops are run. Raises InputError for weights
-    that give no numbers.
+    Gaussians that the symbols of each scale index are like. About 1,536 crops are run at most, in whole batches. Raises
+    InputError for weights that give no numbers.
     """
     for record in model.ranges():
         record.peak.zero_()

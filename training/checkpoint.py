@@ -36,6 +36,8 @@ class Checkpoint:
     version: int = CHECKPOINT_VERSION
     frozen_from: dict[str, Tensor] | None = None
     """Weights that gave the entropy path its integer form, if the run trains that."""
+    skipped: int = 0
+    """Steps of those that changed nothing."""
     cuda_rng: Tensor | None = None
     """State of the GPU's generator, which makes the noise there."""
 
@@ -54,12 +56,13 @@ def load_checkpoint(path: Path, model: str, preset: str) -> Checkpoint:
         state = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
         found = (state["model"], state["preset"])
+        checkpoint = Checkpoint(**state) if version == CHECKPOINT_VERSION else None
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except Exception as error:  # a pickle can fail in any way
         raise InputError(f"{path}: not a condic checkpoint ({type(error).__name__})") from error
-    if version != CHECKPOINT_VERSION:
+    if checkpoint is None:
         raise InputError(f"{path}: checkpoint version {version}, this condic reads {CHECKPOINT_VERSION}")
     if found != (model, preset):
         raise InputError(f"{path}: checkpoint of {found[0]} preset {found[1]}, asked for {model} preset {preset}")
-    return Checkpoint(**state)
+    return checkpoint

@@ -158,10 +158,11 @@ class Trainer:
             tensor.copy_(checkpoint.ema[name])
         self.optimiser.load_state_dict(checkpoint.optimiser)
         self._training_step.forget()
+        self._training_step.count_skipped(checkpoint.skipped)
         torch.set_rng_state(checkpoint.torch_rng)
         if self.device.type == "cuda" and checkpoint.cuda_rng is not None:
             torch.cuda.set_rng_state(checkpoint.cuda_rng, self.device)
-        self.step, self.seconds = checkpoint.step, checkpoint.seconds
+        self.step, self.seconds, self.skipped = checkpoint.step, checkpoint.seconds, checkpoint.skipped
 
     def run(
         self,
@@ -258,7 +259,7 @@ class Trainer:
         save_checkpoint(
             Checkpoint(s.model, s.preset, s.lasting(), s.entropy_fraction, self.step, self.seconds,
                        self.model.state_dict(), self.ema, self.optimiser.state_dict(), torch.get_rng_state(),
-                       frozen_from=self._frozen_from,
+                       frozen_from=self._frozen_from, skipped=self.skipped,
                        cuda_rng=torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None),
             s.checkpoint_path,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from condic.errors import InputError
-from condic.files import named, reason
+from condic.files import named, named_errors, reason
 from condic.models.cic_sr import STAGES, CicSr
 from condic.models.codecs import Codec, build_codec
 from condic.models.dcic_sgp import DcicSgp
@@ -97,7 +98,8 @@ def run_session(
         low, high = LAMBDA_RANGE[_loss_and_lambdas(metadata)[0]]
         trainer.history = metadata | {"lowest_lambda": str(low), "highest_lambda": str(high)}
     for path in replaced:
-        path.unlink(missing_ok=True)
+        with named_errors(path):
+            path.unlink(missing_ok=True)
     log = loop.MetricsLog(settings.log_path)
     workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
     freezes = isinstance(model, DcicSgp) and not settings.integers
@@ -130,8 +132,11 @@ def _loss_and_lambdas(metadata: Mapping[str, str]) -> tuple[str, tuple[float, fl
     """The loss that weights were trained with, and the lambdas of their lowest and highest level."""
     loss = metadata.get("loss", "mse")
     try:
-        low, high = _FIRST_LAMBDAS[loss]
-        return loss, (float(metadata.get("lowest_lambda", low)), float(metadata.get("highest_lambda", high)))
+        named = metadata.get("lowest_lambda"), metadata.get("highest_lambda")
+        low, high = (float(x or first) for x, first in zip(named, _FIRST_LAMBDAS[loss], strict=True))
+        if not 0 < low < high < math.inf:
+            raise ValueError
+        return loss, (low, high)
     except (KeyError, ValueError) as error:
         raise InputError(f"the weights say loss {loss!r} and no lambdas that fit it: they are damaged") from error
 
@@ -211,7 +216,8 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"--device {name}: not a device that PyTorch knows; use cpu or cuda") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    # An index beyond 127 has come out negative.
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
         raise InputError(f"--device {name}: PyTorch finds no such CUDA device here; use --device cpu")
     if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise InputError(f"--device {name}: nothing trains there; use cpu or cuda")

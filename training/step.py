@@ -72,6 +72,10 @@ class Step:
         optimiser.found_inf = self._bad
         self.forget()
 
+    def count_skipped(self, before: int) -> None:
+        """Counts on from the steps that a run had skipped before it was resumed."""
+        self._skipped.fill_(before)
+
     def forget(self) -> None:
         """To be called when tensors of the model or the optimiser have been replaced: what was captured has the old."""
         self._replay: Callable[[], None] | None = None
@@ -84,8 +88,8 @@ class Step:
         """A step with crops uint8 [B, S, S, 3] at levels int64 [B].
 
         `rates` are the learning rates of the optimiser's groups, `decay` what the average keeps of itself. With
-        `entropy_only`, the loss is the rate alone and no image is made. Steps with gradients that are not finite change
-        nothing.
+        `entropy_only`, the loss is the rate alone, no image is made, and the PSNR is the preview's. Steps with
+        gradients that are not finite change nothing.
         """
         _put(self._pixels, pixels)
         _put(self._levels, levels)
@@ -118,7 +122,8 @@ class Step:
         with torch.autocast(image.device.type, torch.bfloat16):
             if self._entropy_only:
                 latents = self._model.code(image, self._levels)
-                output = Output(latents.preview, latents.preview, latents.bits())
+                preview = latents.preview.detach()
+                output = Output(preview, preview, latents.bits(), weight=0.0)
             else:
                 output = self._forward(image, self._levels)
         loss = rate_distortion(output, image, self._levels, self._loss, self._prior_share)

@@ -19,9 +19,11 @@ run() {
     ${begin[@]+"${begin[@]}"} "$@"
 }
 
-# ship FOLDER MODEL NAME
+# ship FOLDER MODEL NAME: calibrates on more crops than runs of few a step do, and exports
 ship() {
-  condic-export --model "$2" --preset s --weights "$out/$1/$2-s.safetensors" --out "$out/$3.condic"
+  condic-train --model "$2" --preset s "${photographs[@]}" --init "$out/$1/$2-s.safetensors" --steps 0 --batch 32 \
+    --out "$out/$1-calibrated" --force
+  condic-export --model "$2" --preset s --weights "$out/$1-calibrated/$2-s.safetensors" --out "$out/$3.condic"
 }
 
 photographs=("${@/#/--data=}")

@@ -20,12 +20,13 @@ def pairs(setup: Setup, paths: tuple[Path, ...], against: tuple[str, ...], quali
     """Codes photographs with condic and, in as many bytes, with peers: pictures for a report."""
     from condic.benchmarks.display import progress, show_table
     from condic.benchmarks.images import find_images
-    from condic.benchmarks.pairs import Pairs, make_pair
+    from condic.benchmarks.pairs import Pairs, check_sides, make_pair
     from condic.benchmarks.peers import open_trained
 
     if not setup.json_out:
         raise InputError("pictures are for a report: give --json FILE, then condic-bench report FILE --html PAGE")
     images, own = find_images(paths), CondicCodec(setup.open(), (quality,))
+    check_sides(images)
     peers = [open_trained(name) for name in against]
     with progress("coding", len(images) * (1 + len(peers))) as begin:
         found = tuple(make_pair(path, own, quality, peers, begin) for path in images)

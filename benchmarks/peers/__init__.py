@@ -50,6 +50,8 @@ COMPRESSAI = ("bmshj2018-hyperprior", "mbt2018-mean", "cheng2020-anchor")
 _MODULES = {name: name for name in ("jpeg", "webp", "avif", "jxl")} | dict.fromkeys(COMPRESSAI, "compressai")
 _LEVELS = dict.fromkeys(COMPRESSAI, range(1, 9)) | {"cheng2020-anchor": range(1, 7)}
 """What CompressAI has; the others have Pillow's qualities."""
+_DIGITS = 9
+"""Fewer than these are a number that Python reads."""
 PEERS = tuple(_MODULES)
 """All peers by name."""
 
@@ -60,7 +62,7 @@ def split_level(peer: str) -> tuple[str, int | None]:
     if name not in PEERS:
         raise InputError(f"unknown peer {name!r}; known: {', '.join(PEERS)}")
     levels = _LEVELS.get(name, range(101))
-    if colon and not (level.isdecimal() and int(level) in levels):
+    if colon and not (level.isdecimal() and len(level) < _DIGITS and int(level) in levels):
         raise InputError(f"peer {peer!r}: a level is a number from {levels[0]} to {levels[-1]}, as in {name}:3")
     return name, int(level) if colon else None
 

@@ -36,6 +36,6 @@ def _cell(cell: Cell, images: int) -> str:
     mark, kind = ("&#10003;", "good") if cell.equal == images else ("&#10007;", "bad")
     levels = "level" if cell.difference == 1 else "levels"
     return (
-        f"<td><span class={kind}>{mark} {cell.equal} of {images}</span><br><code>{cell.latents[:12]}</code>"
+        f"<td><span class={kind}>{mark} {cell.equal} of {images}</span><br><code>{escape(cell.latents[:12])}</code>"
         f"<br>{cell.difference} grey {levels}</td>"
     )

@@ -20,7 +20,7 @@ def _pair(pair: Pair) -> str:
     captions = [_caption(picture) for picture in pair.pictures]
     pixels = pair.width * pair.height
     whole = "".join(
-        f'<figure><img alt="{escape(f"{pair.file}, {caption}")}" src="data:image/webp;base64,{picture.webp}">'
+        f'<figure><img alt="{escape(f"{pair.file}, {caption}")}" src="data:image/webp;base64,{escape(picture.webp)}">'
         f"<figcaption>{escape(caption)}, {picture.bytes * 8 / pixels:.2f} bpp</figcaption></figure>"
         for picture, caption in zip(pair.pictures, captions, strict=True)
     )

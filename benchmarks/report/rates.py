@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,7 +71,8 @@ def sections(run: RateDistortion) -> list[Section]:
 
 def draw(lines: Sequence[Line], quality: str) -> str:
     """Curves as SVG, `quality` the vertical axis; both axes cover the first curve with some room around it."""
-    own = lines[0].curve
+    own = [point for point in zip(lines[0].curve.bpp, lines[0].curve.quality, strict=True) if math.isfinite(point[1])]
+    rates, qualities = [x for x, _ in own] or [1.0], [x for _, x in own] or [0.0]
     with themed():
         plot, (axes,) = panels(8.4, 4.6)
         for k, line in enumerate(lines):
@@ -85,9 +87,9 @@ def draw(lines: Sequence[Line], quality: str) -> str:
                 markersize=4 if k == 0 else 3,
                 zorder=3 if k == 0 else 2,
             )
-        span = max(own.quality) - min(own.quality)
-        axes.set_xlim(0, max(own.bpp) * _ROOM)
-        axes.set_ylim(min(own.quality) - (_ROOM - 1) * span, max(own.quality) + (_ROOM - 1) * span)
+        span = max(qualities) - min(qualities) or 1.0
+        axes.set_xlim(0, max(rates) * _ROOM)
+        axes.set_ylim(min(qualities) - (_ROOM - 1) * span, max(qualities) + (_ROOM - 1) * span)
         axes.set_xlabel("bits per pixel")
         axes.set_ylabel(quality)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))

@@ -26,6 +26,7 @@ _STYLE: Any = {
     "grid.linewidth": 0.8, "legend.fontsize": 9, "legend.frameon": False, "savefig.facecolor": "none",
     "svg.fonttype": "none", "svg.hashsalt": "condic", "text.color": INK, "xtick.color": MUTED, "xtick.labelcolor": INK,
     "xtick.labelsize": 9, "ytick.color": MUTED, "ytick.labelcolor": INK, "ytick.labelsize": 9,
+    "text.parse_math": False,  # names may hold any character
 }  # fmt: skip
 _serial = count()
 

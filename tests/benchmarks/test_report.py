@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import math
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,19 @@ pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 
 from condic.benchmarks.anchors import kodak_anchors
-from condic.benchmarks.machine import Machine
+from condic.benchmarks.bd_rate import Curve
+from condic.benchmarks.machine import Machine, _gpu
 from condic.benchmarks.matrix import measure_matrix
-from condic.benchmarks.pairs import Pairs, make_pair
+from condic.benchmarks.pairs import Pairs, check_sides, make_pair
 from condic.benchmarks.peers import open_peer
 from condic.benchmarks.photographs import Resolution
 from condic.benchmarks.rate_distortion import RateDistortion, compare, means, measure
 from condic.benchmarks.report import KINDS, read_all, write_report
+from condic.benchmarks.report.rates import Line, draw
 from condic.benchmarks.results import Origin, Results, write_results
 from condic.benchmarks.throughput import Measurement, Memory, Plan, Row, Throughput
 from condic.benchmarks.timing import Direction, Spread
+from condic.errors import InputError
 from condic.runtime.codec import Codec
 
 MACHINE = Machine("a processor", 2, 2**34, None, "Linux x86_64", "3.11", {"numpy": "2.0"})
@@ -190,3 +195,24 @@ def test_it_is_dark_where_the_reader_wants_that_and_white_on_paper(browser: Any,
     pdf = base64.b64decode(browser.print_page())
     page.with_name("print.pdf").write_bytes(pdf)
     assert pdf.startswith(b"%PDF")
+
+
+def test_a_curve_is_drawn_where_it_is_finite_and_names_hold_any_character():
+    curve = Curve((0.1, 0.2, 0.3), (30.0, 32.0, math.inf))
+    assert "a$_$b" in draw([Line("a$_$b", curve, True), Line("c", curve, False)], "PSNR, dB")
+    draw([Line("all equal", Curve((0.1, 0.2), (math.inf, math.inf)), True)], "PSNR, dB")
+
+
+def test_a_photograph_too_large_for_the_page_is_told_before_any_is_coded(tmp_path: Path):
+    Image.new("RGB", (16384, 1)).save(tmp_path / "wide.png")
+    with pytest.raises(InputError, match=r"wide\.png: more than 16383 pixels a side"):
+        check_sides([tmp_path / "wide.png"])
+
+
+def test_a_driver_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPatch):
+    def hang(*arguments: Any, timeout: float, **_: Any) -> None:
+        raise subprocess.TimeoutExpired("nvidia-smi", timeout)
+
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert _gpu() is None

@@ -15,6 +15,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from condic.engines.graphs import Blocks, blocks_of, for_tensorrt  # noqa: E402
+from condic.errors import BackendError  # noqa: E402
 from condic.runtime.bundle import Bundle, read_bundle  # noqa: E402
 from condic.runtime.manifest import Graph  # noqa: E402
 
@@ -159,3 +160,46 @@ def test_gelu_is_written_out_for_old_parsers(approximate: str, dtype: Any, error
     (before,), (after,) = run(model.SerializeToString(), {"x": values}), run(data, {"x": values})
     assert after.dtype == dtype
     assert np.abs(before.astype(np.float64) - after).max() < error
+
+
+def of_nodes(*nodes: Any, opset: int = 20, constants: dict[str, Any] | None = None) -> bytes:
+    """A graph from x to y, float32 [1, 4, 6, 5] or what the nodes make of it."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 6, 5])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "c", "h", "w"])
+    stored = [numpy_helper.from_array(np.asarray(x), name) for name, x in (constants or {}).items()]
+    graph = helper.make_graph(nodes, "g", [value], [result], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9).SerializeToString()
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_a_softmax_that_is_no_attention_is_left_alone(attention: bool):
+    graph = of_nodes(
+        helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Softmax", ["r"], ["s"], axis=1),
+        helper.make_node("Mul", ["s", "r"], ["m"]), helper.make_node("Add", ["s", "m"], ["y"]),
+    )  # fmt: skip
+    data, feeds = (
+        for_tensorrt(graph, attention=attention),
+        {"x": np.random.default_rng(1).random((1, 4, 6, 5), np.float32)},
+    )
+    assert blocks_of(data) == Blocks(0, 0)
+    assert np.array_equal(run(graph, feeds)[0], run(data, feeds)[0])
+
+
+@pytest.mark.parametrize("as_node", [True, False])
+def test_axes_of_reductions_are_attributes_in_an_old_opset(as_node: bool):
+    mean = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=1)
+    axes = np.array([1])
+    if as_node:
+        graph = of_nodes(helper.make_node("Constant", [], ["axes"], value=numpy_helper.from_array(axes)), mean)
+    else:
+        graph = of_nodes(mean, constants={"axes": axes})
+    data, feeds = for_tensorrt(graph, attention=False), {"x": np.random.default_rng(1).random((1, 4, 6, 5), np.float32)}
+    assert onnx.load_from_string(data).opset_import[0].version == 17
+    (found,) = run(data, feeds)
+    assert found.shape == (1, 1, 6, 5)
+    assert np.array_equal(found, run(graph, feeds)[0])
+
+
+def test_what_an_old_opset_does_not_have_is_told():
+    with pytest.raises(BackendError, match=r"cannot be written in opset 17, which this TensorRT reads: .*Mish"):
+        for_tensorrt(of_nodes(helper.make_node("Mish", ["x"], ["y"])), attention=False)

@@ -24,6 +24,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(tmp_path: Path
 
 @pytest.mark.parametrize(("option", "value", "problem"), [
     ("--device", "cuda:9", "finds no such CUDA device here; use --device cpu"),
+    ("--device", "cuda:999", "finds no such CUDA device here; use --device cpu"),
     ("--device", "meta", "nothing trains there; use cpu or cuda"),
     ("--device", "cpu:7", "nothing trains there; use cpu or cuda"),
     ("--resume", "missing.pt", "missing.pt: no such file"),

@@ -33,7 +33,7 @@ from condic.training.checkpoint import CHECKPOINT_VERSION, load_checkpoint, save
 from condic.training.cli import train
 from condic.training.data import CropSampler, load_photographs
 from condic.training.evaluation import evaluate
-from condic.training.session import _report_freezing
+from condic.training.session import _loss_and_lambdas, _report_freezing
 
 _CPU = torch.device("cpu")
 
@@ -336,6 +336,16 @@ def test_steps_skipped_since_the_last_report_count_at_the_end(
         trainer.model.synthesis.head.conv.bias.fill_(float("nan"))
     trainer.run(_sampler(photographs), 1, [])
     assert trainer.skipped == 4
+    trainer.save()
+    resumed = _trainer(tmp_path)
+    resumed.resume(load_checkpoint(tmp_path / "checkpoint.pt", "dcic-sgp", "t"))
+    assert resumed.skipped == resumed._training_step.report().skipped == 4
+
+
+@pytest.mark.parametrize(("low", "high"), [("0", "1"), ("-1", "1"), ("nan", "1"), ("0.09", "0.09"), ("1", "inf")])
+def test_lambdas_that_are_none_are_told(low: str, high: str) -> None:
+    with pytest.raises(InputError, match="no lambdas that fit it: they are damaged"):
+        _loss_and_lambdas({"lowest_lambda": low, "highest_lambda": high})
 
 
 def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
@@ -345,8 +355,11 @@ def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="dcic-sgp preset t, asked for cic-sr preset t"):
         load_checkpoint(tmp_path / "run" / "checkpoint.pt", "cic-sr", "t")
     (tmp_path / "junk.pt").write_bytes(b"junk")
-    with pytest.raises(InputError, match="not a condic checkpoint"):
-        load_checkpoint(tmp_path / "junk.pt", "dcic-sgp", "t")
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    torch.save({name: value for name, value in state.items() if name != "ema"}, tmp_path / "less.pt")
+    for name in ("junk", "less"):
+        with pytest.raises(InputError, match=rf"{name}\.pt: not a condic checkpoint"):
+            load_checkpoint(tmp_path / f"{name}.pt", "dcic-sgp", "t")
 
 
 def test_a_checkpoint_of_another_version_is_refused_and_one_that_is_a_program_is_not_run(tmp_path: Path) -> None:
