@@ -50,11 +50,11 @@ def save(json_out: Path | None, kind: str, content: Any) -> None:
 model_option = click.option("--model", default=DEFAULT_MODEL, help="Shipped model, or path of a bundle.")
 json_option = click.option(
     "--json", "json_out", type=click.Path(path_type=Path), callback=lambda *given: _writable(given[-1], ".json"),
-    help="File for all results, NAME.json.",
+    help="File for all results, NAME.json; replaced if it exists.",
 )  # fmt: skip
 html_option = functools.partial(
     click.option, "--html", "html_out", type=click.Path(path_type=Path),
-    callback=lambda *given: _writable(given[-1], ".html"), help="File for a report, NAME.html.",
+    callback=lambda *given: _writable(given[-1], ".html"), help="File for a report, NAME.html; replaced if it exists.",
 )  # fmt: skip
 images_argument = click.argument(
     "paths", type=click.Path(path_type=Path), metavar="IMAGE_OR_DIR...", nargs=-1, required=True

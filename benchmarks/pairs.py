@@ -30,6 +30,10 @@ class Picture:
     webp: str
 
 
+_LOWEST = {"jpeg": 1}
+"""For Pillow's JPEG a quality of 0 is the usual one."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One photograph: the original, condic's picture, and those of peers in at most as many bytes."""
@@ -82,11 +86,11 @@ def check_sides(images: Sequence[Path]) -> None:
 
 
 def highest_within(peer: ImageCodec, pixels: Pixels, limit: int) -> tuple[int, bytes]:
-    """The highest level 1..99 whose file has at most `limit` bytes, and the file; level 1 if none has.
+    """The highest level up to 99 whose file has at most `limit` bytes, and the file; the lowest level if none has.
 
     By bisection: files are taken to grow with the level.
     """
-    low, high = 1, 99  # 100 means another mode of some libraries
+    low, high = _LOWEST.get(peer.name, 0), 99  # 100 means another mode of some libraries
     best = peer.encode(pixels, low)
     while low < high:
         middle = (low + high + 1) // 2

@@ -31,7 +31,7 @@ _OF_WEIGHTS = ("preset", "weights", "lr_weights", "sr_weights", "query", "half",
               help="With published checkpoints: what asks in cross-attention; as released: image.")  # fmt: skip
 @click.option("--fp16", "half", is_flag=True, help="Float graphs in half precision with fused attention, for GPUs.")
 @click.option("--out", type=click.Path(path_type=Path),
-              help="Folder to write; a name that ends in .condic gives one file.")  # fmt: skip
+              help="Folder to write, or one file, NAME.condic. A bundle that is there is replaced.")  # fmt: skip
 @click.option("--engines", is_flag=False, flag_value="", metavar="[FOLDER]",
               help="Build TensorRT engines, into the user's cache or a folder (see CONDIC_ENGINES).")  # fmt: skip
 @click.option("--profile", default="1080p", metavar="NAMES",
@@ -61,7 +61,8 @@ def export(context: click.Context, /, model: str | None, out: Path | None, engin
         if out is None:
             raise click.UsageError("Missing option '--out' (or '--engines').")
     if model not in CODECS and engines is None:
-        raise click.UsageError(f"--model {model}: no such codec; there are {' and '.join(CODECS)}")
+        hint = "; for engines of a bundle give --engines" if Path(model).exists() else ""
+        raise click.UsageError(f"--model {model}: no such codec; there are {' and '.join(CODECS)}{hint}")
     bundle = None if model in CODECS else _read(context, model)
     session = None if engines is None else _engine_session(context, engines, given)
     if bundle is None:

@@ -25,7 +25,7 @@ from condic.models.codecs import Codec, build_codec
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.swin import Role
 from condic.models.weights import check_calibrated, load_weights, read_metadata
-from condic.runtime.bundle import Bundle, bundle_files, write_bundle
+from condic.runtime.bundle import MANIFEST, Bundle, bundle_files, write_bundle
 from condic.runtime.shipped import shipped_folder
 
 
@@ -50,6 +50,8 @@ def run_export(
         check_target(out)
     elif out and out.exists() and not out.is_dir():
         raise InputError(f"{out}: exists and is no folder; give one, or a name that ends in .condic")
+    elif out and out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
+        raise InputError(f"{out}: a folder with other files; give one that is empty, or has a bundle to be replaced")
     elif out and not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it first")
     if published:

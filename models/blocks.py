@@ -1,7 +1,7 @@
 """Float building blocks: residual convolutions, modulation and windowed attention.
 
 None looks at more than its neighbourhood: normalisation is per pixel over channels and windows sit on a fixed grid,
-so that an image may be run in tiles (DESIGN section 1).
+so that an image may be run in tiles.
 """
 
 from __future__ import annotations

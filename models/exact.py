@@ -1,4 +1,4 @@
-"""Layers of the exact entropy path: trained in float, frozen to integers held in float32 (DESIGN section 4).
+"""Layers of the exact entropy path: trained in float, frozen to integers held in float32 (docs/exactness.md).
 
 A frozen tensor holds, per channel c, the integers `round(real * 2**exponent[c])`, of magnitude at most 2047
 (but the means that heads give, of 16 bits). A frozen convolution computes

@@ -62,7 +62,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         try:
             state |= load_file(shard)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{shard}: not readable as weights ({error})") from error
+            raise _not_weights(shard, error) from error
     expected = model.state_dict()
     if "mixture" in expected:  # which weights lack whose symbols have not been counted
         state.setdefault("mixture", expected["mixture"])
@@ -115,7 +115,7 @@ def read_metadata(path: Path) -> dict[str, str]:
             with safe_open(shard, "pt") as file:
                 metadata = dict(file.metadata() or {})
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{shard}: not readable as weights ({error})") from error
+            raise _not_weights(shard, error) from error
         if first is not None and metadata != first:
             raise InputError(f"{shard}: of other weights than the first part of {path}; copy or train all parts again")
         first = metadata
@@ -131,3 +131,9 @@ def _shards(path: Path) -> Sequence[Path]:
         if shards := sorted(path.parent.glob(pattern)):
             return _shards(shards[0])
     return [path]
+
+
+def _not_weights(path: Path, error: Exception) -> InputError:
+    if path.suffix == ".pt":
+        return InputError(f"{path}: a checkpoint, not weights; --resume goes on with it, its weights lie beside it")
+    return InputError(f"{path}: not readable as weights ({error})")

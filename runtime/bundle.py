@@ -1,4 +1,4 @@
-"""The bundle: what export hands to the runtime (DESIGN section 3), read whole and checked.
+"""The bundle: what export hands to the runtime, read whole and checked.
 
 A folder or one zip file with `manifest.json`, `*.onnx` and `tables.npz`.
 """

@@ -1,6 +1,6 @@
 """The manifest: a codec as data. Graphs, latents with their coding schedules, and the order in which to run them.
 
-Nothing downstream knows a codec by name: the runtime executes these step lists (DESIGN section 3).
+Nothing downstream knows a codec by name: the runtime executes these step lists.
 """
 
 from __future__ import annotations

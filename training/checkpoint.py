@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,16 +54,28 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 def load_checkpoint(path: Path, model: str, preset: str) -> Checkpoint:
     """Reads a checkpoint of this model and preset; InputError names what does not fit."""
     try:
+        _check_whole(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
         found = (state["model"], state["preset"])
         checkpoint = Checkpoint(**state) if version == CHECKPOINT_VERSION else None
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
+    except InputError:
+        raise
     except Exception as error:  # a pickle can fail in any way
-        raise InputError(f"{path}: not a condic checkpoint ({type(error).__name__})") from error
+        advice = "; weights are given with --init" if path.suffix == ".safetensors" else ""
+        raise InputError(f"{path}: not a condic checkpoint ({type(error).__name__}){advice}") from error
     if checkpoint is None:
         raise InputError(f"{path}: checkpoint version {version}, this condic reads {CHECKPOINT_VERSION}")
     if found != (model, preset):
         raise InputError(f"{path}: checkpoint of {found[0]} preset {found[1]}, asked for {model} preset {preset}")
     return checkpoint
+
+
+def _check_whole(path: Path) -> None:
+    """A checkpoint is a zip file, whose checksums PyTorch does not look at. Raises InputError where one is wrong."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if part := archive.testzip():
+                raise InputError(f"{path}: a damaged checkpoint ({part} has another checksum); take an older one")

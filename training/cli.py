@@ -96,8 +96,12 @@ def train(
         raise click.UsageError(f"--blind {options['blind']} is not for --model {options['model']}")
     if options["prior_share"] and options["model"] != "dcic-sgp":
         raise click.UsageError(f"--prior-share is not for --model {options['model']}")
-    if options["loss"] == "ms-ssim" and options["crop"] // (4 if options["stage"] == "low-resolution" else 1) <= 160:
-        raise click.UsageError("MS-SSIM needs more than 160 pixels a side, 4 times as many in the low-resolution stage")
+    least = 768 if options["stage"] == "low-resolution" else 256
+    if options["loss"] == "ms-ssim" and options["crop"] < least:
+        raise click.UsageError(
+            "MS-SSIM needs more than 160 pixels a side, 4 times as many in the low-resolution stage: "
+            f"give --crop {least} or more"
+        )
     if options["crop"] % 128:
         raise click.UsageError(f"--crop {options['crop']}: must be a multiple of 128")
     from condic.training.session import run_session

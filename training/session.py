@@ -30,7 +30,9 @@ from condic.training.start import start_from_photographs
 
 _SHOWN_SKIPS = 5
 _MOST_FREEZING_COST = 0.005
-"""Rise of the rate above which the integer form is worth fine-tuning (DESIGN section 4)."""
+"""Rise of the rate above which the integer form is worth fine-tuning."""
+_LOG_WIDTH = 160
+"""Columns where nobody watches: lines of a log are whole."""
 _PIXELS_TO_START_FROM = 2**24
 _FIRST_LAMBDAS = {"mse": (0.0016, 0.09), "ms-ssim": (2.4, 135.0)}
 """Lambda's range of weights that do not name it."""
@@ -53,6 +55,8 @@ def run_session(
     Returns whether the run came to its end.
     """
     console = Console(stderr=True, markup=False)
+    if not console.is_terminal:
+        console.width = _LOG_WIDTH
     device = _device(device_name)
     checkpoint = load_checkpoint(resume, options["model"], options["preset"]) if resume else None
     entropy_fraction = checkpoint.entropy_fraction if checkpoint else _entropy_fraction(init, **options)

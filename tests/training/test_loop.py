@@ -336,10 +336,16 @@ def test_steps_skipped_since_the_last_report_count_at_the_end(
         trainer.model.synthesis.head.conv.bias.fill_(float("nan"))
     trainer.run(_sampler(photographs), 1, [])
     assert trainer.skipped == 4
+
+
+def test_skipped_steps_are_counted_on_when_a_run_is_resumed(tmp_path: Path, photographs: Path) -> None:
+    trainer, resumed = _trainer(tmp_path), _trainer(tmp_path)
+    trainer.skipped = 4
     trainer.save()
-    resumed = _trainer(tmp_path)
-    resumed.resume(load_checkpoint(tmp_path / "checkpoint.pt", "dcic-sgp", "t"))
-    assert resumed.skipped == resumed._training_step.report().skipped == 4
+    resumed.resume(load_checkpoint(trainer.settings.checkpoint_path, "dcic-sgp", "t"))
+    assert resumed.skipped == 4
+    resumed._take_step(*_sampler(photographs).at(0))
+    assert resumed._training_step.report().skipped == 4
 
 
 @pytest.mark.parametrize(("low", "high"), [("0", "1"), ("-1", "1"), ("nan", "1"), ("0.09", "0.09"), ("1", "inf")])
@@ -357,6 +363,14 @@ def test_a_checkpoint_of_another_preset_is_named(tmp_path: Path) -> None:
     (tmp_path / "junk.pt").write_bytes(b"junk")
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     torch.save({name: value for name, value in state.items() if name != "ema"}, tmp_path / "less.pt")
+    damaged = bytearray((tmp_path / "run" / "checkpoint.pt").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "damaged.pt").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"damaged\.pt: a damaged checkpoint \(.*has another checksum\)"):
+        load_checkpoint(tmp_path / "damaged.pt", "dcic-sgp", "t")
+    (tmp_path / "run.safetensors").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"not a condic checkpoint .*; weights are given with --init"):
+        load_checkpoint(tmp_path / "run.safetensors", "dcic-sgp", "t")
     for name in ("junk", "less"):
         with pytest.raises(InputError, match=rf"{name}\.pt: not a condic checkpoint"):
             load_checkpoint(tmp_path / f"{name}.pt", "dcic-sgp", "t")
