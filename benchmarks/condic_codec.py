@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from condic.runtime.arrays import Pixels
 from condic.runtime.codec import Codec
@@ -20,8 +21,8 @@ class CondicCodec:
 
     @property
     def name(self) -> str:
-        """Codec and preset."""
-        return f"condic {self.codec.bundle.manifest.name}"
+        """That of the bundle's file: models of one codec and preset are told apart by it."""
+        return f"condic {Path(self.codec.bundle.source).stem}"
 
     @property
     def settings(self) -> str:

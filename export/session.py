@@ -125,8 +125,7 @@ def _shipped_weights(model: str, preset: str) -> Path:
 
 def _write(bundle: Bundle, out: Path) -> None:
     if out.suffix == ".condic":
-        with named_errors(out), replace_whole(out) as temporary:
-            write_bundle(bundle, temporary)
+        write_bundle(bundle, out)
         return
     for name, data in reversed(bundle_files(bundle).items()):  # the manifest, which makes it a bundle, last
         with named_errors(out / name), replace_whole(out / name) as temporary:

@@ -16,9 +16,11 @@ from PIL import Image
 
 from condic.benchmarks.commands.matrix import matrix
 from condic.benchmarks.commands.rd import rd
+from condic.benchmarks.condic_codec import CondicCodec
 from condic.benchmarks.matrix import Cell, Matrix
 from condic.errors import BackendError, InputError
-from condic.runtime.codec import Codec
+from condic.runtime.bundle import Bundle, write_bundle
+from condic.runtime.codec import Codec, load_codec
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
@@ -149,3 +151,9 @@ def test_the_demo_writes_its_pictures_and_says_how_good_they_are(
         assert sheet.width > 3 * 200
     assert f"{(tmp_path / 'out' / 'a.cdic').stat().st_size:,} bytes" in done.stdout
     assert "MS-SSIM" in done.stdout
+
+
+def test_models_of_one_preset_are_told_apart_by_the_names_of_their_bundles(bundle: Bundle, tmp_path: Path):
+    write_bundle(bundle, tmp_path / "mine.condic")
+    codec = load_codec(str(tmp_path / "mine.condic"), "ort")
+    assert CondicCodec(codec, (1,)).name == "condic mine"
