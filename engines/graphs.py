@@ -120,7 +120,8 @@ def _lower(model: onnx.ModelProto) -> None:
             for attribute in [x for x in node.attribute if x.name in later]:
                 node.attribute.remove(attribute)
             if node.op_type in _AXES_ARE_INPUTS and len(node.input) == 2 and node.input[1] in constants:
-                node.attribute.append(helper.make_attribute("axes", constants[node.input.pop()].tolist()))
+                axes = numpy_helper.to_array(constants[node.input.pop()])
+                node.attribute.append(helper.make_attribute("axes", axes.tolist()))
             nodes.append(node)
     _replace_nodes(model.graph, nodes)
     del model.opset_import[:]
@@ -166,14 +167,10 @@ def _gelu(node: onnx.NodeProto, dtype: np.dtype) -> Iterator[onnx.NodeProto]:
     yield helper.make_node("Mul", [f"{x}halved", f"{x}gate"], [target], node.name)
 
 
-def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
-    """What initializers and Constant nodes hold."""
-    values = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value":
-                values[node.output[0]] = numpy_helper.to_array(attribute.t)
-    return values
+def _constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
+    """Initializers, and what Constant nodes hold."""
+    nodes = {x.output[0]: a.t for x in graph.node if x.op_type == "Constant" for a in x.attribute if a.name == "value"}
+    return {x.name: x for x in graph.initializer} | nodes
 
 
 def _constant(name: str, number: float, dtype: np.dtype) -> onnx.NodeProto:

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from condic.errors import BundleError
-from condic.files import exists
+from condic.files import exists, name_of
 
 DEFAULT_MODEL = "dcic-sgp-s"
 SUFFIX = ".condic"
@@ -30,8 +30,7 @@ def find_bundle(model: str) -> Path:
         return shipped[model]
     if model and exists(Path(model)):
         return Path(model)
-    name = model or "''"
-    raise BundleError(f"{name}: no such bundle, and not a shipped one ({', '.join(shipped) or 'none here'})")
+    raise BundleError(f"{name_of(model)}: no such bundle, and not a shipped one ({', '.join(shipped) or 'none here'})")
 
 
 def model_of(bundle_id: bytes) -> str:
