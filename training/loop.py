@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from condic.command_line import signals_given_to
 from condic.errors import InputError
-from condic.files import named_errors
+from condic.files import named_errors, replace_whole
 from condic.models.cic_sr import Stage
 from condic.models.quality import LAMBDA_RANGE, LevelTable
 from condic.models.weights import save_weights
@@ -322,11 +322,16 @@ def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class MetricsLog:
-    """Appends one JSON object a line: for every `every` steps what they had on average, and for every evaluation."""
+    """Appends one JSON object a line: for every `every` steps what they had on average, and for every evaluation.
 
-    def __init__(self, path: Path, every: int = 50) -> None:
+    Lines of steps beyond `step`, where the run goes on, are dropped: a run that was killed had gone further than its
+    last checkpoint. Raises InputError where the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, step: int = 0, every: int = 50) -> None:
         self._path, self._every = path, every
         self._since: list[Progress] = []
+        self._drop_beyond(step)
 
     def step(self, progress: Progress) -> None:
         """Logs the progress since the last line."""
@@ -343,6 +348,24 @@ class MetricsLog:
         """Logs an evaluation."""
         self._append({"kind": "evaluation", "step": step, "points": [asdict(p) for p in points]})
 
+    def _drop_beyond(self, step: int) -> None:
+        if not self._path.exists():
+            return
+        with named_errors(self._path):
+            lines = self._path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if _is_up_to(line, step)]
+            if kept != lines:
+                with replace_whole(self._path) as temporary:
+                    temporary.write_text("".join(kept))
+
     def _append(self, row: dict[str, object]) -> None:
         with named_errors(self._path), self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def _is_up_to(line: str, step: int) -> bool:
+    """Whether a line of the log is whole, and of no later step."""
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, TypeError, KeyError):
+        return False

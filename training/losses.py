@@ -21,6 +21,8 @@ prior would take more to settle at that share."""
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the five scales, from the finest (Wang et al., "Multiscale structural similarity", Asilomar 2003)."""
+MS_SSIM_LEAST_SIDE = 161
+"""Of an image whose coarsest scale holds the window of 11 x 11."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ def rate_distortion(output: Output, image: Tensor, level: Tensor, kind: str, pri
     if kind == "mse":
         distortion = 255**2 * (output.weight * mse + output.preview_weight * preview_mse)
     else:
-        distortion = output.weight * _one_minus_ms_ssim(output.image, image)
+        distortion = output.weight * one_minus_ms_ssim(output.image, image)
         if output.preview_weight:
-            distortion = distortion + output.preview_weight * _one_minus_ms_ssim(output.preview, image)
+            distortion = distortion + output.preview_weight * one_minus_ms_ssim(output.preview, image)
     weight = (lambda_of_level(level, kind) / lambda_of_level((LEVELS - 1) / 2, kind)) ** BALANCE
     total = (weight * (rate + lambda_of_level(level, kind) * distortion)).mean()
     return Loss(total, {name: x.detach().mean() for name, x in bpp.items()}, mse.detach(), preview_mse.detach())
@@ -64,8 +66,8 @@ def _mse(x: Tensor, reference: Tensor) -> Tensor:
     return (x.float() - reference).square().mean(dim=(1, 2, 3))
 
 
-def _one_minus_ms_ssim(x: Tensor, reference: Tensor) -> Tensor:
-    """Of each image in the batch, as `pytorch_msssim.ms_ssim` has it.
+def one_minus_ms_ssim(x: Tensor, reference: Tensor) -> Tensor:
+    """Of each image in a batch [B, 3, H, W] in [0, 1], as `pytorch_msssim.ms_ssim` has it; see `MS_SSIM_LEAST_SIDE`.
 
     That one multiplies the scales by `torch.prod`, whose backward pass asks the host: no CUDA graph can hold that.
     """
@@ -90,6 +92,6 @@ def _window(device: torch.device) -> Tensor:
     return MS_SSIM(channel=3).win.to(device)
 
 
-def psnr(mse: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB for images in [0, 1], of mean squared errors of any shape, at most 100."""
-    return -10 * torch.log10(mse.clamp(min=1e-10))
+def decibels(distortion: Tensor) -> Tensor:
+    """-10 log10, at most 100: the PSNR of mean squared errors of images in [0, 1], or MS-SSIM in dB of 1 - MS-SSIM."""
+    return -10 * torch.log10(distortion.clamp(min=1e-10))

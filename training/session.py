@@ -67,44 +67,27 @@ def run_session(
         raise InputError(f"--out {settings.out}: {reason(error)}; give a folder") from error
     replaced = _replaced(settings, resume, force=force)
     torch.manual_seed(settings.seed)
-    model = build_codec(settings.model, settings.preset, settings.blind)
-    if settings.crop % model.alignment:
-        raise InputError(f"--crop {settings.crop}: preset {settings.preset} needs multiples of {model.alignment}")
-    if isinstance(model, CicSr):
-        model.begin(settings.stage)
-    metadata = read_metadata(init) if init else {}
-    if init:
-        load_weights(model, init)
-        with named(init):
-            move_levels(model, *_loss_and_lambdas(metadata))
-    if settings.integers and init:
-        check_calibrated(model, init)
-        model.freeze()
-    elif init:
-        forget_calibration(model)  # what comes of these weights has another
+    model, metadata = _begun(settings, init)
     with console.status("decoding photographs"):
         images = []
         if validation:
             images = _reported(console, "to evaluate on: ", load_photographs([validation], 1))
         photographs = _reported(console, "", load_photographs(data, settings.crop))
     sampler = CropSampler(photographs, settings.crop, settings.batch, LEVELS, settings.seed)
-    only_calibrates = settings.steps == 0 and init is not None
-    if not checkpoint and not only_calibrates:
+    history = _history(metadata, init, model, settings) if init and settings.steps == 0 else None
+    if not checkpoint and history is None:
         _start(model, sampler, trained=metadata.get("stage", "joint") if init else None)
     trainer = loop.Trainer(settings, model, device, compile_model=compile_model and device.type == "cuda")
     if checkpoint:
         trainer.resume(checkpoint)
-    if only_calibrates:  # they stay what they were, but for what calibration finds
-        if metadata.get("blind") != model.provenance().get("blind"):
-            raise InputError(f"{init}: of --blind {metadata.get('blind', 'nothing')}; give the same to calibrate them")
-        if metadata.get("stage", "joint") != settings.stage:
-            raise InputError(f"{init}: of --stage {metadata.get('stage', 'joint')}; give the same to calibrate them")
-        low, high = LAMBDA_RANGE[_loss_and_lambdas(metadata)[0]]
-        trainer.history = metadata | {"lowest_lambda": str(low), "highest_lambda": str(high)}
+        if trainer.fraction() >= 1:
+            console.print(f"{resume}: has had all of {_length(settings)}; for more training give a longer run")
+    if history is not None:
+        trainer.history = history
     for path in replaced:
         with named_errors(path):
             path.unlink(missing_ok=True)
-    log = loop.MetricsLog(settings.log_path)
+    log = loop.MetricsLog(settings.log_path, trainer.step)
     workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
     freezes = isinstance(model, DcicSgp) and not settings.integers
     with trainer.stopped_by_signals():
@@ -124,6 +107,43 @@ def run_session(
     if trainer.stopped:
         console.print(f"stopped at {trainer.fraction():.0%}; go on with --resume {settings.checkpoint_path}")
     return not trainer.stopped
+
+
+def _begun(settings: loop.Settings, init: Path | None) -> tuple[Codec, dict[str, str]]:
+    """The model as the run begins, on the CPU, and what the weights that it begins with say of themselves."""
+    model = build_codec(settings.model, settings.preset, settings.blind)
+    if settings.crop % model.alignment:
+        raise InputError(f"--crop {settings.crop}: preset {settings.preset} needs multiples of {model.alignment}")
+    if isinstance(model, CicSr):
+        model.begin(settings.stage)
+    if not init:
+        return model, {}
+    metadata = read_metadata(init)
+    load_weights(model, init)
+    with named(init):
+        move_levels(model, *_loss_and_lambdas(metadata))
+    if settings.integers:
+        check_calibrated(model, init)
+        model.freeze()
+    else:
+        forget_calibration(model)  # what comes of these weights has another
+    return model, metadata
+
+
+def _history(metadata: Mapping[str, str], init: Path, model: Codec, settings: loop.Settings) -> dict[str, str]:
+    """What weights that are only calibrated go on saying of themselves. Raises InputError for options not theirs."""
+    if metadata.get("blind") != model.provenance().get("blind"):
+        raise InputError(f"{init}: of --blind {metadata.get('blind', 'nothing')}; give the same to calibrate them")
+    if metadata.get("stage", "joint") != settings.stage:
+        raise InputError(f"{init}: of --stage {metadata.get('stage', 'joint')}; give the same to calibrate them")
+    low, high = LAMBDA_RANGE[_loss_and_lambdas(metadata)[0]]
+    return {**metadata, "lowest_lambda": str(low), "highest_lambda": str(high)}
+
+
+def _length(settings: loop.Settings) -> str:
+    steps = [] if settings.steps is None else [f"{settings.steps} steps"]
+    minutes = [] if settings.budget is None else [f"{settings.budget / 60:g} minutes"]
+    return " or ".join(steps + minutes)
 
 
 def _entropy_fraction(init: Path | None, *, model: str, integers: bool, **_: object) -> float:
@@ -207,8 +227,9 @@ class _Display:
     def points(self, step: int, points: Sequence[Point]) -> None:
         """Prints an evaluation."""
         for p in points:
+            ms_ssim = "" if p.ms_ssim is None else f", MS-SSIM {p.ms_ssim:.2f} dB"
             self._console.print(
-                f"step {step} level {p.level:2d}: {sum(p.bpp.values()):.3f} bpp {p.psnr:.2f} dB "
+                f"step {step} level {p.level:2d}: {p.rate:.3f} bpp, PSNR {p.psnr:.2f} dB{ms_ssim} "
                 f"(preview {p.preview_psnr:.2f} dB; bpp {' '.join(f'{n} {v:.3f}' for n, v in p.bpp.items())})"
             )
 

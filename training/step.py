@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from condic.models.output import Output
 from condic.training.evaluation import as_images
-from condic.training.losses import Loss, psnr, rate_distortion
+from condic.training.losses import Loss, decibels, rate_distortion
 from condic.training.soap import Soap
 
 CLIP_NORM = 1.0
@@ -154,7 +154,7 @@ class Step:
 
     @torch.no_grad()
     def _add_up(self, loss: Loss) -> None:
-        values = {"loss": loss.total.detach(), **loss.bpp, "psnr": psnr(loss.mse).mean()}
+        values = {"loss": loss.total.detach(), **loss.bpp, "psnr": decibels(loss.mse).mean()}
         if not self._sums:
             self._sums = {name: torch.zeros_like(self._taken) for name in values}
         fine = self._bad == 0

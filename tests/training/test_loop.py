@@ -288,6 +288,24 @@ def test_a_line_of_the_log_is_the_mean_of_the_steps_since_the_last(tmp_path: Pat
         assert row["seconds"] == steps[-1].seconds
 
 
+def test_lines_beyond_where_a_run_goes_on_are_dropped(tmp_path: Path) -> None:
+    """What a killed run wrote after its last checkpoint comes again; a line that it had begun is none."""
+    path = tmp_path / "log.jsonl"
+    rows = [json.dumps({"kind": kind, "step": step}) for step in (2, 4, 6) for kind in ("step", "evaluation")]
+    path.write_text("\n".join([*rows, '{"kind": "st']))
+    loop.MetricsLog(path, 4).points(5, [])
+    assert path.read_text().splitlines() == [*rows[:4], '{"kind": "evaluation", "step": 5, "points": []}']
+
+
+def test_a_run_that_has_had_its_length_says_so(tmp_path: Path, photographs: Path) -> None:
+    words = f"--preset t --data {photographs} --crop 128 --batch 1 --out {tmp_path} --steps 1".split()
+    assert CliRunner().invoke(train, words).exit_code == 0
+    words += ["--time-budget", "3m", "--resume", str(tmp_path / "checkpoint.pt")]
+    again = CliRunner().invoke(train, words, catch_exceptions=False)
+    assert again.exit_code == 0
+    assert "has had all of 1 steps or 3 minutes; for more training" in " ".join(again.stderr.split())
+
+
 def test_weights_of_a_run_from_others_do_not_have_their_calibration(
     tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from condic.models.output import Output
 from condic.models.quality import lambda_of_level
-from condic.training.losses import psnr, rate_distortion
+from condic.training.losses import decibels, rate_distortion
 
 
 def test_lambda_is_log_spaced_over_its_range() -> None:
@@ -31,7 +31,7 @@ def test_the_loss_is_rate_plus_lambda_times_squared_error_weighed_by_level() -> 
     expected = (weight * (rate + torch.tensor([0.0005, 0.09]) * distortion)).mean()
     assert loss.total == pytest.approx(float(expected), rel=1e-5)
     assert loss.bpp["prior"] == pytest.approx(1.5)
-    assert psnr(loss.mse)[0] == pytest.approx(20.0, abs=1e-3)
+    assert decibels(loss.mse)[0] == pytest.approx(20.0, abs=1e-3)
 
 
 def test_bits_of_the_prior_beyond_its_share_cost_three_times_as_much() -> None:
