@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from condic.benchmarks import metrics
 from condic.models.output import Output
 from condic.training.evaluation import evaluate
+
 from .conftest import picture
 
 _CPU = torch.device("cpu")
