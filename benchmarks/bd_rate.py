@@ -49,6 +49,11 @@ def bd_rate(reference: Curve, curve: Curve) -> BdRate | None:
     return BdRate(100 * (math.exp(means[1] - means[0]) - 1), low, high)
 
 
+def in_cells(rate: BdRate | None) -> tuple[str, str]:
+    """A rate's difference and its range of quality, for a table."""
+    return (f"{rate.percent:+.1f} %", f"{rate.low:.1f} to {rate.high:.1f}") if rate else ("-", "")
+
+
 def _rising(curve: Curve) -> list[tuple[float, float]]:
     """(quality, bpp) with both rising strictly."""
     points: list[tuple[float, float]] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from condic.benchmarks.anchors import Anchor
-from condic.benchmarks.bd_rate import BdRate, Curve, bd_rate
+from condic.benchmarks.bd_rate import LEAST_POINTS, BdRate, Curve, bd_rate
 from condic.benchmarks.images import read_rgb
 from condic.benchmarks.metrics import check_size, decibels, ms_ssim, psnr
 from condic.benchmarks.peers import ImageCodec
@@ -73,6 +73,20 @@ class RateDistortion:
     def published(self) -> bool:
         """Whether published curves are compared too."""
         return any(c.source != RUN_HERE for c in self.bd_rate)
+
+    def gaps(self) -> list[str]:
+        """Why BD-rates are missing, in lines."""
+        lines = [
+            f"{codec}: BD-rates need {LEAST_POINTS} levels, not {len(points)}"
+            for codec, points in self.means.items()
+            if len(points) < LEAST_POINTS
+        ]
+        missing = (c.psnr is None or (c.ms_ssim is None and c.source == RUN_HERE) for c in self.bd_rate)
+        if not lines and any(missing):
+            lines.append(f"-: the curves have no quality in common, or fewer than {LEAST_POINTS} points that rise")
+        if not self.published:
+            lines.append("not Kodak's 24 images: published curves are left out")
+        return lines
 
 
 def check_sizes(images: Sequence[Path]) -> None:

@@ -10,7 +10,6 @@ import click
 from condic.benchmarks.options import Setup, html_option, images_argument, levels_option, names_option, with_setup
 
 if TYPE_CHECKING:
-    from condic.benchmarks.bd_rate import BdRate
     from condic.benchmarks.peers import ImageCodec
     from condic.benchmarks.rate_distortion import RateDistortion
 
@@ -61,7 +60,7 @@ def rd(
 
 def _show(run: RateDistortion, title: str) -> None:
     """Means per level, and BD-rates."""
-    from condic.benchmarks.bd_rate import LEAST_POINTS
+    from condic.benchmarks.bd_rate import in_cells
     from condic.benchmarks.display import show_table
     from condic.benchmarks.rate_distortion import RUN_HERE
 
@@ -76,17 +75,10 @@ def _show(run: RateDistortion, title: str) -> None:
             click.echo(f"{codec}: {settings}")
     if run.bd_rate:
         rates = [
-            [c.reference if c.source == RUN_HERE else f"{c.reference} (published)", *_cells(c.psnr), *_cells(c.ms_ssim)]
+            [f"{c.reference}{'' if c.source == RUN_HERE else ' (published)'}", *in_cells(c.psnr), *in_cells(c.ms_ssim)]
             for c in run.bd_rate
         ]
         columns = ("against", "PSNR", "over dB", "MS-SSIM", "over dB")
         show_table("BD-rate over the common range of quality (PCHIP)", columns, rates)
-    for codec, points in run.means.items():
-        if len(points) < LEAST_POINTS:
-            click.echo(f"{codec}: BD-rates need {LEAST_POINTS} levels, not {len(points)}")
-    if not run.published:
-        click.echo("not Kodak's 24 images: published curves are left out")
-
-
-def _cells(rate: BdRate | None) -> tuple[str, str]:
-    return (f"{rate.percent:+.1f} %", f"{rate.low:.1f} to {rate.high:.1f}") if rate else ("-", "")
+    for line in run.gaps():
+        click.echo(line)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from condic.benchmarks.anchors import kodak_anchors
-from condic.benchmarks.bd_rate import BdRate, Curve
+from condic.benchmarks.bd_rate import Curve, in_cells
 from condic.benchmarks.rate_distortion import RateDistortion, curves
 from condic.benchmarks.report.page import Section, figure, folded, note, table
 from condic.benchmarks.report.theme import INK, panels, series, svg, themed
@@ -46,7 +46,7 @@ def sections(run: RateDistortion) -> list[Section]:
         (r.file, r.codec, str(r.level), f"{r.bytes:,}", f"{r.bpp:.4f}", f"{r.psnr:.3f}", f"{r.ms_ssim:.5f}")
         for r in run.images
     ]
-    differences = [(c.reference, *_cells(c.psnr), *_cells(c.ms_ssim), c.source) for c in run.bd_rate]
+    differences = [(c.reference, *in_cells(c.psnr), *in_cells(c.ms_ssim), c.source) for c in run.bd_rate]
     body = [
         note(
             f"{images} images, RGB. Rates are those of whole files. PSNR and MS-SSIM are taken on 8-bit RGB, image by "
@@ -61,7 +61,8 @@ def sections(run: RateDistortion) -> list[Section]:
         ),
         note(
             "The logarithm of the rate over quality, interpolated by monotone cubics (PCHIP), over the range that both "
-            "curves reach. Published curves are means over Kodak."
+            "curves reach. Published curves are means over Kodak.",
+            *run.gaps(),
         ),
         folded("Means", table(("codec", "level", "bpp", "PSNR dB", "MS-SSIM"), means)),
         folded("Images", table(("image", "codec", "level", "bytes", "bpp", "PSNR dB", "MS-SSIM"), single)),
@@ -103,7 +104,3 @@ def _lines(run: RateDistortion, metric: int) -> list[Line]:
         if curve and anchor.name in DRAWN:
             lines.append(Line(f"{anchor.name} (published)", curve, False))
     return lines
-
-
-def _cells(rate: BdRate | None) -> tuple[str, str]:
-    return (f"{rate.percent:+.1f} %", f"{rate.low:.1f} to {rate.high:.1f}") if rate else ("-", "")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from condic.benchmarks.anchors import kodak_anchors
+from condic.benchmarks.anchors import Anchor, kodak_anchors
 from condic.benchmarks.bd_rate import Curve, bd_rate
+from condic.benchmarks.rate_distortion import Mean, RateDistortion, compare
 
 CURVE = Curve((0.1, 0.2, 0.4, 0.9), (28.0, 30.5, 33.0, 36.0))
 
@@ -45,6 +47,27 @@ def test_points_that_cost_more_and_are_no_better_do_not_count():
 
 def test_curves_with_no_quality_in_common_are_not_compared():
     assert bd_rate(CURVE, Curve((0.1, 0.2, 0.3, 0.4), (40.0, 42.0, 43.0, 44.0))) is None
+
+
+def test_a_run_says_why_it_has_no_bd_rates():
+    def mean(level: int, psnr: float) -> Mean:
+        return Mean(level, 0.2 * (level + 1), psnr, 1 - 10 ** (-psnr / 20))
+
+    def run(*curves: list[float]) -> RateDistortion:
+        means = {f"codec{k}": tuple(mean(n, psnr) for n, psnr in enumerate(curve)) for k, curve in enumerate(curves)}
+        return RateDistortion(dict.fromkeys(means, ""), (), means, tuple(compare("codec0", means, [])))
+
+    other = "not Kodak's 24 images: published curves are left out"
+    low, high = [28.0, 29.0, 30.0, 31.0], [35.0, 36.0, 37.0, 38.0]
+    assert run(low, [x + 1 for x in low]).gaps() == [other]
+    assert run(low, low[:3]).gaps() == ["codec1: BD-rates need 4 levels, not 3", other]
+    none = "-: the curves have no quality in common, or fewer than 4 points that rise"
+    assert run(low, high).gaps() == [none, other]
+    assert run(low, [30.0, 29.0, 31.0, 28.0]).gaps() == [none, other]
+    published = Anchor("vtm", "VTM", Curve((0.2, 0.4, 0.6, 0.8), (28.0, 29.0, 30.0, 31.0)), None)
+    measured = run(low)
+    rates = tuple(compare("codec0", measured.means, [published]))
+    assert replace(measured, bd_rate=rates).gaps() == []
 
 
 def test_three_points_are_no_curve():
