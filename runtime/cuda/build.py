@@ -182,6 +182,8 @@ class _Build:
         wanted = tuple(site.tensor(what) for what in targets if what == "latents" or site.tensor(what) in self._read)
         for name in wanted:
             self._clear(name, 4 * int(np.prod(site.shape)))
+        scans = [layout.scan_bytes for layout in layouts]
+        self._clear(site.tensor("scans"), sum(scans))  # at once: between chunks everything waits
         for layout, place, chunk in zip(layouts, site.chunks, latent.chunks, strict=True):
             if chunk.graph is not None:
                 source = site.tensor(f"{place.number}.distribution")
@@ -189,9 +191,8 @@ class _Build:
             else:
                 assert chunk.table is not None
                 source = chunk.table
-            scan = site.tensor(f"{place.number}.scan")
-            self._clear(scan, layout.scan_bytes)
-            yield _ChunkWork(site, place, layout, source, chunk.graph is None, scan, wanted)
+            scan_begin = sum(scans[: place.number])
+            yield _ChunkWork(site, place, layout, source, chunk.graph is None, scan_begin, wanted)
 
     def _pop(self, work: _ChunkWork, tables: DeviceTables, uses: tuple[str, ...]) -> None:
         """The device decodes a chunk's symbols."""
@@ -276,20 +277,21 @@ class _Build:
 
 @dataclass(frozen=True)
 class _ChunkWork:
-    """Launches of a chunk. `source` is where its distribution is, a table's row if `is_row`."""
+    """Launches of a chunk. `source` is where its distribution is, a table's row if `is_row`, `scan_begin` where in the
+    latent's `scans` its own is."""
 
     latent: LatentSite
     place: ChunkSite
     chunk: ChunkLayout
     source: str
     is_row: bool
-    scan: str
+    scan_begin: int
     decoded: tuple[str, ...]
 
     @property
     def uses(self) -> tuple[str, ...]:
         return (
-            self.source, self.scan, *map(self.latent.tensor, ("results", "symbols", "indexes")), *self.decoded,
+            self.source, *map(self.latent.tensor, ("scans", "results", "symbols", "indexes")), *self.decoded,
         )  # fmt: skip
 
     def symbols(self, at: Addresses) -> int:
@@ -301,21 +303,24 @@ class _ChunkWork:
     def result(self, at: Addresses) -> int:
         return at[self.latent.tensor("results")] + RESULT.itemsize * self.place.number
 
+    def scan(self, at: Addresses) -> int:
+        return at[self.latent.tensor("scans")] + self.scan_begin
+
     def encode(self, at: Addresses) -> Launch:
         return device.encode_chunk(
             self.chunk, self._prediction(at), at[self.latent.tensor("y")], self._targets(at), symbols=self.symbols(at),
-            indexes=self.indexes(at), result=self.result(at), scan=at[self.scan], not_finite=at[NOT_FINITE],
+            indexes=self.indexes(at), result=self.result(at), scan=self.scan(at), not_finite=at[NOT_FINITE],
         )  # fmt: skip
 
     def find_indexes(self, at: Addresses) -> Launch:
         return device.chunk_indexes(
-            self.chunk, self._prediction(at), indexes=self.indexes(at), result=self.result(at), scan=at[self.scan]
+            self.chunk, self._prediction(at), indexes=self.indexes(at), result=self.result(at), scan=self.scan(at)
         )
 
     def decode(self, at: Addresses, decoder: int = 0) -> Launch:
         return device.decode_chunk(
             self.chunk, self._prediction(at), self._targets(at), symbols=self.symbols(at), result=self.result(at),
-            scan=at[self.scan], decoder=decoder,
+            scan=self.scan(at), decoder=decoder,
         )  # fmt: skip
 
     def _prediction(self, at: Addresses) -> Prediction:

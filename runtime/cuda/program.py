@@ -175,7 +175,7 @@ class ChunkSite:
 @dataclass(frozen=True)
 class LatentSite:
     """A latent's tensors: of all elements, in coding order, `symbols` (int16) and `indexes` (uint8), and the chunks'
-    `results`.
+    `results` and `scans`, one behind the other.
 
     Where the device codes, `payload` (uint8, see `PAYLOAD_ROOM`) is the coder's, `coder` its state, and `size`, when
     decoding, the payload's, uint32.
