@@ -7,6 +7,7 @@
 #include <memory>
 #include <stdexcept>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -64,6 +65,15 @@ nb::bytes raw(const std::vector<T>& values) {
   return nb::bytes(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
 }
 
+// numpy's views may begin anywhere, which C++ does not allow.
+template <class... Arrays>
+void check_aligned(const Arrays&... arrays) {
+  const auto is_aligned = [](const auto& array) {
+    return reinterpret_cast<uintptr_t>(array.data()) % alignof(std::remove_pointer_t<decltype(array.data())>) == 0;
+  };
+  if (!(is_aligned(arrays) && ...)) throw nb::type_error("an array of int16, int32 or float32 is not aligned");
+}
+
 nb::bytes encode(const Tables& tables, nb::sequence chunks) {
   // The arrays are kept here, alive, while the interpreter's lock is not held.
   std::vector<std::pair<Vector<const int16_t>, Vector<const uint8_t>>> arrays;
@@ -73,6 +83,7 @@ nb::bytes encode(const Tables& tables, nb::sequence chunks) {
     if (!nb::isinstance<nb::tuple>(chunk) || nb::len(chunk) != 2 || !nb::try_cast(chunk[0], symbols, false) ||
         !nb::try_cast(chunk[1], indexes, false))
       throw nb::type_error("a chunk is a pair of contiguous vectors: symbols int16, indexes uint8");
+    check_aligned(symbols);
     if (symbols.size() != indexes.size()) throw std::invalid_argument("a chunk needs one index for each symbol");
     views.push_back({symbols.data(), indexes.data(), symbols.size()});
   }
@@ -137,6 +148,7 @@ size_t check_chunk(const Shape& shape, const std::vector<Box>& boxes, const Vect
 void store_distribution(Planes params, size_t row, size_t column, std::tuple<size_t, size_t, size_t> shape,
                         Boxes places, int32_t scales, Vector<int16_t> mean, Vector<uint8_t> scale) {
   check_scales(scales);
+  check_aligned(params, places, mean);
   const Shape whole = shape_of(std::get<0>(shape), std::get<1>(shape), std::get<2>(shape));
   const Shape tile = shape_of(params.shape(1), params.shape(2), params.shape(3));
   if (tile.channels != whole.channels) throw std::invalid_argument("params and the latent differ in channels");
@@ -151,6 +163,7 @@ void store_distribution(Planes params, size_t row, size_t column, std::tuple<siz
 
 nb::tuple quantise_chunk(Volume<const float> y, Vector<const int16_t> mean, Vector<const uint8_t> scale, Boxes places,
                          int32_t first_coded, Volume<int32_t> latents) {
+  check_aligned(y, mean, places, latents);
   const Shape shape = shape_of(latents);
   if (y.shape(0) != shape.channels || y.shape(1) != shape.rows || y.shape(2) != shape.columns)
     throw std::invalid_argument("y and latents differ in shape");
@@ -181,6 +194,7 @@ Array<uint8_t> coded_indexes(Vector<const uint8_t> scale, int32_t first_coded) {
 
 uint32_t scatter_symbols(Vector<const int16_t> symbols, Vector<const int16_t> mean, Vector<const uint8_t> scale,
                          Boxes places, int32_t first_coded, Volume<int32_t> latents) {
+  check_aligned(symbols, mean, places, latents);
   const Shape shape = shape_of(latents);
   const std::vector<Box> boxes = copy_of(places);
   check_chunk(shape, boxes, mean, scale);
@@ -193,6 +207,7 @@ void context_inputs(Volume<const int32_t> latents, size_t row, size_t column, in
                     Volume<float> context) {
   if (shift < 0 || shift > kMaxContextShift) throw std::invalid_argument("context_shift must be 0 to 20");
   if (limit < 0 || limit > kMaxContextLimit) throw std::invalid_argument("context_limit must be 0 to 2^24");
+  check_aligned(latents, context);
   const Shape shape = shape_of(latents), part = shape_of(context);
   if (part.channels != shape.channels) throw std::invalid_argument("context and latents differ in channels");
   check_inside(row, part.rows, shape.rows);

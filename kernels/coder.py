@@ -61,7 +61,7 @@ def encode(tables: Tables, chunks: Sequence[tuple[NDArray[np.int16], NDArray[np.
 
     Raises:
         ValueError: an index names no table, or a chunk has not one index for each symbol.
-        TypeError: an array is not a contiguous vector of its dtype.
+        TypeError: an array is not a contiguous, aligned vector of its dtype.
     """
     return _native.encode(tables._native, chunks)
 

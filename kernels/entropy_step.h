@@ -55,7 +55,8 @@ CONDIC_HD float real_latent(int32_t latent) { return static_cast<float>(latent) 
 
 CONDIC_HD float context_input(int32_t latent, const ContextOptions& options) {
   // Shifting a negative integer right rounds towards minus infinity on every compiler that matters (and in C++20).
-  const int32_t rounded = (latent + ((1 << options.shift) >> 1)) >> options.shift;
+  const int32_t half = (1 << options.shift) >> 1;  // its bit is what rounding adds; a sum could leave 32 bits
+  const int32_t rounded = (latent >> options.shift) + ((latent & half) != 0 ? 1 : 0);
   const auto limit = static_cast<float>(options.limit);
   float value = static_cast<float>(rounded);
   value = value > -limit ? value : -limit;

@@ -12,7 +12,8 @@ wrong: the sum modulo 2**32, over the elements i of the chunk, of fmix32(i * 0x9
 MurmurHash3's finaliser.
 
 All arrays are contiguous. ValueError is raised for shapes and lengths that do not fit, boxes that leave the latent or
-hold more elements than it has, and parameters out of range; TypeError for another dtype or a strided array.
+hold more elements than it has, and parameters out of range; TypeError for another dtype, or a strided or
+unaligned array.
 """
 
 from __future__ import annotations

@@ -183,6 +183,7 @@ def test_symbols_and_indexes_must_be_equally_many(gaussians: Tables) -> None:
         (np.zeros(3, np.int16), np.zeros(3, np.int8)),
         (np.zeros((3, 1), np.int16), np.zeros((3, 1), np.uint8)),
         (np.zeros(6, np.int16)[::2], np.zeros(3, np.uint8)),
+        (np.frombuffer(bytes(7), np.int16, offset=1), np.zeros(3, np.uint8)),
         (np.zeros(3, np.int16),),
         None,
     ],

@@ -105,7 +105,8 @@ def test_contexts_read_rounded_and_clipped_latents(
 ) -> None:
     latents = np.random.default_rng(3).integers(-(2**20), 2**20, SHAPE, np.int32)
     latents.flat[::3] >>= 12
-    part = latents[:, slice(*rows), slice(*columns)]
+    latents.flat[:2], latents.flat[-2:] = 2**31 - 1, -(2**31)
+    part = latents[:, slice(*rows), slice(*columns)].astype(np.int64)
     expected = np.clip(np.floor((part + 2**shift // 2) / 2**shift), -limit, limit)
     np.testing.assert_array_equal(context_inputs(latents, rows, columns, shift, limit), expected)
 
@@ -226,6 +227,26 @@ def test_numbers_of_scales_out_of_range_are_rejected(scales: int) -> None:
 def test_context_options_out_of_range_are_rejected(shift: int, limit: int, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         context_inputs(np.zeros(SHAPE, np.int32), (0, 9), (0, 300), shift, limit)
+
+
+def test_arrays_that_are_not_aligned_are_rejected() -> None:
+    """What C++ may not read, though numpy can make it and most processors take it."""
+    y, params = draw_latent(8)
+    (mean, scale), latents = gather(params, WHOLE), np.zeros(SHAPE, np.int32)
+    symbols, _, _ = quantise_chunk(y, mean, scale, WHOLE, 0, latents)
+    calls = [
+        (store_distribution, [params, (0, 0), SHAPE, WHOLE, SCALES, mean, scale]),
+        (quantise_chunk, [y, mean, scale, WHOLE, 0, latents]),
+        (scatter_symbols, [symbols, mean, scale, WHOLE, 0, latents]),
+        (context_inputs, [latents, (0, 9), (0, 300), 2, 127]),
+    ]
+    for call, arguments in calls:
+        for k, argument in enumerate(arguments):
+            if isinstance(argument, np.ndarray) and argument.itemsize > 1:
+                buffer = bytearray(b" " + argument.tobytes())
+                moved = np.frombuffer(buffer, argument.dtype, offset=1).reshape(argument.shape)
+                with pytest.raises(TypeError, match="not aligned"):
+                    call(*arguments[:k], moved, *arguments[k + 1 :])
 
 
 def test_arrays_that_do_not_fit_are_rejected() -> None:
