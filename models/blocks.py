@@ -45,7 +45,7 @@ class Modulation(nn.Module):
         return x * (1 + scale) + shift
 
 
-class WindowAttention(nn.Module):
+class ConditionAttention(nn.Module):
     """Multi-head attention in 8x8 windows, query from the condition, key and value from x; adds to x.
 
     x [B, C, H, W] and features [B, F, H, W] with H and W multiples of 8; heads have 32 channels. A learned bias

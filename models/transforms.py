@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from condic.models.blocks import Down, Modulation, Up, WindowAttention, in_float32, residual_blocks
+from condic.models.blocks import ConditionAttention, Down, Modulation, Up, in_float32, residual_blocks
 from condic.models.presets import Preset
 
 
@@ -16,7 +16,7 @@ class AttentionStage(nn.Module):
 
     def __init__(self, features: int, channels: int, attention: int, blocks: int) -> None:
         super().__init__()
-        self.attention = nn.ModuleList([WindowAttention(features, channels) for _ in range(attention)])
+        self.attention = nn.ModuleList([ConditionAttention(features, channels) for _ in range(attention)])
         self.mix = residual_blocks(channels, attention)
         self.tail = residual_blocks(channels, blocks)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condic.models.blocks import Modulation, ResidualBlock, WindowAttention
+from condic.models.blocks import ConditionAttention, Modulation, ResidualBlock
 from condic.models.context import INDEX_EXPONENT, Context
 from condic.models.dcic_sgp import DcicSgp
 from condic.models.entropy import index_of_scale
@@ -38,7 +38,7 @@ def start_from_photographs(model: DcicSgp, image: Tensor) -> None:
 def start_from_principal_components(model: DcicSgp, image: Tensor) -> None:
     """Sets the float transforms from photographs [B, 3, H, W] in [0, 1], sides multiples of 32."""
     for module in model.modules():
-        if isinstance(module, (ResidualBlock, WindowAttention)):
+        if isinstance(module, (ResidualBlock, ConditionAttention)):
             zero(module.project)
         elif isinstance(module, Modulation):
             zero(module.maps)

@@ -82,7 +82,7 @@ def half() -> Half:
             source.name, source.preset, "0" * 64, source.alignment, 0, (), 15, "fp16", graphs, source.latents,
             source.encode, source.decode, source.preview, {},
         )  # fmt: skip
-        kinds = (blocks.WindowAttention, swin.WindowAttention)
+        kinds = (blocks.ConditionAttention, swin.WindowAttention)
         counts = {x.role: sum(isinstance(m, kinds) for m in x.network.modules()) for x in chosen}
         return Bundle(
             manifest, {}, {x.role: _stored(x, source.alignment, x.precision == "float") for x in chosen}, "random"

@@ -12,7 +12,7 @@ pytest.importorskip("onnxscript")
 from condic.errors import InputError  # noqa: E402
 from condic.export.dcic_sgp_graphs import source_graphs  # noqa: E402
 from condic.export.onnx_graphs import example_inputs  # noqa: E402
-from condic.models.blocks import Modulation, ResidualBlock, WindowAttention  # noqa: E402
+from condic.models.blocks import ConditionAttention, Modulation, ResidualBlock  # noqa: E402
 from condic.models.dcic_sgp import ALIGNMENT, DcicSgp  # noqa: E402
 from condic.models.weights import load_weights, read_metadata, save_weights  # noqa: E402
 
@@ -91,7 +91,7 @@ def network_outputs(result: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[to
 
 
 def test_attention_stays_in_its_window() -> None:
-    block = WindowAttention(16, 32).eval()
+    block = ConditionAttention(16, 32).eval()
     x, features = torch.randn(1, 32, 16, 16), torch.randn(1, 16, 16, 16)
     other = x.clone()
     other[:, :, :8, 8:] += 1
@@ -103,7 +103,7 @@ def test_attention_stays_in_its_window() -> None:
 
 
 def test_attention_takes_its_query_from_the_condition() -> None:
-    block = WindowAttention(16, 32).eval()
+    block = ConditionAttention(16, 32).eval()
     x, features = torch.randn(1, 32, 8, 8), torch.randn(1, 16, 8, 8)
     with torch.no_grad():
         block.project.weight.normal_()
