@@ -17,6 +17,7 @@ from condic.engines.builder import (
     Shape,
     build_plan,
     check_options,
+    check_plan,
     knows_attention,
     refit_plan,
 )
@@ -51,8 +52,9 @@ def canonical_options(options: Iterable[Option]) -> tuple[Option, ...]:
 
 @dataclass(frozen=True)
 class Order:
-    """What to build: the profiles, the options, where to, whether attention must come out fused, and how long TensorRT
-    looks for fast kernels (0 to 5; None: as long as it does by itself, or did).
+    """What to build: the profiles, the options, where to, whether attention must come out fused, how long TensorRT
+    looks for fast kernels (0 to 5; None: as long as it does by itself, or did), and whether engines that are there are
+    built again.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class Order:
     options: tuple[Option, ...] = ()
     require_fused: bool = False
     optimization_level: int | None = None
+    rebuild: bool = False
 
     def __post_init__(self) -> None:
         """However options are given, an engine with the same ones is the same."""
@@ -99,9 +102,10 @@ def build_engines(
     report: Callable[[Built], None],
     progress: Callable[[Graph, Profile], ReportProgress],
 ) -> None:
-    """Builds what is not there yet, damaged, or of an older graph; `report` is called after each engine.
+    """Builds what is not there yet, damaged, of an older graph, or not taken by TensorRT.
 
-    Raises BackendError for what TensorRT refuses, and for attention that is not fused where the order requires it.
+    `report` is called after each engine. Raises BackendError for what TensorRT refuses, and for attention that is not
+    fused where the order requires it.
     """
     check_options(trt, order.options)
     target = target_of(trt, gpu)
@@ -179,13 +183,18 @@ class _Work:
         }
         return Engine(self.key, plan.data, notes)
 
+    @property
+    def _is_for_this_gpu(self) -> bool:
+        """Whether the engine can be loaded where it is built."""
+        return self.key.target.flavour == "tensorrt"
+
     def _plan(self, data: bytes, timings: bytes, progress: ReportProgress) -> Plan:
         for_one_gpu = self.key.target.flavour == "tensorrt-rtx" and bool(self.key.target.gpu)
         return build_plan(
             self.trt, data, _shapes(self.graph, self.key.profile), self.key.precision, self.key.options,
             optimization_level=self.order.optimization_level,
             capability=self.key.target.compute_capability if for_one_gpu else None,
-            inspect=self.key.target.flavour == "tensorrt",  # RTX makes its kernels only when an engine is loaded
+            inspect=self._is_for_this_gpu,  # RTX makes its kernels only when an engine is loaded
             timing_cache=timings, progress=progress,
         )  # fmt: skip
 
@@ -212,11 +221,18 @@ class _Work:
 
     def _why_again(self, engine: Engine) -> str:
         """Why an engine that is there and whole has to be built again; empty if it need not."""
+        if self.order.rebuild:
+            return "as ordered"
         if engine.notes.get("graph") != self._digest:
             return "the graph has changed"
         ordered, level = self.order.optimization_level, engine.notes.get("optimization_level")
         if ordered not in (None, level):
             return f"it was built at {'no particular' if level is None else 'another'} optimization level"
+        if self._is_for_this_gpu:
+            try:
+                check_plan(self.trt, engine.plan)
+            except BackendError as error:
+                return str(error)
         return ""
 
     def _stale(self) -> str:

@@ -28,6 +28,8 @@ _OUR_MEMORY = "REQUIRE_USER_ALLOCATION"
 """TensorRT-RTX has it: without it engines allocate, which a CUDA graph cannot record."""
 _SEVERAL_CONTEXTS = "PROFILE_SHARING_0806"
 """The preview feature of TensorRT 8.6 that lets an engine have several contexts at a time; later versions always do."""
+_MEMORY_BY_SHAPE = "RUNTIME_ACTIVATION_RESIZE_10_10"
+"""The preview feature, from 10.10 on, by which a context needs the memory of its shapes, not of the largest ones."""
 _SHAPELESS = ("CONSTANT", "SHAPE", "CAST", "IDENTITY", "SHUFFLE", "SLICE", "CONCATENATION")
 """Layers of TensorRT 8.6 that compute nothing: their precision follows from their inputs."""
 
@@ -132,8 +134,9 @@ def build_plan(
         _allow_half(trt, network, config)
     if hasattr(api.BuilderFlag, _OUR_MEMORY):
         config.set_flag(getattr(api.BuilderFlag, _OUR_MEMORY))
-    if not is_strongly_typed(trt):
-        config.set_preview_feature(getattr(api.PreviewFeature, _SEVERAL_CONTEXTS), True)
+    for feature in (_MEMORY_BY_SHAPE, *(() if is_strongly_typed(trt) else (_SEVERAL_CONTEXTS,))):
+        if hasattr(api.PreviewFeature, feature):
+            config.set_preview_feature(getattr(api.PreviewFeature, feature), True)
     if optimization_level is not None:
         config.builder_optimization_level = optimization_level
     for option in options:
@@ -149,9 +152,7 @@ def build_plan(
         for name, bounds in shapes.items():
             profile.set_shape(name, *bounds)
         config.add_optimization_profile(profile)
-    cache = None if trt.flavour == "tensorrt-rtx" else config.create_timing_cache(timing_cache)
-    if cache is not None:
-        config.set_timing_cache(cache, False)
+    cache = None if trt.flavour == "tensorrt-rtx" else _timing_cache(config, timing_cache)
     monitor = _monitor(api, progress) if progress else None
     if monitor is not None:
         config.progress_monitor = monitor
@@ -177,6 +178,11 @@ def refit_plan(trt: TensorRt, plan: bytes, graph: bytes) -> bytes:
     return bytes(engine.serialize_with_config(config))
 
 
+def check_plan(trt: TensorRt, plan: bytes) -> None:
+    """Raises BackendError for a plan that TensorRT does not load here. Needs the GPU that it is for."""
+    _loaded(trt, plan)
+
+
 def engine_layers(trt: TensorRt, plan: bytes) -> tuple[Layer, ...]:
     """The layers of a finished engine, as its inspector has them. Needs the GPU that it is for."""
     inspector = _loaded(trt, plan).create_engine_inspector()
@@ -185,12 +191,21 @@ def engine_layers(trt: TensorRt, plan: bytes) -> tuple[Layer, ...]:
     return tuple(_reported_layer(x) for x in report["Layers"])
 
 
+def _timing_cache(config: Any, known: bytes) -> Any:
+    """A configuration's timing cache, which begins with what is known, where that is of use here; None if refused."""
+    for content in (known, b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    return None
+
+
 def _loaded(trt: TensorRt, plan: bytes) -> Any:
     runtime = trt.api.Runtime(trt.logger)
     runtime.engine_host_code_allowed = True  # version-compatible plans bring code, and these are our own
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise BackendError(f"{trt} cannot load the engine that it built: {trt.last_error()}")
+        raise BackendError(f"{trt} does not load the engine: {trt.last_error()}")
     return engine
 
 

@@ -13,7 +13,7 @@ from condic.errors import InputError, install_hint
 Role = Literal["image", "condition"]
 
 CODECS = ("dcic-sgp", "cic-sr")
-_OF_ENGINES = ("profile", "shapes", "options", "require_fused", "optimization_level")
+_OF_ENGINES = ("profile", "shapes", "options", "require_fused", "optimization_level", "rebuild")
 _OF_WEIGHTS = ("preset", "weights", "lr_weights", "sr_weights", "query", "half", "out")
 
 
@@ -47,6 +47,7 @@ _OF_WEIGHTS = ("preset", "weights", "lr_weights", "sr_weights", "query", "half",
 @click.option("--optimization-level", type=click.IntRange(0, 5),
               help="How long TensorRT looks for fast kernels: 0 to 5; its own level is 3.")  # fmt: skip
 @click.option("--require-fused", is_flag=True, help="Fail if attention is not known to be one fused kernel.")
+@click.option("--rebuild", is_flag=True, help="Build engines again that are there.")
 @click.pass_context
 def export(context: click.Context, /, model: str | None, out: Path | None, engines: str | None, **given: Any) -> None:
     """Exports a codec as one ONNX graph per role, verified against PyTorch, with its tables and manifest; and builds
@@ -138,8 +139,10 @@ def _engine_session(context: click.Context, folder: str, given: dict[str, Any]) 
     else:
         profiles = named_profiles(given["profile"])
     where = Path(folder) if folder else engine_folder()
-    options, fused, level = tuple(given["options"]), given["require_fused"], given["optimization_level"]
-    return open_session(Order(where, profiles, options, fused, level))
+    return open_session(Order(
+        where, profiles, tuple(given["options"]), require_fused=given["require_fused"],
+        optimization_level=given["optimization_level"], rebuild=given["rebuild"],
+    ))  # fmt: skip
 
 
 def _refuse_given(context: click.Context, names: tuple[str, ...], why: str) -> None:

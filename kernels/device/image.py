@@ -32,8 +32,8 @@ typedef unsigned long long uint64_t;
 }
 
 
-def device_image(capability: tuple[int, int]) -> bytes:
-    """The kernels for a GPU of this compute capability, as `cuModuleLoadData` takes them.
+def device_image(capability: tuple[int, int], cuda: tuple[int, int]) -> bytes:
+    """The kernels for a GPU of this compute capability, as `cuModuleLoadData` of a driver for this CUDA takes them.
 
     A fatbin, if nvcc was there when condic was built: machine code for the usual GPUs, PTX for the others. Otherwise
     NVRTC compiles them now, which takes seconds: to machine code, or to PTX for a GPU that it does not know.
@@ -49,11 +49,11 @@ def device_image(capability: tuple[int, int]) -> bytes:
         )
     if _FATBIN.exists():
         return _FATBIN.read_bytes()
-    return compile_image(capability)
+    return compile_image(capability, cuda)
 
 
 @lru_cache
-def compile_image(capability: tuple[int, int]) -> bytes:
+def compile_image(capability: tuple[int, int], cuda: tuple[int, int]) -> bytes:
     """The kernels compiled by NVRTC, whether or not there is a fatbin. Raises BackendError."""
     source = (_KERNELS / "cuda" / "kernels.cu").read_bytes()
-    return find_nvrtc().compile(source, capability, _OPTIONS, _STANDARD_HEADERS)
+    return find_nvrtc(cuda[0]).compile(source, capability, _OPTIONS, _STANDARD_HEADERS)

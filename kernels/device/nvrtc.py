@@ -18,14 +18,18 @@ _NAMES = (
     if sys.platform == "win32"
     else ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 )
+"""The newest first."""
 
 
 class Nvrtc:
-    """A loaded NVRTC."""
+    """A loaded NVRTC; `major` is the version of its CUDA."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         library.nvrtcGetErrorString.restype = ctypes.c_char_p
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        self._check("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
+        self.major = major.value
 
     def compile(
         self, source: bytes, capability: tuple[int, int], options: Sequence[str], headers: Mapping[str, str]
@@ -81,15 +85,27 @@ class Nvrtc:
             raise BackendError(f"NVRTC cannot compile the CUDA kernels: {function}: {reason} {log.rstrip(chr(0))}")
 
 
-def find_nvrtc() -> Nvrtc:
-    """The NVRTC of a wheel in this environment, or of the system. Raises BackendError where there is none."""
+def find_nvrtc(cuda: int) -> Nvrtc:
+    """The newest NVRTC, of a wheel in this environment or of the system, whose code a driver for this CUDA (13) takes.
+
+    Raises BackendError where there is none.
+    """
+    newer = 0
     for name in _candidates():
         try:
             for builtins in Path(name).parent.glob("libnvrtc-builtins.so.*") if Path(name).is_absolute() else ():
                 ctypes.CDLL(str(builtins))  # which NVRTC would otherwise look for where the system has its libraries
-            return Nvrtc(ctypes.CDLL(name))
+            nvrtc = Nvrtc(ctypes.CDLL(name))
         except OSError:
             continue
+        if nvrtc.major <= cuda:
+            return nvrtc
+        newer = nvrtc.major
+    if newer:
+        raise BackendError(
+            f"NVRTC is of CUDA {newer} here, and the driver, of CUDA {cuda}, takes no code of it: install a newer "
+            f"driver, or NVRTC of CUDA {cuda} (pip install nvidia-cuda-nvrtc-cu{cuda})"
+        )
     raise BackendError(
         "there are no CUDA kernels: condic was built without nvcc, and NVRTC, which could compile them now, is not "
         "installed (pip install nvidia-cuda-nvrtc, or nvidia-cuda-nvrtc-cu12 for CUDA 12)"

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from condic.errors import BackendError, SizeError
+from condic.errors import BackendError, DeviceMemoryError, SizeError
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
+from condic.runtime.cache import Cache
 from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
 from condic.runtime.cuda.graph import DeviceGraph
 from condic.runtime.engine_cache import Engine, EngineKey, Search, Target, engine_folder, engine_precisions
@@ -21,6 +22,8 @@ _STRATEGY = "ExecutionContextAllocationStrategy"
 _SPECIALISATION = "DynamicShapesKernelSpecializationStrategy"
 """TensorRT-RTX has it: kernels for the shapes at hand are compiled beside the first runs, unless it is told to do so
 before. A CUDA graph would keep the general ones for ever, and the known answer would be that of others."""
+_KERNEL_CACHE = "create_runtime_cache"
+"""TensorRT-RTX has it, of a configuration."""
 
 
 class TensorRtBackend:
@@ -35,6 +38,10 @@ class TensorRtBackend:
         self.driver: Driver = open_driver()
         with self.driver.entered():
             self._runtime = self._library.api.Runtime(self._library.logger)
+        device, library = self.driver.device, self._library
+        capability = ".".join(map(str, device.capability))
+        self._target = Target(device.name, capability, library.flavour, library.version)
+        self._kernels = _Kernels(f"{self._target}, {device.describe()}")
         self._build_seconds: dict[EngineKey, float] = {}
 
     def describe(self) -> str:
@@ -48,7 +55,8 @@ class TensorRtBackend:
 
     def load(self, graph: Graph, bundle: Bundle) -> DeviceGraph:
         """The graph; engines are loaded for the sizes that are asked for, and exact ones tested then."""
-        engines = _Engines(graph, bundle, self._library, self._runtime, self.driver, self._build_seconds)
+        engines = _Engines(graph, bundle, self._library, self._runtime, self.driver, self._target, self._kernels,
+                           self._build_seconds)  # fmt: skip
         return DeviceGraph(self.driver, graph, engines.prepare, engines.takes)
 
 
@@ -62,13 +70,12 @@ class _Engines:
         library: TensorRt,
         runtime: Any,
         driver: Driver,
+        target: Target,
+        kernels: _Kernels,
         build_seconds: dict[EngineKey, float],
     ) -> None:
         self._graph, self._bundle, self._library, self._driver = graph, bundle, library, driver
-        self._runtime, self._build_seconds = runtime, build_seconds
-        device = driver.device
-        capability = ".".join(map(str, device.capability))
-        self._target = Target(device.name, capability, library.flavour, library.version)
+        self._runtime, self._target, self._kernels, self._build_seconds = runtime, target, kernels, build_seconds
         self._loaded: dict[EngineKey, Any] = {}
         self._taken: dict[Size, bool] = {}
         self._lock = threading.Lock()
@@ -76,7 +83,7 @@ class _Engines:
     def prepare(self, size: Size) -> _Execution:
         """An execution for a padded image's size, with the engine of the smallest profile that takes it."""
         with self._lock:
-            return _Execution(self._graph, self._library, self._engine(size), size)
+            return self._execution(self._engine(size), size)
 
     def takes(self, size: Size) -> bool:
         """Whether there is a whole engine for a size; found out once."""
@@ -103,6 +110,9 @@ class _Engines:
             self._build_seconds[engine.key] = engine.notes.get("build_seconds", 0.0)
         return self._loaded[engine.key]
 
+    def _execution(self, engine: Any, size: Size) -> _Execution:
+        return _Execution(self._graph, self._library, engine, self._kernels, size)
+
     def _search(self, size: Size) -> Search:
         bundle_id, precisions = self._bundle.manifest.bundle_id, engine_precisions(self._graph)
         return Search(engine_folder(), bundle_id, self._graph.role, precisions, self._target, size)
@@ -113,18 +123,14 @@ class _Engines:
             self._runtime.engine_host_code_allowed = True
         loaded = self._runtime.deserialize_cuda_engine(engine.plan)
         if loaded is None:
-            raise BackendError(
-                f"{self._library} rejects its engine of {engine.key.role} ({self._library.last_error()}); build it "
-                f"again with condic-export --engines, or {CPU}"
-            )
+            again = "build it again with condic-export --engines, or "
+            raise _failure(self._library, "rejects its engine of", self._graph, again)
         return loaded
 
     def _tested(self, loaded: Any) -> Any:
         """An engine that gives the known answer, if its graph has one. Raises BackendError for any other."""
         if self._graph.precision == "exact":
-            run = DeviceGraph(
-                self._driver, self._graph, lambda size: _Execution(self._graph, self._library, loaded, size)
-            )
+            run = DeviceGraph(self._driver, self._graph, lambda size: self._execution(loaded, size))
             try:
                 check_known_answer(self._bundle, self._graph, run, "tensorrt")
             finally:
@@ -132,7 +138,38 @@ class _Engines:
         return loaded
 
 
-def _context(api: Any, engine: Any) -> Any:
+class _Kernels:
+    """The kernels that TensorRT-RTX compiles when contexts are made: kept, since otherwise each process compiles them.
+
+    Those that another device, driver or version has compiled are not taken; TensorRT looks at that, too.
+    """
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._cache: Any = None
+        self._grown = False
+
+    def used_by(self, config: Any) -> None:
+        """Contexts that are made with a configuration take kernels from here, and put theirs here."""
+        if not hasattr(config, _KERNEL_CACHE):
+            return
+        if self._cache is None:
+            self._cache = getattr(config, _KERNEL_CACHE)()
+            if known := self._store().get(self._origin):
+                self._cache.deserialize(known)
+        self._grown = config.set_runtime_cache(self._cache)
+
+    def keep(self) -> None:
+        """Writes what contexts have compiled, if there have been any since the last time."""
+        if self._grown and (kernels := self._cache.serialize()) is not None:
+            self._store().put(bytes(kernels), self._origin)
+        self._grown = False
+
+    def _store(self) -> Cache:
+        return Cache(engine_folder() / "kernels")
+
+
+def _context(api: Any, engine: Any, kernels: _Kernels) -> Any:
     """An execution context whose memory is ours; None if TensorRT refuses."""
     if not hasattr(api, _STRATEGY):
         return engine.create_execution_context_without_device_memory()
@@ -142,6 +179,7 @@ def _context(api: Any, engine: Any) -> Any:
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(ours)
     config.dynamic_shapes_kernel_specialization_strategy = getattr(api, _SPECIALISATION).EAGER
+    kernels.used_by(config)
     return engine.create_execution_context(config)
 
 
@@ -150,10 +188,10 @@ class _Execution:
 
     capturable = True
 
-    def __init__(self, graph: Graph, library: TensorRt, engine: Any, size: Size) -> None:
-        self._graph, self._library = graph, library
+    def __init__(self, graph: Graph, library: TensorRt, engine: Any, kernels: _Kernels, size: Size) -> None:
+        self._graph, self._library, self._kernels = graph, library, kernels
         self._memory = 0
-        self._context = _context(library.api, engine)
+        self._context = _context(library.api, engine, kernels)
         if self._context is None:
             raise self._error("makes no execution context")
         names = {engine.get_tensor_name(k) for k in range(engine.num_io_tensors)}
@@ -176,17 +214,32 @@ class _Execution:
             if used:
                 self._context.set_tensor_address(spec.name, address)
         if self.scratch and scratch != self._memory:
-            if hasattr(self._context, "set_device_memory"):
-                self._context.set_device_memory(scratch, self.scratch)
-            else:
-                self._context.device_memory = scratch
-            self._memory = scratch
+            self._set_memory(scratch)
         if not self._context.execute_async_v3(stream):
             raise self._error("fails")
 
     def close(self) -> None:
         """Lets the context go."""
+        self._kernels.keep()
         self._context = None
 
+    def _set_memory(self, scratch: int) -> None:
+        """TensorRT says nothing but in its log where it refuses, and goes on without."""
+        self._library.errors.clear()
+        if hasattr(self._context, "set_device_memory"):
+            self._context.set_device_memory(scratch, self.scratch)
+        else:
+            self._context.device_memory = scratch
+        if self._library.errors:
+            raise self._error("refuses its scratch memory")
+        self._memory = scratch
+
     def _error(self, what: str) -> BackendError:
-        return BackendError(f"{self._library} {what} in graph {self._graph.role} ({self._library.last_error()}); {CPU}")
+        return _failure(self._library, f"{what} in graph", self._graph)
+
+
+def _failure(library: TensorRt, what: str, graph: Graph, again: str = "") -> BackendError:
+    """What TensorRT said last, as an error of ours: DeviceMemoryError where memory is what it lacked."""
+    reason = library.last_error()
+    kind = DeviceMemoryError if "outofmemory" in reason.lower().replace(" ", "") else BackendError
+    return kind(f"{library} {what} {graph.role} ({reason}); {'' if kind is DeviceMemoryError else again}{CPU}")

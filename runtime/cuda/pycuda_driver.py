@@ -178,10 +178,10 @@ class PycudaDriver:
     def _kernels(self) -> Any:
         """The module; compiled now where the driver does not take the one that condic was built with."""
         try:
-            return cuda.module_from_buffer(device.device_image(self.device.capability))
+            return cuda.module_from_buffer(device.device_image(self.device.capability, self.device.cuda))
         except cuda.Error as error:
             with suppress(BackendError):
-                return cuda.module_from_buffer(device.compile_image(self.device.capability))
+                return cuda.module_from_buffer(device.compile_image(self.device.capability, self.device.cuda))
             raise error
 
     def launch(self, launch: Launch, stream: int) -> None:
@@ -250,6 +250,8 @@ class PycudaDriver:
             message = (text.value or b"unknown error").decode()
             if code == _OUT_OF_MEMORY:
                 raise DeviceMemoryError(f"out of GPU memory ({name}: {message}); {CPU}")
+            if self._is_lost():
+                raise _lost(f"{name}: {message}")
             raise BackendError(f"CUDA refused ({name}: {message}); {CPU}")
 
     @contextmanager
@@ -261,7 +263,14 @@ class PycudaDriver:
             raise DeviceMemoryError(f"the GPU has no room for {what}; close other programs, or {CPU}") from error
         except cuda.Error as error:
             line = " ".join(str(error).split())[:200]
-            # After an error that ends a context every call fails. Errors from 900 on are about captures.
-            if self._context is not None and 0 < self._library.cuCtxSynchronize() < _CAPTURE_ERRORS:
-                raise DeviceLostError(f"the GPU was lost while it worked ({line}); start again, or {CPU}") from error
+            if self._is_lost():
+                raise _lost(line) from error
             raise BackendError(f"CUDA refused ({line}); {CPU}") from error
+
+    def _is_lost(self) -> bool:
+        """Whether an error has ended the context: every call fails then. Errors from 900 on are about captures."""
+        return self._context is not None and 0 < self._library.cuCtxSynchronize() < _CAPTURE_ERRORS
+
+
+def _lost(what: str) -> DeviceLostError:
+    return DeviceLostError(f"the GPU was lost while it worked ({what}); start again, or {CPU}")

@@ -30,7 +30,7 @@ def played() -> SimpleNamespace:
     """What the played TensorRT is to answer, and what it was told."""
     return SimpleNamespace(
         problems=[], plan=b"a plan", error="", layers=[], no_gpu=False, information="", refits=True, network=None,
-        config=None, profile={}, timing=b"", old_timing=None, loaded=[], refitted=[],
+        config=None, profile={}, timing=b"", old_timing=None, fits=True, loaded=[], rejected=b"", refitted=[],
     )  # fmt: skip
 
 
@@ -126,8 +126,9 @@ def _classes(played: SimpleNamespace, enums: dict[str, Any]) -> dict[str, type[A
             played.old_timing = data
             return played.api.ITimingCache()
 
-        def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> None:
+        def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
             assert not ignore_mismatch
+            return bool(played.fits or not played.old_timing)
 
         def set_compute_capability(self, capability: Any, index: int) -> None:
             assert index == 0 < self.num_compute_capabilities
@@ -200,9 +201,11 @@ def _classes(played: SimpleNamespace, enums: dict[str, Any]) -> dict[str, type[A
 
         def deserialize_cuda_engine(self, plan: bytes) -> Any:
             assert self.engine_host_code_allowed
-            self._logger.say()
             played.loaded.append(plan)
-            return None if played.error else played.api.ICudaEngine()
+            if plan == played.rejected:
+                self._logger.log(self._logger.Severity.ERROR, "Serialization assertion failed")
+                return None
+            return played.api.ICudaEngine()
 
     class ICudaEngine:
         def create_engine_inspector(self) -> Any:

@@ -67,6 +67,21 @@ def test_engines_are_built_once_and_kept(run: Run, played: SimpleNamespace):
     assert [x.path for x in second] == [x.path for x in first]
 
 
+def test_an_engine_that_tensorrt_does_not_take_is_built_again(run: Run, played: SimpleNamespace):
+    """As another build of one version may do."""
+    run()
+    played.rejected, played.plan = b"a plan", b"another plan"
+    assert [(x.done, x.reason) for x in run()] == [
+        ("built", "TensorRT 10.16.1.11 does not load the engine: Serialization assertion failed")
+    ] * 2
+    assert [x.done for x in run()] == ["kept", "kept"]
+
+
+def test_engines_are_built_again_where_that_is_ordered(run: Run):
+    run()
+    assert [(x.done, x.reason) for x in run(rebuild=True)] == [("built", "as ordered")] * 2
+
+
 def test_the_runtime_finds_what_was_built(run: Run, bundle: Bundle, tmp_path: Path):
     built = run()
     target = Target("Orin", "8.7", "tensorrt", "10.16.1.11")
@@ -132,6 +147,16 @@ def test_timings_are_kept_between_builds(run: Run, played: SimpleNamespace):
     played.timing = b""
     run(gpu=Gpu("NVIDIA A100", "8.0"))
     assert played.old_timing == b"", "another GPU has timings of its own"
+
+
+def test_timings_that_do_not_fit_are_replaced(run: Run, played: SimpleNamespace):
+    played.timing, played.fits = b"timings", False
+    run()
+    assert played.old_timing == b"", "the second graph's build began anew"
+    played.timing, played.fits = b"new ones", True
+    run(rebuild=True)
+    run(rebuild=True)
+    assert played.old_timing == b"new ones"
 
 
 def test_another_optimization_level_builds_again_and_none_in_particular_does_not(run: Run, played: SimpleNamespace):

@@ -13,6 +13,7 @@ from condic.engines.builder import (
     Layer,
     build_plan,
     check_options,
+    check_plan,
     engine_layers,
     is_strongly_typed,
     is_tried,
@@ -54,7 +55,8 @@ def test_engines_have_several_contexts_and_the_level_that_was_asked_for(
     recorded: Record, play: Play, played: SimpleNamespace
 ):
     build_plan(play(recorded), b"", SHAPES, "exact")
-    assert played.config._previews == ({"PROFILE_SHARING_0806"} if major(recorded) == "8" else set())
+    by_shape = set() if recorded["version"] in ("8.6.1", "10.3.0") else {"RUNTIME_ACTIVATION_RESIZE_10_10"}
+    assert played.config._previews == by_shape | ({"PROFILE_SHARING_0806"} if major(recorded) == "8" else set())
     assert played.config.builder_optimization_level is None
     build_plan(play(recorded), b"", SHAPES, "exact", optimization_level=0)
     assert played.config.builder_optimization_level == 0
@@ -213,6 +215,8 @@ def test_stripped_plans_get_their_weights_back(recorded: Record, play: Play, pla
 
 
 def test_a_plan_that_does_not_load_is_an_error(recorded: Record, play: Play, played: SimpleNamespace):
-    played.error = "serialized for another version"
-    with pytest.raises(BackendError, match="cannot load the engine that it built: serialized for another version"):
-        engine_layers(play(recorded), b"a plan")
+    played.rejected, played.information = b"a plan", json.dumps({"Layers": []})
+    for use in (engine_layers, check_plan):
+        with pytest.raises(BackendError, match="does not load the engine: Serialization assertion failed"):
+            use(play(recorded), b"a plan")
+        use(play(recorded), b"another plan")

@@ -44,7 +44,7 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
         def execute_async_v3(self, stream: int) -> bool:
             graph = self._engine.graph
             if module.failing:
-                self._engine.logger.log(ILogger.Severity.ERROR, "out of luck")
+                self._engine.logger.log(ILogger.Severity.ERROR, module.failing)
                 return False
             assert set(self._shapes) == {x.name for x in graph.inputs}
             inputs = [(self._addresses[x.name], self._shapes[x.name]) for x in graph.inputs]
@@ -68,7 +68,7 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
     if old:
 
         def set_memory(self: Context, at: int) -> None:
-            if at % 512:  # which 8.6.0 says on an H200, keeping the memory that it had
+            if at % module.alignment:  # which 8.6.0 says on an H200, keeping the memory that it had
                 self._engine.logger.log(ILogger.Severity.ERROR, "setDeviceMemory: memory must be aligned on 512")
                 return
             self._memory = (at, SCRATCH)
@@ -76,7 +76,14 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
         Context.device_memory = property(None, set_memory)  # type: ignore[attr-defined]
     else:
         Context.update_device_memory_size_for_shapes = lambda self: SCRATCH  # type: ignore[attr-defined]
-        Context.set_device_memory = lambda self, at, size: setattr(self, "_memory", (at, size))  # type: ignore[attr-defined]
+
+        def set_device_memory(self: Context, at: int, size: int) -> None:
+            if at % module.alignment:
+                self._engine.logger.log(ILogger.Severity.ERROR, "setDeviceMemory: memory must be aligned")
+                return
+            self._memory = (at, size)
+
+        Context.set_device_memory = set_device_memory  # type: ignore[attr-defined]
 
     class Engine:
         device_memory_size = SCRATCH
@@ -105,6 +112,9 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
             if rtx:
                 assert given.strategy == "user"
                 assert given.dynamic_shapes_kernel_specialization_strategy == "eager"
+                if self.graph.role not in given.cache.kernels:
+                    given.cache.kernels.append(self.graph.role)
+                    module.compiled.append(self.graph.role)
             else:
                 assert given == "user"
             return self._context()
@@ -112,7 +122,25 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
         Engine.create_execution_context = create_execution_context  # type: ignore[attr-defined]
     if rtx:
 
+        class RuntimeCache:
+            def __init__(self) -> None:
+                self.kernels: list[str] = []
+
+            def deserialize(self, known: bytes) -> bool:
+                self.kernels = known.decode().split()
+                return True
+
+            def serialize(self) -> bytes:
+                return " ".join(self.kernels).encode()
+
         class RuntimeConfig:
+            def create_runtime_cache(self) -> RuntimeCache:
+                return RuntimeCache()
+
+            def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+                self.cache = cache
+                return True
+
             def set_execution_context_allocation_strategy(self, strategy: str) -> None:
                 self.strategy = strategy
 
@@ -131,7 +159,8 @@ def fake_module(version: str, driver: FakeDriver, bundle: Bundle) -> Any:
 
     module = SimpleNamespace(
         __version__=version, ILogger=ILogger, IProfiler=IProfiler, Runtime=Runtime,
-        DataType=SimpleNamespace(FLOAT="float32"), plans=[], contexts=0, failing=False, error=0, largest=2**16,
+        DataType=SimpleNamespace(FLOAT="float32"), plans=[], contexts=0, failing="", error=0, largest=2**16,
+        alignment=512, compiled=[],
     )  # fmt: skip
     if not old:
         module.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")

@@ -145,7 +145,7 @@ def check_refusals(driver: Driver) -> None:
         STUB.stub_set_memory(ctypes.c_size_t(2**40))
         STUB.stub_fail(ILLEGAL_ADDRESS)
         assert isinstance(refusal(lambda: driver.synchronise(stream)), DeviceLostError)
-        refusal(lambda: driver.begin_capture(stream))
+        assert isinstance(refusal(lambda: driver.begin_capture(stream)), DeviceLostError)
         STUB.stub_fail(0)
         driver.end_capture(stream)
     refusal(driver.free_memory)  # without the context
@@ -154,8 +154,8 @@ def check_refusals(driver: Driver) -> None:
 def main(bundle_path: str) -> None:
     """All of it; nothing may be left."""
     kept = run_kernels_by_the_emulator()
-    condic.kernels.device.device_image = lambda capability: b"newer\0"  # than the driver: it is compiled again
-    condic.kernels.device.compile_image = lambda capability: b"stub\0"
+    condic.kernels.device.device_image = lambda *_: b"newer\0"  # than the driver: it is compiled again
+    condic.kernels.device.compile_image = lambda *_: b"stub\0"
     condic.runtime.cuda.driver._DELAY_BYTES = 1024
     bundle, driver = read_bundle(Path(bundle_path)), open_driver()
     before = STUB.stub_live()

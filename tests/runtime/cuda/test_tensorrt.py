@@ -15,7 +15,7 @@ from checks import measure_layers
 from cuda_emulator import DeviceMemory, Emulator
 from fake_driver import FakeDriver
 
-from condic.errors import BackendError, SizeError
+from condic.errors import BackendError, DeviceMemoryError, SizeError
 from condic.runtime.backends import tensorrt
 from condic.runtime.bundle import Bundle
 from condic.runtime.codec import Codec
@@ -54,7 +54,10 @@ def library(
 ) -> Iterator[Library]:  # fmt: skip
     pytest.importorskip("onnxruntime")
     driver = FakeDriver(emulator, memory)
-    api, flavour = fake_module(request.param, driver, bundle), "tensorrt-rtx" if request.param[0] == "1" else "tensorrt"
+    api, flavour = (
+        fake_module(request.param, driver, bundle),
+        "tensorrt-rtx" if request.param == "1.7.1" else "tensorrt",
+    )
     monkeypatch.setenv("CONDIC_ENGINES", str(tmp_path))
     monkeypatch.setattr(tensorrt, "find_libcuda", lambda: None)
     monkeypatch.setattr(tensorrt, "find_tensorrt", lambda: adopt(api, flavour))
@@ -124,12 +127,50 @@ def test_engines_that_will_not_do_are_one_clear_error(
 ) -> None:
     if what != "none":
         library.write(b"foreign" if what == "foreign" else None)
-    library.api.error, library.api.failing = int(what == "wrong"), what == "failing"
+    library.api.error, library.api.failing = int(what == "wrong"), "out of luck" if what == "failing" else ""
     device = Codec(bundle, "tensorrt")
     with pytest.raises(BackendError, match=message) as caught:
         device.graphs.load("prior_context_1")
     assert "\n" not in str(caught.value)
     device.close()
+
+
+@pytest.mark.parametrize("said", [
+    "Cuda Runtime (out of memory)", "IExecutionContext::enqueueV3: Error Code 2: OutOfMemory (no further information)",
+])  # fmt: skip
+def test_memory_that_tensorrt_lacks_is_told_apart(library: Library, bundle: Bundle, said: str) -> None:
+    library.write()
+    library.api.failing = said
+    device = Codec(bundle, "tensorrt")
+    with pytest.raises(DeviceMemoryError, match=r"context_1 \(.*[Oo]ut ?[Oo]f ?[Mm]emory.*\); the CPU path"):
+        device.graphs.load("prior_context_1")
+    device.close()
+
+
+def test_scratch_memory_that_tensorrt_refuses_is_an_error(library: Library, bundle: Bundle) -> None:
+    """It only says so in its log, and would run with what it had before, or nothing."""
+    library.write()
+    library.api.alignment = 2**40
+    device = Codec(bundle, "tensorrt")
+    with pytest.raises(BackendError, match=r"refuses its scratch memory in graph prior_context_1 \(setDeviceMemory"):
+        device.graphs.load("prior_context_1")
+    device.close()
+
+
+def test_kernels_that_were_compiled_are_there_in_the_next_process(
+    library: Library, bundle: Bundle, drawing: Draw
+) -> None:
+    library.write()
+    roles = {graph.role for graph in bundle.manifest.graphs}
+    for again in (False, True):
+        library.api.compiled.clear()
+        device = Codec(bundle, "tensorrt")
+        device.decode(device.encode(drawing(90, 100), 20))
+        device.close()
+        compiles = library.flavour == "tensorrt-rtx" and not again
+        assert set(library.api.compiled) == (roles if compiles else set())
+        assert len(library.api.compiled) == len(roles) * compiles
+    assert len(list((library.folder / "kernels").glob("*"))) == (library.flavour == "tensorrt-rtx")
 
 
 def test_an_image_beyond_every_profile_runs_by_tiles_or_says_which_engines_to_build(
@@ -157,6 +198,7 @@ def test_every_recorded_version_has_the_members_that_are_used(line: str) -> None
     assert {"deserialize_cuda_engine", "engine_host_code_allowed"} <= set(api["classes"]["Runtime"])
     if api["module"].startswith("tensorrt_rtx"):
         assert {"create_runtime_config"} <= engine
+        assert {"create_runtime_cache", "set_runtime_cache"} <= set(api["classes"]["IRuntimeConfig"])
         assert "EAGER" in api["enums"]["DynamicShapesKernelSpecializationStrategy"]
         assert "USER_MANAGED" in api["enums"]["ExecutionContextAllocationStrategy"]
         assert {
