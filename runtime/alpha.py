@@ -14,6 +14,9 @@ from PIL.PngImagePlugin import PngImageFile
 from condic.errors import StreamError
 from condic.runtime.arrays import Pixels
 
+_LAST_FILTER = 4
+"""Of those that a row's first byte names (PNG, third edition, 9.2)."""
+
 
 def pack_alpha(alpha: Pixels) -> bytes:
     """Lossless PNG of an alpha plane [H, W]."""
@@ -28,7 +31,7 @@ def unpack_alpha(data: bytes | memoryview, height: int, width: int) -> Pixels:
     Raises StreamError if it is no such PNG, of this size.
 
     All of it is looked at before Pillow sees it, whose readers of some chunks crash or warn on damaged ones, and which
-    takes rows that are missing for zeros.
+    takes rows that are missing for zeros, or, where a program allows truncated images, any that it cannot read.
     """
     _check(bytes(data), height, width)
     try:
@@ -54,6 +57,8 @@ def _check(png: bytes, height: int, width: int) -> None:
         raise StreamError("alpha plane has damaged image data") from error
     if len(rows) != size or not inflater.eof or inflater.unused_data:
         raise StreamError(f"alpha plane does not have the data of {height} rows of {width} pixels")
+    if max(rows[:: width + 1]) > _LAST_FILTER:
+        raise StreamError("alpha plane has a row with a filter that PNG does not have")
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:

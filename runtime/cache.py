@@ -73,7 +73,9 @@ def cache_folder(name: str) -> Path | None:
     elif sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        if not base.is_absolute():  # as its specification has it
+            base = Path("~/.cache")
     try:
         return base.expanduser() / "condic" / name
     except RuntimeError:  # no home

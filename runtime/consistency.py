@@ -25,6 +25,9 @@ from condic.runtime.manifest import (
 CODER_BITS = 15
 """Precision of the entropy coder's probabilities."""
 Tables = Mapping[str, npt.NDArray[Any]]
+_LARGEST_ALIGNMENT, _LARGEST_STEP = 4096, 1024
+_MOST_SCHEDULED = 2**24
+"""Elements of a latent in a square of `alignment` pixels a side."""
 
 
 def first_problem(manifest: Manifest, tables: Tables) -> str | None:
@@ -35,6 +38,12 @@ def first_problem(manifest: Manifest, tables: Tables) -> str | None:
 def _problems(manifest: Manifest, tables: Tables) -> Iterator[str]:
     if len(manifest.bundle_id) != 64 or any(c not in "0123456789abcdef" for c in manifest.bundle_id):
         yield "the bundle id is not a SHA-256"
+    if not 1 <= manifest.alignment <= _LARGEST_ALIGNMENT:
+        yield f"alignment {manifest.alignment} is not in 1..{_LARGEST_ALIGNMENT}"
+        return
+    if odd := [name for name, table in sorted(tables.items()) if table.dtype.kind not in "iuf"]:
+        yield f"table {odd[0]} holds no real numbers"
+        return
     roles, names = {g.role for g in manifest.graphs}, {x.name for x in manifest.latents}
     if len(names) > ALPHA:  # the first kind of section that is no latent's
         yield f"{len(names)} latents; a file has room for {ALPHA}"
@@ -88,6 +97,9 @@ def _latent_problems(latent: Latent, manifest: Manifest, tables: Tables) -> Iter
     if latent.guard:
         yield from _guard_problems(latent, latent.guard)
     side = manifest.alignment // latent.stride
+    if latent.channels * side**2 > _MOST_SCHEDULED:
+        yield f"latent {latent.name}: more than {_MOST_SCHEDULED} elements in its schedule"
+        return
     times = np.zeros((latent.channels, side, side), np.int64)
     for chunk in latent.chunks:
         for box in chunk.boxes:
@@ -143,8 +155,8 @@ def _graph_problems(
 
 
 def _guard_problems(latent: Latent, guard: Guard) -> Iterator[str]:
-    if min(guard.mean_step, guard.residual_step) < 1:
-        yield f"latent {latent.name}: its guard has a step below 1/16"
+    if not all(1 <= step <= _LARGEST_STEP for step in (guard.mean_step, guard.residual_step)):
+        yield f"latent {latent.name}: its guard has a step that is not in 1..{_LARGEST_STEP}, in units of 1/16"
     if not guard.levels or len(guard.levels) != len(guard.deltas) or list(guard.levels) != sorted(set(guard.levels)):
         yield f"latent {latent.name}: its guard does not have one set of deltas for each of some rising levels"
     if not all(0 <= x <= LARGEST_DELTA for delta in guard.deltas for x in (delta.mean, delta.index, delta.residual)):

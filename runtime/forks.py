@@ -1,7 +1,7 @@
 """Processes that are forked once a model is open, as `gunicorn --preload` does: they code, open others, and end.
 
 A forked process has no threads but one, and whatever waits for another waits for ever: for a lock that it held, or for
-its end.
+its end. Libraries hold locks while they run, so a fork waits until they do not.
 """
 
 from __future__ import annotations
@@ -10,10 +10,38 @@ import ctypes
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 _loading = threading.RLock()
 _sessions: weakref.WeakSet[object] = weakref.WeakSet()
+
+
+class _Runs:
+    """What runs in libraries at the moment, and how many forks wait for an end of that."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.running = self.forking = 0
+
+
+_runs = _Runs()
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Within it a library runs: no process is forked meanwhile. Begins once those that wait for that are forked."""
+    runs = _runs
+    with runs.changed:
+        runs.changed.wait_for(lambda: runs.forking <= 0)
+        runs.running += 1
+    try:
+        yield
+    finally:
+        with runs.changed:
+            runs.running -= 1
+            runs.changed.notify_all()
 
 
 def let_forks_end(sessions: object) -> None:
@@ -42,11 +70,23 @@ def _watch() -> None:
         return
     libc = ctypes.CDLL(None)
 
+    def before() -> None:
+        with _runs.changed:
+            _runs.forking += 1
+            _runs.changed.wait_for(lambda: _runs.running <= 0)
+
+    def in_parent() -> None:
+        with _runs.changed:
+            _runs.forking -= 1
+            _runs.changed.notify_all()
+
     def in_child() -> None:
+        global _runs
+        _runs = _Runs()
         _loading._at_fork_reinit()  # type: ignore[attr-defined]
         for each in _sessions:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
         if hasattr(libc, "on_exit"):  # of glibc
             libc.on_exit(libc._exit, None)  # is called first, with the exit code
 
-    os.register_at_fork(after_in_child=in_child)
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)

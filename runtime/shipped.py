@@ -43,15 +43,24 @@ def model_of(bundle_id: bytes) -> str:
         return DEFAULT_MODEL
     if name := shipped_name(bundle_id):
         return name
+    found = ", ".join(name if _id_or_none(path) else f"{name}, which is damaged" for name, path in shipped.items())
     raise BundleError(
-        f"the file was made with model {bundle_id.hex()}, none of those shipped ({', '.join(shipped)}); give its "
-        "bundle as model (--model)"
+        f"the file was made with model {bundle_id.hex()}, none of those shipped ({found}); give its bundle as model "
+        "(--model)"
     )
 
 
 def shipped_name(bundle_id: bytes) -> str | None:
     """The name of the shipped model with an id, if there is one."""
-    return next((name for name, path in shipped_bundles().items() if _id_of(path) == bundle_id), None)
+    return next((name for name, path in shipped_bundles().items() if _id_or_none(path) == bundle_id), None)
+
+
+def _id_or_none(path: Path) -> bytes | None:
+    """None of a damaged bundle, which concerns nobody but those whose files need it."""
+    try:
+        return _id_of(path)
+    except Exception:  # an archive can fail in any way
+        return None
 
 
 @cache

@@ -17,7 +17,7 @@ import numpy as np
 from condic.errors import BackendError, CondicError, InputError, OutOfMemoryError, first_line, install_hint, is_whole
 from condic.runtime.arrays import Tensor
 from condic.runtime.bundle import Bundle
-from condic.runtime.forks import let_forks_end, loading
+from condic.runtime.forks import let_forks_end, loading, running
 from condic.runtime.known_answer import check_known_answer
 from condic.runtime.manifest import Graph
 
@@ -127,20 +127,20 @@ class LoadedGraphs:
 
     def _call(self, runner: Runner, role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
         try:
-            return runner(inputs)
-        except CondicError:
+            with running():
+                return runner(inputs)
+        except (CondicError, MemoryError):
             raise
         except Exception as error:
-            if "alloc" not in str(error):  # of memory: each library has its own words and kind of error
-                raise
-            raise OutOfMemoryError(
-                f"backend {self.backend.name} has no memory to run graph {role} ({first_line(error)})"
-            ) from error
+            lacks_memory = "alloc" in str(error)  # each library has its own words and kind of error
+            kind, what = (OutOfMemoryError, "has no memory to") if lacks_memory else (BackendError, "cannot")
+            raise kind(f"backend {self.backend.name} {what} run graph {role} ({first_line(error)})") from error
 
     def _load(self, graph: Graph) -> Runner:
         backend = self.backend
         try:
-            runner = backend.load(graph, self._bundle)
+            with running():
+                runner = backend.load(graph, self._bundle)
         except Exception as error:
             raise BackendError(f"backend {backend.name} cannot load graph {graph.role}: {first_line(error)}") from error
         if graph.precision == "exact":
@@ -205,7 +205,13 @@ def open_backend(name: str, options: BackendOptions | None = None) -> Backend:
 
 @cache
 def _registered() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group="condic.backends")}
+    found = {point.name: point for point in entry_points(group="condic.backends")}
+    if not found:
+        raise BackendError(
+            "no backend is known: condic's metadata (the folder condic-*.dist-info) is not where condic is; install it "
+            "with pip, or copy that folder too"
+        )
+    return found
 
 
 def _install_hint(name: str) -> str:

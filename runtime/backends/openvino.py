@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import openvino
-
 from condic.runtime.arrays import Tensor
 from condic.runtime.backends import BackendOptions, Runner
+from condic.runtime.backends.telemetry import without_telemetry
 from condic.runtime.bundle import Bundle
 from condic.runtime.cache import user_cache
 from condic.runtime.manifest import Graph
+
+with without_telemetry():
+    import openvino
 
 
 class OpenVinoBackend:

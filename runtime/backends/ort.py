@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 
-import onnxruntime
-
 from condic.runtime.arrays import Tensor
 from condic.runtime.backends import BackendOptions, Runner
+from condic.runtime.backends.telemetry import without_telemetry
 from condic.runtime.bundle import Bundle
 from condic.runtime.manifest import Graph
+
+with without_telemetry():
+    import onnxruntime
 
 
 @cache
@@ -58,8 +60,8 @@ class OrtBackend:
 
     def load(self, graph: Graph, bundle: Bundle) -> Runner:
         """A session on the graph."""
-        session = onnxruntime.InferenceSession(
-            bundle.graphs[graph.role], self._options, providers=["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(  # it would report a failure on standard output, and try again
+            bundle.graphs[graph.role], self._options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
         names = [x.name for x in graph.inputs]
         outputs = [x.name for x in graph.outputs]

@@ -9,15 +9,18 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from condic.errors import BackendError, DeviceMemoryError, SizeError, install_hint
 from condic.kernels.device.libraries import wheel_libraries
 from condic.runtime.backends import BackendOptions
+from condic.runtime.backends.telemetry import without_telemetry
 from condic.runtime.bundle import Bundle
 from condic.runtime.cuda.driver import CPU, Driver, find_libcuda, open_driver
 from condic.runtime.cuda.graph import DeviceGraph
 from condic.runtime.manifest import Graph, Size
+
+with without_telemetry():
+    import onnxruntime
 
 _PROVIDER, _DEVICE = "CUDAExecutionProvider", "cuda"
 _MOST_PIXELS = 2**26

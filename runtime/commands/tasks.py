@@ -51,11 +51,15 @@ def in_out_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Plan:
-    """Tasks, whether they are several, and how many more there would be, whose results exist."""
+    """Tasks, whether they are several, and how many more there would be, whose results exist.
+
+    `skip`: those whose results are made meanwhile, by another run, are left out, too.
+    """
 
     tasks: tuple[Task, ...]
     several: bool
     skipped: int = 0
+    skip: bool = False
 
 
 def plan(paths: Sequence[Path], out_dir: Path | None, suffix: str, *, force: bool, skip: bool) -> Plan:
@@ -87,7 +91,7 @@ def plan(paths: Sequence[Path], out_dir: Path | None, suffix: str, *, force: boo
     except OSError as error:
         raise InputError(f"{out_dir}: cannot be made a folder ({error.strerror}); give another --out-dir") from error
     left = tuple(task for task in tasks.values() if not (skip and exists(task.target)))
-    return Plan(left, several=True, skipped=len(tasks) - len(left))
+    return Plan(left, several=True, skipped=len(tasks) - len(left), skip=skip)
 
 
 def perform(plan: Plan, work: Callable[[Task], Result], setup: Setup) -> None:
@@ -102,16 +106,22 @@ def perform(plan: Plan, work: Callable[[Task], Result], setup: Setup) -> None:
         return
     done: list[Facts] = []
     failed: list[Facts] = []
-    start = time.perf_counter()
+    skipped, start = plan.skipped, time.perf_counter()
     shown = sys.stderr is not None and sys.stderr.isatty()
     tasks = plan.tasks
     with click.progressbar(tasks, file=sys.stderr) if shown else nullcontext(tasks) as steps:
         for task in steps:
+            if plan.skip and exists(task.target):
+                skipped += 1
+                continue
             try:
                 with _warnings_named(task):
                     facts = work(task).facts
                 done.append({"source": str(task.source), "target": str(task.target)} | facts)
             except CondicError as error:
+                if plan.skip and exists(task.target):
+                    skipped += 1
+                    continue
                 failed.append({"source": str(task.source), "error": str(error)})
                 if is_of_no_room(error):
                     break
@@ -120,10 +130,10 @@ def perform(plan: Plan, work: Callable[[Task], Result], setup: Setup) -> None:
     for failure in failed:
         say("condic-run", failure["error"])
     size = sum(facts["bytes"] for facts in done)
-    left = len(tasks) - len(done) - len(failed)
-    others = "".join(f", {count} {what}" for count, what in ((plan.skipped, "skipped"), (left, "not tried")) if count)
+    left = plan.skipped + len(tasks) - len(done) - len(failed) - skipped
+    others = "".join(f", {count} {what}" for count, what in ((skipped, "skipped"), (left, "not tried")) if count)
     text = f"{len(done)} done, {len(failed)} failed{others}; {size} compressed bytes, "
-    facts = {"done": done, "failed": failed, "skipped": plan.skipped, "not_tried": left}
+    facts = {"done": done, "failed": failed, "skipped": skipped, "not_tried": left}
     setup.report(facts, text + f"{time.perf_counter() - start:.1f} s")
     if failed:
         sys.exit(FAILED)

@@ -180,8 +180,9 @@ class _Build:
     ) -> Iterator[_ChunkWork]:
         """The chunks in order, each once its distribution is there. `context` and `hat` are left out if unread."""
         wanted = tuple(site.tensor(what) for what in targets if what == "latents" or site.tensor(what) in self._read)
-        for name in wanted:
-            self._clear(name, 4 * int(np.prod(site.shape)))
+        read_in_parts = {name for chunk in latent.chunks for name in chunk.inputs}
+        for name in wanted:  # each of their elements is in one chunk
+            (self._clear if name in read_in_parts else self._tensor)(name, 4 * int(np.prod(site.shape)))
         scans = [layout.scan_bytes for layout in layouts]
         self._clear(site.tensor("scans"), sum(scans))  # at once: between chunks everything waits
         for layout, place, chunk in zip(layouts, site.chunks, latent.chunks, strict=True):

@@ -84,6 +84,36 @@ def test_a_process_that_is_forked_while_the_first_codec_is_opened_opens_one_too(
     assert _run(begin + _WHILE_THE_FIRST_IS_OPENED, bundle_path, "ort") == (0, "")
 
 
+_WHILE_OTHERS_CODE = """
+done = threading.Event()
+
+def keep_coding():
+    while not done.is_set():
+        condic.decode(data, model, backend)
+        codec.encode(image, 9)
+
+threads = [threading.Thread(target=keep_coding) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for _ in range(40):
+    assert child(code) == 7
+done.set()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="programs that fork do so on Linux")
+@pytest.mark.parametrize("backend", ["ort", "openvino"])
+def test_a_process_that_is_forked_while_other_threads_code_finds_nothing_locked(
+    backend: str, bundle_path: Path
+) -> None:
+    if find_spec({"ort": "onnxruntime", "openvino": "openvino"}[backend]) is None:
+        pytest.skip(f"{backend} is not installed")
+    assert _run(_BEGIN + _WHILE_OTHERS_CODE, bundle_path, backend) == (0, "")
+
+
 def _run(program: str, bundle_path: Path, backend: str) -> tuple[int, str]:
     command = [sys.executable, "-c", program, str(bundle_path), backend]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -416,6 +416,38 @@ def test_a_value_of_the_wrong_type_is_refused(
     refusal(write_zip(with_manifest(files, set_in(*place, to=value))))
 
 
+@pytest.mark.parametrize(("alignment", "problem"), [
+    (0, "alignment 0 is not in 1..4096"), (-128, "alignment -128"), (2**20, "alignment 1048576"),
+    (4096, "latent prior: more than 16777216 elements in its schedule"),
+])  # fmt: skip
+def test_an_alignment_that_no_memory_holds_is_refused_before_it_is_tried(
+    files: Files, alignment: int, problem: str, write_zip: Callable[[Files], Path]
+) -> None:
+    changed = with_manifest(files, set_in("alignment", to=alignment))
+    if alignment == 4096:
+        changed = with_manifest(changed, set_in("latents", 0, "channels", to=2**17))
+    assert problem in refusal(write_zip(changed))
+
+
+@pytest.mark.parametrize("kind", ["U3", "S3", "V3", "?", "c8", [("a", "f4")]])
+def test_tables_of_what_is_no_real_number_are_refused(bundle: Bundle, kind: Any) -> None:
+    for name in ("quality.main_gain", "first.prior", "cdf"):
+        name = next(x for x in bundle.tables if x.startswith(name))
+        odd = np.zeros(bundle.tables[name].shape, np.dtype(kind))
+        with pytest.raises(BundleError, match=f"table {name} holds no real numbers"):
+            check_bundle(replace(bundle, tables={**bundle.tables, name: odd}))
+
+
+@pytest.mark.parametrize("step", [0, 1025, 2**40])
+def test_steps_of_a_guard_out_of_range_are_refused(data_folder: Path, step: int) -> None:
+    bundle = read_bundle(data_folder / "cic-sr-t.condic")
+    latents = list(bundle.manifest.latents)
+    k = next(k for k, latent in enumerate(latents) if latent.guard)
+    latents[k] = replace(latents[k], guard=replace(latents[k].guard, residual_step=step))
+    with pytest.raises(BundleError, match=r"a step that is not in 1\.\.1024"):
+        check_bundle(replace(bundle, manifest=replace(bundle.manifest, latents=tuple(latents))))
+
+
 def test_a_context_that_lacks_an_input_is_refused(files: Files, write_zip: Callable[[Files], Path]) -> None:
     assert "context_1" in refusal(write_zip(with_manifest(files, drop("latents", 2, "chunks", 1, "inputs", 0))))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from condic.runtime.bundle import Bundle
-from condic.runtime.cache import MOST_FILES, Cache, user_cache
+from condic.runtime.cache import MOST_FILES, Cache, cache_folder, user_cache
 from condic.runtime.codec import Codec
 
 
@@ -55,6 +56,17 @@ def test_the_folder_is_the_one_that_the_environment_names(tmp_path: Path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["openvino"]
     monkeypatch.setenv("CONDIC_CACHE", "")
     assert user_cache("openvino").get("a") is None
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="as freedesktop.org has it")
+@pytest.mark.parametrize(("given", "expected"), [("{}/xdg", "{}/xdg"), ("xdg", "{}/.cache"), ("", "{}/.cache")])
+def test_a_relative_folder_for_caches_is_ignored(
+    given: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("CONDIC_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", given.format(tmp_path))
+    assert cache_folder("engines") == Path(expected.format(tmp_path)) / "condic" / "engines"
 
 
 def test_openvino_loads_from_the_cache_and_codes_the_same(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from PIL import ImageFile
 
 from condic.errors import BundleError, CondicError, IntegrityError, StreamError
 from condic.runtime.bitstream import (
@@ -254,9 +255,11 @@ def test_an_alpha_plane_of_another_size_is_refused(data: bytes, decode: Decode, 
         decode(resealed(header, sections))
 
 
+@pytest.mark.parametrize("truncated", [False, True], ids=["", "where truncated images are allowed"])
 def test_an_alpha_plane_that_other_readers_of_png_refuse_or_see_differently_is_refused(
-    data: bytes, decode: Decode
+    data: bytes, decode: Decode, truncated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", truncated)
     header, sections = parts(data)
     png = sections[3][1]
     (_, head), (_, packed), end = png_chunks(png)
@@ -277,6 +280,7 @@ def test_an_alpha_plane_that_other_readers_of_png_refuse_or_see_differently_is_r
     first, image = (b"IHDR", head), (b"IDAT", packed)
     for wrong in (
         with_rows(rows[:61]), with_rows(rows[:-1]), with_rows(rows + b"\0"), with_rows(b"\5" + rows[1:]),
+        with_rows(rows[: 30 * 61] + b"\xff" + rows[30 * 61 + 1 :]),
         with_rows(rows[: 50 * 31], grey_of_4_bits), with_rows(rows, interlaced),
         png_of([first, (b"IDAT", packed[:-1]), end]), png_of([first, (b"IDAT", packed + b"\0"), end]),
         png_of([first, image, first, end]), png_of([image, end]), png_of([first, end]),

@@ -101,7 +101,7 @@ def test_a_backend_that_fails_on_the_known_inputs_is_refused(bundle: Bundle, ort
     def fail(x: Tensor) -> None:
         raise RuntimeError("device lost\nat frame 12")
 
-    with pytest.raises(BackendError, match=r"spoiling refused: graph context_0 .*\(device lost\)$"):
+    with pytest.raises(BackendError, match=r"spoiling refused: graph context_0 .*\(device lost\)\)$"):
         LoadedGraphs(bundle, Spoiling(ort, fail)).load("context_0")
 
 

@@ -131,6 +131,24 @@ def test_a_run_goes_on_where_it_was_interrupted(program: Program, pictures: list
     assert json.loads(program("encode", *pictures, "--out-dir", "out", "--skip", "--json").out)["skipped"] == 3
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["before", "while"])
+def test_what_another_run_makes_meanwhile_is_skipped(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, fails: bool
+) -> None:
+    tasks = tuple(Task(Path(name), tmp_path / name) for name in "abc")
+
+    def work(task: Task) -> Result:
+        assert task.source.name != "b" or fails
+        (tmp_path / "b").touch()  # by the other run
+        if task.source.name == "b":
+            raise InputError("b: exists; give --force to replace it")
+        return Result({"bytes": 7}, "")
+
+    perform(Plan(tasks[1:] if fails else tasks, several=True, skipped=4, skip=True), work, SETUP)
+    done = 1 if fails else 2
+    assert capsys.readouterr().out.startswith(f"{done} done, 0 failed, 5 skipped; {7 * done} compressed bytes")
+
+
 SETUP = Setup(None, "auto", 0, 1, as_json=False)
 PLAN = Plan(tuple(Task(Path(name), Path(f"{name}.cdic")) for name in ("a", "b\nb", "i")), several=True)
 
