@@ -171,6 +171,7 @@ class _Build:
                 self._pop(work, self._coder, (*work.uses, coder, payload))
             else:
                 self._pop_on_host(work)
+        self._next_strand()  # who reads the latent need not wait for what is known of it
         if self._coder:
             self._kernel("rans_close", (coder,), lambda at: device.rans_close(at[coder]))
             self._download(coder, 4)
@@ -234,7 +235,7 @@ class _Build:
             uses = (symbols, indexes, results, coder, payload)
             self._kernel(name, uses, lambda at, k=k: launches(at)[k])  # type: ignore[misc]
         self._download(coder, ENCODER_HEAD)
-        self._download(payload, min(site.payload_room, stream.payload_bytes))
+        self._download(payload, min(site.payload_fetched, stream.payload_bytes))
 
     def _end(self, spec: TensorSpec) -> None:
         if not self._encoding:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from condic.errors import BackendError
 from condic.kernels.device import Launch
+from condic.runtime.cuda.buffers import Buffers
 
 CPU = "the CPU path does without a GPU (--backend ort)"
 """The way out that every message names."""
@@ -46,6 +47,8 @@ class Driver(Protocol):
     """
 
     device: Device
+    buffers: Buffers
+    """What graphs that are run on arrays of the host take in turn."""
 
     def entered(self) -> AbstractContextManager[None]:
         """Makes the context this thread's; nested uses cost nothing."""

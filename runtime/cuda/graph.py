@@ -82,6 +82,7 @@ class DeviceGraph:
             if self._stream:
                 self.driver.destroy_stream(self._stream)
             self._stream = 0
+            self.driver.buffers.clear()
 
     def _make(self, size: Size) -> Execution:
         """One more, in place of the one that was not used for longest: an image's tiles have few sizes."""
@@ -93,33 +94,28 @@ class DeviceGraph:
     def _run(self, execution: Execution, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         arrays = [*inputs, *outputs]
         offsets = np.cumsum([0] + [-(-x.nbytes // ALIGNMENT) * ALIGNMENT for x in arrays]).tolist()
-        driver, size, address, staging = self.driver, offsets[-1], 0, None
+        driver, size, count = self.driver, offsets[-1], len(inputs)
         stream = self._stream = self._stream or driver.create_stream()
-        try:
-            address = driver.allocate(size + max(execution.scratch, 1))
-            staging = driver.allocate_pinned(size)
+        with driver.buffers.lent(size + max(execution.scratch, 1), size) as buffer:
             places = [
-                staging[offset : offset + x.nbytes].view(np.float32) for offset, x in zip(offsets, arrays, strict=False)
+                buffer.staging[offset : offset + x.nbytes].view(np.float32)
+                for offset, x in zip(offsets, arrays, strict=False)
             ]
-            for place, x, offset in zip(places, inputs, offsets, strict=False):
-                place[:] = x.reshape(-1)
-                driver.upload(address + offset, place, stream)
-            given = [address + offset for offset in offsets[:-1]]
-            execution.enqueue(given[: len(inputs)], given[len(inputs) :], address + size, stream)
-            for place, at in zip(places[len(inputs) :], given[len(inputs) :], strict=True):
-                driver.download(place, at, stream)
-            driver.synchronise(stream)
-            for place, x in zip(places[len(inputs) :], outputs, strict=True):
+            given = [buffer.address + offset for offset in offsets[:-1]]
+            try:
+                for place, x, at in zip(places, inputs, given, strict=False):
+                    place[:] = x.reshape(-1)
+                    driver.upload(at, place, stream)
+                execution.enqueue(given[:count], given[count:], buffer.address + size, stream)
+                for place, at in zip(places[count:], given[count:], strict=True):
+                    driver.download(place, at, stream)
+                driver.synchronise(stream)
+            except BaseException:
+                with suppress(BackendError):
+                    driver.synchronise(stream)  # what is still queued uses what is released now
+                raise
+            for place, x in zip(places[count:], outputs, strict=True):
                 x.reshape(-1)[:] = place
-        except BaseException:
-            with suppress(BackendError):
-                driver.synchronise(stream)  # what is still queued uses what is released now
-            raise
-        finally:
-            if address:
-                driver.release(address)
-            if staging is not None:
-                driver.release_pinned(staging)
 
 
 def device_graph(runner: object) -> DeviceGraph:

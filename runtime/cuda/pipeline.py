@@ -187,9 +187,10 @@ class DevicePipeline:
         try:
             return workspace.program(key, self._build)
         except DeviceMemoryError:
-            with self._lock:  # what idle workspaces hold may be what is missing
+            with self._lock:  # what idle workspaces and buffers hold may be what is missing
                 for each in self._idle:
                     each.clear()
+            self._driver.buffers.clear()
             return workspace.program(key, self._build)
 
     def _build(self, key: ProgramKey) -> Program:

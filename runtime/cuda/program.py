@@ -115,8 +115,9 @@ class Clear:
 
 NOT_FINITE = "not_finite"
 """A tensor, uint32: not 0 at the end if what was to be quantised or drawn was infinite or NaN."""
-PAYLOAD_ROOM = 1
-"""Bytes of payload per element of a latent that are always copied: 0.75 elements a pixel make that 6 bits a pixel."""
+PAYLOAD_ROOM, PAYLOAD_FETCHED = 1, 1 / 4
+"""Bytes of payload per element of a latent that are copied up and down whatever its size is. With 0.75 elements a pixel
+they make 6 and 1.5 bits a pixel: what a payload has beyond comes down later, and goes up another way."""
 PIECE = 1 << 22
 """Bytes of a tensor that is kept which are fetched at a time."""
 
@@ -197,8 +198,13 @@ class LatentSite:
 
     @property
     def payload_room(self) -> int:
-        """Bytes of payload that are copied whatever its size is."""
+        """Bytes of payload that are copied up whatever its size is."""
         return 1024 + PAYLOAD_ROOM * self.elements
+
+    @property
+    def payload_fetched(self) -> int:
+        """Bytes of payload that are copied down whatever its size is."""
+        return 1024 + int(PAYLOAD_FETCHED * self.elements)
 
     def tensor(self, what: str) -> str:
         """The name of a tensor of the latent."""

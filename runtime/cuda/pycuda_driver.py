@@ -18,6 +18,7 @@ from condic.kernels import device
 from condic.kernels.device import Launch
 from condic.runtime.cuda.arena import ALIGNMENT
 from condic.runtime.cuda.arguments import packed
+from condic.runtime.cuda.buffers import Buffers
 from condic.runtime.cuda.driver import CPU, Device, find_libcuda
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
@@ -33,6 +34,7 @@ class PycudaDriver:
     def __init__(self) -> None:
         """Raises BackendError where the device refuses."""
         self._library = find_libcuda()
+        self.buffers = Buffers(self)
         self._pushed, self._thread = threading.local(), threading.get_ident()
         self._memory: dict[int, Any] = {}
         self._objects: dict[int, Any] = {}

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from condic.runtime.cuda.program import Strand
+from condic.runtime.cuda.program import GraphRun, Strand
+
+_GRAPH = 16
+"""Kernels or copies that take about as long as a graph."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,15 @@ def take_turns(strands: Sequence[Strand]) -> list[Turn]:
     """A turn for each strand, none before what it needs.
 
     The first goes before all others and the last behind them, both on stream 0. Where several wait for the same, the
-    one with the most operations between it and the end goes on in its stream.
+    one with the most work between it and the end goes on in its stream.
     """
     count = len(strands)
     needs = [[i for i in range(j) if i == 0 or j == count - 1 or strands[j].needs(strands[i])] for j in range(count)]
-    heirs, left = [0] * count, [0] * count  # who goes on in a strand's stream; operations from it to the end
+    heirs, left = [0] * count, [0] * count  # who goes on in a strand's stream; work from it to the end
     for i in reversed(range(count)):
         later = [j for j in range(i + 1, count) if i in needs[j]]
         heirs[i] = max(later, key=left.__getitem__, default=count)
-        left[i] = len(strands[i].operations) + (left[heirs[i]] if later else 0)
+        left[i] = _work(strands[i]) + (left[heirs[i]] if later else 0)
     turns: list[Turn] = []
     streams = 0
     for j, earlier in enumerate(needs):
@@ -50,3 +53,8 @@ def take_turns(strands: Sequence[Strand]) -> list[Turn]:
                 before |= turns[i].before | {i}
         turns.append(Turn(stream, tuple(after), before))
     return turns
+
+
+def _work(strand: Strand) -> int:
+    """How long it takes, about, in kernels or copies."""
+    return sum(_GRAPH if isinstance(x, GraphRun) else 1 for x in strand.operations)

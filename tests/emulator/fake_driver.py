@@ -24,6 +24,7 @@ from cuda_emulator import DeviceMemory, Emulator, Order
 from condic.errors import BackendError, DeviceLostError, DeviceMemoryError
 from condic.kernels.device import Launch
 from condic.runtime.cuda.arena import ALIGNMENT
+from condic.runtime.cuda.buffers import Buffers
 from condic.runtime.cuda.driver import CPU, Device
 
 Work = Callable[[], None]
@@ -86,6 +87,7 @@ class FakeDriver:
 
     def __init__(self, emulator: Emulator, memory: DeviceMemory, size: int = 2**40, order: Order = "forward") -> None:
         self.device = Device("fake GPU", (8, 7), size, (12, 6))
+        self.buffers = Buffers(self)
         self.counts: Counter[str] = Counter()
         self.fail: Callable[[str], None] = lambda name: None
         self.refuse_captures = False

@@ -29,7 +29,7 @@ from condic.runtime.known_answer import check_known_answer
 from .conftest import Bench
 
 Draw = Callable[..., npt.NDArray[np.uint8]]
-STREAMS = 4
+STREAMS = 6
 """Of a program of preset t, at most."""
 
 

@@ -193,6 +193,7 @@ def test_a_payload_beyond_the_room_for_it_is_fetched_and_decoded_by_the_host(
     data = codec.encode(image, 60)
     assert max(len(section.payload) for section in read_stream(data).sections) > room
     monkeypatch.setattr(LatentSite, "payload_room", room)
+    monkeypatch.setattr(LatentSite, "payload_fetched", room)
     device = bench.codec(bundle)
     for _ in range(3):  # plain, captured, launched
         assert device.encode(image, 60) == data
@@ -214,6 +215,7 @@ def test_the_second_half_of_encoding_reads_nothing_of_the_image(
             yield frame
 
     monkeypatch.setattr(LatentSite, "payload_room", room)
+    monkeypatch.setattr(LatentSite, "payload_fetched", room)
     device = bench.codec(bundle)
     assert list(device.encode_many(frames(), 50)) == [codec.encode(image, 50) for image in images]
     device.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condic.runtime.cuda.program import Copy, Strand
+from condic.runtime.cuda.program import Copy, GraphRun, Strand
 from condic.runtime.cuda.schedule import take_turns
 
 NAMES = "abcdef"
@@ -48,6 +48,13 @@ def test_the_longest_way_stays_on_one_stream_and_what_is_not_needed_yet_runs_bes
     ])  # fmt: skip
     assert [turn.stream for turn in turns] == [0, 0, 1, 2, 0, 0, 0]
     assert [turn.after for turn in turns] == [(), (), (1,), (0,), (3,), (2,), ()]
+
+
+def test_a_graph_counts_for_more_than_what_is_copied_at_the_end() -> None:
+    """As where a latent is done: the image's graph goes on in the urgent stream, not what is copied."""
+    graph = Strand((GraphRun("g", ("a",), ("b",), None),))  # type: ignore[arg-type]
+    turns = take_turns([strand(writes="a"), strand("a", length=5), graph, strand("b")])
+    assert [turn.stream for turn in turns] == [0, 1, 0, 0]
 
 
 def test_what_reads_the_same_runs_at_the_same_time() -> None:
