@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from condic.runtime.codec import Codec
 from condic.runtime.cuda.pipeline import WORKSPACES
 from condic.runtime.cuda.program import GraphRun, ProgramKey
 from condic.runtime.cuda.workspace import LoadedProgram
+from condic.runtime.manifest import QUALITY_LEVELS
 
 Pixels = npt.NDArray[np.uint8]
 Facts = dict[str, Any]
@@ -127,11 +129,14 @@ def mosaic(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def measure_single(codec: Codec, image: Pixels, level: int = 32, runs: int = 100) -> Facts:
-    """Images per second, one at a time: medians; and what a program needs, without what other sizes left behind."""
+    """Images per second, one at a time: medians; and what a program needs, without what other sizes left behind.
+
+    The levels at the ends are decoded too: how many lanes a latent has, and so how long it takes, depends on the rate.
+    """
     _forget(codec)
     data = codec.encode(image, level)
 
-    def median(code: Callable[[], object]) -> float:
+    def median(code: Callable[[], object], runs: int = runs) -> float:
         times = []
         for k in range(runs + 3):  # the first ones set up and capture
             start = time.perf_counter()
@@ -144,7 +149,12 @@ def measure_single(codec: Codec, image: Pixels, level: int = 32, runs: int = 100
         "size": f"{image.shape[1]}x{image.shape[0]}", "bytes": len(data),
         "encode_per_second": 1 / median(lambda: codec.encode(image, level)),
         "decode_per_second": 1 / median(lambda: codec.decode(data)),
-        "memory_mib": _memory_of_this_process(), "scratch_mib": _scratch(codec), **_captured(codec),
+        "decode_per_second_at": {
+            str(each): 1 / median(partial(codec.decode, codec.encode(image, each)), min(runs, 20))
+            for each in (0, QUALITY_LEVELS - 1)
+        },
+        "memory_mib": _memory_of_this_process(), "scratch_mib": _scratch(codec), "clocks": _clocks(),
+        **_captured(codec),
     }  # fmt: skip
 
 
@@ -234,6 +244,16 @@ def _memory_of_this_process() -> int | None:
         lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
         return {int(pid): int(mib) for pid, mib in (line.split(",") for line in lines)}.get(os.getpid())
     except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
+
+
+def _clocks() -> str | None:
+    """Clocks of processors and memory, why they are not higher, temperature and power; None where nobody says."""
+    fields = "clocks.sm,clocks.mem,clocks_throttle_reasons.active,temperature.gpu,power.draw"
+    try:
+        query = ("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    except (OSError, IndexError, subprocess.CalledProcessError):
         return None
 
 

@@ -46,8 +46,15 @@ def _chunk(shape: tuple[int, int, int], first_coded: int) -> ChunkLayout:
     return ChunkLayout(shape, boxes, 64, first_coded, 2, 1023)
 
 
-def _prediction(chunk: ChunkLayout, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _prediction(
+    chunk: ChunkLayout, seed: int, *, quiet: bool = False
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Planes and y of all kinds, infinite ones apart; `quiet`: of nearly nothing but zeros."""
     generator = np.random.default_rng(seed)
+    if quiet:
+        y = np.zeros(chunk.shape, np.float32)
+        y.flat[::2003] = 1
+        return np.zeros((2, *chunk.shape), np.float32), y
     planes = np.stack([generator.normal(size=chunk.shape) * 100, generator.uniform(-2, 30, chunk.shape)])
     planes[0].flat[::97] *= 1e6
     y = generator.normal(size=chunk.shape) * 3
@@ -61,15 +68,15 @@ def check_kernels(driver: Driver, bundle: Bundle, sides: Sequence[int] = (4, 30,
     with Bench(driver) as bench:
         coder = DeviceTables(bench.put(np.frombuffer(tables_image(tables), np.uint8)), tables)
         for side in sides:
-            for first_coded in (0, 2):
-                _check_chunk(bench, coder, tables, _chunk((64, side, side + 5), first_coded))
+            for first_coded, quiet in ((0, False), (2, False), (0, True)):
+                _check_chunk(bench, coder, tables, _chunk((64, side, side + 5), first_coded), quiet=quiet)
         for height, width, channels in ((1, 1, 3), (131, 77, 3), (64, 300, 1)):
             _check_pixels(bench, height, width, channels)
-    return {"chunks": 2 * len(sides)}
+    return {"chunks": 3 * len(sides)}
 
 
-def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chunk: ChunkLayout) -> None:
-    planes, y = _prediction(chunk, chunk.shape[1])
+def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chunk: ChunkLayout, *, quiet: bool) -> None:
+    planes, y = _prediction(chunk, chunk.shape[1], quiet=quiet)
     y.flat[0] = np.nan
     boxes = np.array(chunk.boxes, np.int32)
     mean, scale = np.empty(chunk.size, np.int16), np.empty(chunk.size, np.uint8)
@@ -78,7 +85,8 @@ def _check_chunk(bench: Bench, coder: DeviceTables, tables: kernels.Tables, chun
     symbols, indexes, checksum = kernels.quantise_chunk(y, mean, scale, boxes, chunk.first_coded, latents)
     payload = kernels.encode(tables, [(symbols, indexes)])
 
-    what, elements = f"chunk of {chunk.size} elements, coded from scale {chunk.first_coded}", int(np.prod(chunk.shape))
+    what = f"{'quiet ' if quiet else ''}chunk of {chunk.size} elements, coded from scale {chunk.first_coded}"
+    elements = int(np.prod(chunk.shape))
     source, result = Prediction(bench.put(planes)), bench.zeros(RESULT.itemsize)
     at_symbols, at_indexes = bench.zeros(2 * chunk.size), bench.zeros(chunk.size)
     decoded, not_finite = DecodeTargets(bench.zeros(4 * elements)), bench.zeros(4)

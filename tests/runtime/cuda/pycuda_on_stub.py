@@ -162,7 +162,7 @@ def main(bundle_path: str) -> None:
     open_driver()
     assert STUB.stub_live() == before, "one that nobody closes closes itself"
     assert driver.device.describe() == "stub (sm_90), CUDA 13.0"
-    assert check_kernels(driver, bundle, (4,)) == {"chunks": 2}
+    assert check_kernels(driver, bundle, (4,)) == {"chunks": 3}
     assert measure_kernels(driver, 100, 128, runs=2)["elements"] == 192 * 8 * 8 // 4
     check_codec(bundle)
     check_graphs(driver)
