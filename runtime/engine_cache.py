@@ -46,7 +46,7 @@ RTX_GPUS = "8.0, 8.6, 8.9, and 12.0 and later"
 
 def rtx_runs_on(capability: str) -> bool:
     """Whether TensorRT-RTX runs engines for all GPUs on one of this compute capability ("8.9")."""
-    return _numbers(capability) in _RTX_KNOWS or _numbers(capability) >= _RTX_FROM
+    return numbers_of(capability) in _RTX_KNOWS or numbers_of(capability) >= _RTX_FROM
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class EngineKey:
         if built.flavour != target.flavour or not self._runs_under(target.version):
             return f"it was built for {built}, this is {target}"
         if "hardware-compatible" in self.options or not built.gpu:
-            least = _OLDEST_COMPATIBLE if built.gpu else _numbers(built.compute_capability)
-            if _numbers(target.compute_capability) < least:
+            least = _OLDEST_COMPATIBLE if built.gpu else numbers_of(built.compute_capability)
+            if numbers_of(target.compute_capability) < least:
                 return f"it needs compute capability {'.'.join(map(str, least))} or higher, this is {target}"
             if built.flavour == "tensorrt-rtx" and not rtx_runs_on(target.compute_capability):
                 found = target.compute_capability
@@ -128,7 +128,7 @@ class EngineKey:
         return None
 
     def _runs_under(self, version: str) -> bool:
-        built, running = _numbers(self.target.version), _numbers(version)
+        built, running = numbers_of(self.target.version), numbers_of(version)
         if "version-compatible" in self.options:
             return built[0] == running[0] and built <= running
         return built == running
@@ -275,6 +275,6 @@ def _header(path: Path, content: bytes) -> tuple[EngineKey, Mapping[str, Any], i
         raise BackendError(f"{path}: an engine with a header that cannot be read; build it again") from error
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers_of(version: str) -> tuple[int, ...]:
     """The parts of a version, for comparing: (10, 3, 0, 26). What is no number counts as 0."""
     return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from condic.errors import BackendError, first_line, install_hint
-from condic.runtime.engine_cache import Flavour
+from condic.runtime.engine_cache import Flavour, numbers_of
 
 _MODULES: tuple[tuple[str, Flavour], ...] = (
     ("tensorrt", "tensorrt"),
@@ -21,6 +21,8 @@ _MODULES: tuple[tuple[str, Flavour], ...] = (
     ("tensorrt_rtx_bindings", "tensorrt-rtx"),
 )
 """Module names and whose they are, in the order in which they are tried."""
+_OLDEST = "8.6"
+"""Of NVIDIA's TensorRT: older ones lack what engines are built and run with."""
 _MOST_MESSAGES = 8
 _PLACE = re.compile(r"\s*\bIn \S+ at /\S+")
 
@@ -51,17 +53,22 @@ class TensorRt:
 
 @cache
 def find_tensorrt() -> TensorRt:
-    """The first TensorRT that can be imported. Raises BackendError where there is none, or it does not load."""
+    """The first TensorRT that can be imported. Raises BackendError if there is none, or it fails to load or is too old."""
     for name, flavour in _MODULES:
         try:
             api = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise _broken(name, error) from error
+            continue
         except (ImportError, OSError) as error:
             raise _broken(name, error) from error
-        else:
-            return adopt(api, flavour)
+        found = adopt(api, flavour)
+        if flavour == "tensorrt" and numbers_of(found.version) < numbers_of(_OLDEST):
+            raise BackendError(
+                f"{found} is older than {_OLDEST}, the oldest that condic works with; update it, or use --backend ort"
+            )
+        return found
     raise BackendError(
         f"TensorRT is not installed; {install_hint('tensorrt')} for TensorRT-RTX, or NVIDIA's package tensorrt"
     )

@@ -52,6 +52,19 @@ def test_without_tensorrt_the_line_says_how_to_install_it(packages: Path):
         find_tensorrt()
 
 
+@pytest.mark.parametrize(("version", "old"), [("8.5.2", True), ("7.1.3", True), ("8.6.0", False), ("10.3.0", False)])
+def test_one_that_is_too_old_is_told(packages: Path, version: str, old: bool):
+    (packages / "tensorrt.py").write_text(MODULE.format(version))
+    if old:
+        with pytest.raises(
+            BackendError, match=rf"TensorRT {version} is older than 8\.6, .*update it, or use --backend"
+        ):
+            find_tensorrt()
+    else:
+        assert find_tensorrt().version == version
+    del sys.modules["tensorrt"]
+
+
 def test_one_that_fails_without_a_word_is_told_by_the_kind_of_error(packages: Path):
     (packages / "tensorrt.py").write_text("raise ImportError")
     with pytest.raises(BackendError, match="tensorrt is installed and does not load: ImportError; reinstall it"):
@@ -60,10 +73,10 @@ def test_one_that_fails_without_a_word_is_told_by_the_kind_of_error(packages: Pa
 
 @pytest.mark.parametrize(
     ("module", "shown"),
-    [("tensorrt", "TensorRT 1.2"), ("tensorrt_rtx", "TensorRT-RTX 1.2"), ("tensorrt_rtx_bindings", "TensorRT-RTX 1.2")],
+    [("tensorrt", "TensorRT 9.2"), ("tensorrt_rtx", "TensorRT-RTX 1.2"), ("tensorrt_rtx_bindings", "TensorRT-RTX 1.2")],
 )
 def test_each_name_is_tried(packages: Path, module: str, shown: str):
-    (packages / f"{module}.py").write_text(MODULE.format("1.2"))
+    (packages / f"{module}.py").write_text(MODULE.format(shown.split()[1]))
     found = find_tensorrt()
     assert str(found) == shown
     assert found.api is sys.modules.pop(module)
