@@ -53,7 +53,7 @@ class TensorRt:
 
 @cache
 def find_tensorrt() -> TensorRt:
-    """The first TensorRT that can be imported. Raises BackendError if there is none, or it fails to load or is too old."""
+    """The first TensorRT that can be imported. Raises BackendError if there is none, or it does not load, or is old."""
     for name, flavour in _MODULES:
         try:
             api = importlib.import_module(name)
