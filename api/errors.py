@@ -53,7 +53,9 @@ class SizeError(BackendError):
 
 
 class CondicWarning(UserWarning):
-    """Something of an image that a file or a format cannot hold, and what became of it."""
+    """Something of an image that a file or a format cannot hold, and what became of it; or a library that takes more
+    memory than it should.
+    """
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from condic.errors import BackendError, DeviceMemoryError, SizeError
+from condic.errors import BackendError, CondicWarning, DeviceMemoryError, SizeError
 from condic.runtime.backends import BackendOptions
 from condic.runtime.bundle import Bundle
 from condic.runtime.cache import Cache
@@ -224,14 +225,17 @@ class _Execution:
         self._context = None
 
     def _set_memory(self, scratch: int) -> None:
-        """TensorRT says nothing but in its log where it refuses, and goes on without."""
+        """Where TensorRT refuses, its log alone says so. 8.6 then takes memory of its own; later ones have none."""
         self._library.errors.clear()
         if hasattr(self._context, "set_device_memory"):
             self._context.set_device_memory(scratch, self.scratch)
+            if self._library.errors:
+                raise self._error("refuses its scratch memory")
         else:
             self._context.device_memory = scratch
-        if self._library.errors:
-            raise self._error("refuses its scratch memory")
+            if self._library.errors:
+                reason = self._library.last_error()
+                warnings.warn(f"{self._library} takes memory of its own for each graph: {reason}", CondicWarning, 2)
         self._memory = scratch
 
     def _error(self, what: str) -> BackendError:
