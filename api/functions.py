@@ -134,7 +134,7 @@ def open_codec(model: str | Path = DEFAULT_MODEL, backend: str = "auto", threads
     A bundle that has changed since, or another one of the same name in another folder, is another codec; its file has
     to stay.
 
-    `threads`: of the backend, at most 256; 0 lets it choose. `codec.backend` says which backend `auto` has found.
+    `threads`: of the backend, at most 256; 0 lets it choose. `codec.backend_name` says which `auto` has found.
     Raises BundleError, BackendError, and InputError for other arguments than these.
     """
     if not isinstance(backend, str):

@@ -34,7 +34,8 @@ class Duration(click.ParamType):
 
 @click.command(context_settings={"max_content_width": 100, "show_default": True})
 @click.option("--model", type=click.Choice(["dcic-sgp", "cic-sr"]), default="dcic-sgp", help="Codec to train.")
-@click.option("--preset", type=click.Choice(["t", "s", "b", "l", "paper"]), default="s", help="Size of the model.")
+@click.option("--preset", type=click.Choice(["t", "s", "b", "l", "paper"]), default="s",
+              help="Size of the model; cic-sr has t, s and paper.")  # fmt: skip
 @click.option(
     "--stage",
     type=click.Choice(["low-resolution", "super-resolution", "conditional", "joint"]),
@@ -51,7 +52,12 @@ class Duration(click.ParamType):
 @click.option("--integers", is_flag=True,
               help="Fine-tune only the entropy path of --init, in its integer form.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), default=4, help="Crops per step.")
-@click.option("--crop", type=click.IntRange(min=128), default=256, help="Side of a crop, a multiple of 128.")
+@click.option(
+    "--crop",
+    type=click.IntRange(min=128),
+    default=256,
+    help="Side of a crop, a multiple of 128; with ms-ssim at least 256.",
+)
 @click.option("--learning-rate", type=Number(min=0, min_open=True), default=8e-4, help="Peak learning rate.")
 @click.option("--evaluate", "validation", type=click.Path(path_type=Path), help="Folder of images to evaluate on.")
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=2000, help="Steps between evaluations.")

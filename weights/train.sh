@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # train.sh OUT PHOTOGRAPHS...: trains every model that ships with the steps that the model cards name, and exports it to
-# OUT. SHARE=0.01 takes a hundredth of the steps. What was stopped goes on when the same command is given again.
+# OUT. SHARE=0.01 takes a hundredth of the steps; the four calibrations, minutes each, stay whole. What was stopped goes
+# on when the same command is given again.
 set -euo pipefail
 out=$1
 shift

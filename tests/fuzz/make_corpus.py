@@ -52,7 +52,7 @@ def stream_of(chunks: list[tuple[int, int]], spread: float) -> Stream:
 def payload_input(chunks: list[tuple[int, int]], log2_lanes: int, groups: int, spread: float) -> bytes:
     """A payload that decodes."""
     stream = stream_of(chunks, spread)
-    payload = reference_encode(stream, log2_lanes, groups) if any(stream) else b""
+    payload = reference_encode(CDFS, stream, log2_lanes, groups) if any(stream) else b""
     head = bytes([OWN_TABLES]) + tables(CDFS, RADIUS) + bytes([len(chunks)])
     return head + b"".join(struct.pack("<HB", *chunk) for chunk in chunks) + payload
 

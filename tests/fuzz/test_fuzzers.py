@@ -21,6 +21,19 @@ def execute(*command: object) -> str:
     return done.stderr
 
 
+def test_the_seeds_are_those_that_the_script_makes() -> None:
+    """Files of the decoder's are another machine's to the last bit of a float: of them, the names."""
+    pytest.importorskip("onnxruntime")
+    specification = importlib.util.spec_from_file_location("make_corpus", FOLDER / "make_corpus.py")
+    assert specification is not None
+    assert specification.loader is not None
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    seeds = {path.name: path.read_bytes() for path in (script.CORPUS / "coder").iterdir()}
+    assert script.coder_inputs() == seeds
+    assert script.decoder_inputs().keys() == {path.name for path in (script.CORPUS / "decoder").iterdir()}
+
+
 @pytest.fixture(scope="module")
 def clang(tmp_path_factory: pytest.TempPathFactory) -> str:
     """clang++ that can build a fuzzer."""
