@@ -1,7 +1,7 @@
 """Processes that are forked once a model is open, as `gunicorn --preload` does: they code, open others, and end.
 
 A forked process has no threads but one, and whatever waits for another waits for ever: for a lock that it held, or for
-its end. Libraries hold locks while they run, so a fork waits until they do not.
+its end. Libraries hold locks while they run, so a fork waits for that, but not for long.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+_LONGEST_WAIT = 5.0
+"""Seconds: after them a fork goes on beside what runs, and a run after a fork that never said that it is over (an
+interrupt can come in the middle of either)."""
 _loading = threading.RLock()
 _sessions: weakref.WeakSet[object] = weakref.WeakSet()
 
@@ -34,13 +37,14 @@ def running() -> Iterator[None]:
     """Within it a library runs: no process is forked meanwhile. Begins once those that wait for that are forked."""
     runs = _runs
     with runs.changed:
-        runs.changed.wait_for(lambda: runs.forking <= 0)
+        if not runs.changed.wait_for(lambda: not runs.forking, _LONGEST_WAIT):
+            runs.forking = 0
         runs.running += 1
     try:
         yield
     finally:
         with runs.changed:
-            runs.running -= 1
+            runs.running = max(0, runs.running - 1)
             runs.changed.notify_all()
 
 
@@ -73,11 +77,12 @@ def _watch() -> None:
     def before() -> None:
         with _runs.changed:
             _runs.forking += 1
-            _runs.changed.wait_for(lambda: _runs.running <= 0)
+            if not _runs.changed.wait_for(lambda: not _runs.running, _LONGEST_WAIT):
+                _runs.running = 0
 
     def in_parent() -> None:
         with _runs.changed:
-            _runs.forking -= 1
+            _runs.forking = max(0, _runs.forking - 1)
             _runs.changed.notify_all()
 
     def in_child() -> None:

@@ -324,14 +324,15 @@ def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class MetricsLog:
     """Appends one JSON object a line: for every `every` steps what they had on average, and for every evaluation.
 
-    Lines of steps beyond `step`, where the run goes on, are dropped: a run that was killed had gone further than its
-    last checkpoint. Raises InputError where the file cannot be read or written.
+    Where a run goes on from `step`, lines of later steps are dropped, and one that is not whole: a run that was killed
+    had gone further than its last checkpoint. Raises InputError where the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, step: int = 0, every: int = 50) -> None:
+    def __init__(self, path: Path, step: int | None = None, every: int = 50) -> None:
         self._path, self._every = path, every
         self._since: list[Progress] = []
-        self._drop_beyond(step)
+        if step is not None:
+            self._drop_beyond(step)
 
     def step(self, progress: Progress) -> None:
         """Logs the progress since the last line."""
@@ -352,20 +353,20 @@ class MetricsLog:
         if not self._path.exists():
             return
         with named_errors(self._path):
-            lines = self._path.read_text().splitlines(keepends=True)
+            lines = self._path.read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if _is_up_to(line, step)]
             if kept != lines:
                 with replace_whole(self._path) as temporary:
-                    temporary.write_text("".join(kept))
+                    temporary.write_bytes(b"".join(kept))
 
     def _append(self, row: dict[str, object]) -> None:
         with named_errors(self._path), self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
-def _is_up_to(line: str, step: int) -> bool:
-    """Whether a line of the log is whole, and of no later step."""
+def _is_up_to(line: bytes, step: int) -> bool:
+    """Whether a line of the log is whole, and of no later step, or of none."""
     try:
-        return bool(json.loads(line)["step"] <= step)
+        return line.endswith(b"\n") and not json.loads(line)["step"] > step
     except (ValueError, TypeError, KeyError):
-        return False
+        return line.endswith(b"\n")

@@ -87,7 +87,7 @@ def run_session(
     for path in replaced:
         with named_errors(path):
             path.unlink(missing_ok=True)
-    log = loop.MetricsLog(settings.log_path, trainer.step)
+    log = loop.MetricsLog(settings.log_path, trainer.step if checkpoint else None)
     workers = max(1, min(16, (os.cpu_count() or 1) // (1 if device.type == "cuda" else 2)))
     freezes = isinstance(model, DcicSgp) and not settings.integers
     with trainer.stopped_by_signals():

@@ -104,7 +104,7 @@ def find_nvrtc(cuda: int) -> Nvrtc:
     if newer:
         raise BackendError(
             f"NVRTC is of CUDA {newer} here, and the driver, of CUDA {cuda}, takes no code of it: install a newer "
-            f"driver, or NVRTC of CUDA {cuda} (pip install nvidia-cuda-nvrtc-cu{cuda})"
+            "driver, or the NVRTC of its CUDA (for 12, pip install nvidia-cuda-nvrtc-cu12)"
         )
     raise BackendError(
         "there are no CUDA kernels: condic was built without nvcc, and NVRTC, which could compile them now, is not "

@@ -6,7 +6,7 @@ A backend registers itself in the entry-point group `condic.backends`; nothing h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
@@ -127,7 +127,7 @@ class LoadedGraphs:
 
     def _call(self, runner: Runner, role: str, inputs: Sequence[Tensor]) -> list[Tensor]:
         try:
-            with running():
+            with self._running():
                 return runner(inputs)
         except (CondicError, MemoryError):
             raise
@@ -136,10 +136,14 @@ class LoadedGraphs:
             kind, what = (OutOfMemoryError, "has no memory to") if lacks_memory else (BackendError, "cannot")
             raise kind(f"backend {self.backend.name} {what} run graph {role} ({first_line(error)})") from error
 
+    def _running(self) -> AbstractContextManager[None]:
+        """No process is forked within; with a device none should be anyway, whose graphs wait for other locks."""
+        return running() if self.backend.driver is None else nullcontext()
+
     def _load(self, graph: Graph) -> Runner:
         backend = self.backend
         try:
-            with running():
+            with self._running():
                 runner = backend.load(graph, self._bundle)
         except Exception as error:
             raise BackendError(f"backend {backend.name} cannot load graph {graph.role}: {first_line(error)}") from error

@@ -24,4 +24,4 @@ def without_telemetry() -> Iterator[None]:
         yield
     finally:
         if hidden:
-            del sys.modules[_OF_OPENVINO]
+            sys.modules.pop(_OF_OPENVINO, None)

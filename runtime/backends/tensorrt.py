@@ -158,7 +158,7 @@ class _Kernels:
             self._cache = getattr(config, _KERNEL_CACHE)()
             if known := self._store().get(self._origin):
                 self._cache.deserialize(known)
-        self._grown = config.set_runtime_cache(self._cache)
+        self._grown |= config.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
         """Writes what contexts have compiled, if there have been any since the last time."""

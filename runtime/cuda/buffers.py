@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from condic.errors import BackendError, DeviceMemoryError
+from condic.errors import DeviceMemoryError
 
 if TYPE_CHECKING:
     from condic.runtime.cuda.driver import Driver
@@ -79,7 +79,7 @@ class Buffers:
         address = self._driver.allocate(size)
         try:
             return Buffer(address, size, self._driver.allocate_pinned(staging))
-        except BackendError:
+        except BaseException:
             self._driver.release(address)
             raise
 

@@ -209,7 +209,7 @@ def test_a_schedule_of_guarded_chunks_that_does_not_fit_is_refused() -> None:
         (replace(main, guard=replace(main.guard, levels=(9,), deltas=(Deltas(0.1, 0.26, 0.1),))), "not in 0..1/4"),
         (replace(main, guard=replace(main.guard, levels=(0, 0))), "rising levels"),
         (replace(main, guard=replace(main.guard, levels=(), deltas=())), "rising levels"),
-        (replace(main, guard=replace(main.guard, mean_step=0)), "a step below 1/16"),
+        (replace(main, guard=replace(main.guard, mean_step=0)), "a step that is not in 1..1024"),
         (replace(main, guard=None), "residuals need a guard"),
         (replace(main, chunks=(replace(chunk, residual="synthesis"), *main.chunks[1:])), "not a guarded graph"),
         (replace(main, chunks=(replace(chunk, boxes=chunk.boxes * 2), *main.chunks[1:])), "has 2 boxes"),

@@ -61,7 +61,7 @@ def test_an_nvrtc_that_is_newer_than_the_driver_is_passed_over(
     monkeypatch.setattr(nvrtc.ctypes, "CDLL", load)
     monkeypatch.setattr(nvrtc, "Nvrtc", lambda library: library)
     if major is None:
-        with pytest.raises(BackendError, match=r"of CUDA 12 here, .* of CUDA 11, takes no code.*nvrtc-cu11\)"):
+        with pytest.raises(BackendError, match=r"of CUDA 12 here, .* of CUDA 11, takes no code.*nvrtc-cu12\)"):
             nvrtc.find_nvrtc(cuda)
     else:
         assert nvrtc.find_nvrtc(cuda).major == major
