@@ -350,3 +350,13 @@ def test_threads_that_are_no_number_of_them_are_refused(bundle_path: Path, threa
 
 def test_threads_may_be_numpys(bundle_path: Path) -> None:
     assert condic.open_codec(bundle_path, threads=np.int64(1)).backend_name
+
+
+def test_many_images_are_stripped_as_one_is(bundle_path: Path, drawing: Draw) -> None:
+    pytest.importorskip("onnxruntime")
+    image = Image.fromarray(drawing(20, 24))
+    image.info["icc_profile"] = b"a profile that nobody reads"
+    kept, stripped = (list(condic.encode_many([image] * 2, 9, bundle_path, strip=strip)) for strip in (False, True))
+    assert stripped == [condic.encode(image, 9, bundle_path, strip=True)] * 2
+    assert not condic.open(stripped[0]).metadata.sizes()
+    assert condic.open(kept[0]).metadata.sizes()

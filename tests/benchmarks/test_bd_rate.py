@@ -9,7 +9,7 @@ import pytest
 
 from condic.benchmarks.anchors import Anchor, kodak_anchors
 from condic.benchmarks.bd_rate import Curve, bd_rate
-from condic.benchmarks.rate_distortion import Mean, RateDistortion, compare
+from condic.benchmarks.rate_distortion import Mean, RateDistortion, compare, curves
 
 CURVE = Curve((0.1, 0.2, 0.4, 0.9), (28.0, 30.5, 33.0, 36.0))
 
@@ -100,3 +100,15 @@ def test_points_without_loss_do_not_count():
     found = bd_rate(reference, twice)
     assert found is not None
     assert found.percent == pytest.approx(100)
+
+
+def test_the_codec_under_test_is_compared_with_the_others_and_not_they_with_it():
+    def means(factor: float) -> tuple[Mean, ...]:
+        return tuple(Mean(k, factor * 2.0**k, 30.0 + k, 1 - 10 ** (-1 - k / 10)) for k in range(5))
+
+    anchor = Anchor("published", "VTM", *curves(means(2.0)))
+    for row in compare("own", {"own": means(1.0), "other": means(2.0)}, [anchor]):
+        assert row.psnr is not None
+        assert row.ms_ssim is not None
+        assert (row.psnr.percent, row.ms_ssim.percent) == (pytest.approx(-50), pytest.approx(-50))
+        assert (row.ms_ssim.low, row.ms_ssim.high) == (pytest.approx(10), pytest.approx(14))
