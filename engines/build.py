@@ -184,7 +184,7 @@ class _Work:
         return Engine(self.key, plan.data, notes)
 
     @property
-    def _is_for_this_gpu(self) -> bool:
+    def _loads_here(self) -> bool:
         """Whether the engine can be loaded where it is built."""
         return self.key.target.flavour == "tensorrt"
 
@@ -194,7 +194,7 @@ class _Work:
             self.trt, data, _shapes(self.graph, self.key.profile), self.key.precision, self.key.options,
             optimization_level=self.order.optimization_level,
             capability=self.key.target.compute_capability if for_one_gpu else None,
-            inspect=self._is_for_this_gpu,  # RTX makes its kernels only when an engine is loaded
+            inspect=self._loads_here,  # RTX makes its kernels only when an engine is loaded
             timing_cache=timings, progress=progress,
         )  # fmt: skip
 
@@ -228,7 +228,7 @@ class _Work:
         ordered, level = self.order.optimization_level, engine.notes.get("optimization_level")
         if ordered not in (None, level):
             return f"it was built at {'no particular' if level is None else 'another'} optimization level"
-        if self._is_for_this_gpu:
+        if self._loads_here:
             try:
                 check_plan(self.trt, engine.plan)
             except BackendError as error:
